@@ -1,10 +1,13 @@
-"""Writes a golden JSON file: one list to a line, so that a changed number is a readable diff."""
+"""Writes golden JSON files, one list to a line so that a diff can be read, and checks them."""
 
 import json
 import os
 import tempfile
 from pathlib import Path
 from typing import Any
+
+# Another build of MLX sums in another order; a wrong model is off by far more.
+CHECK_TOLERANCE = 1e-4
 
 
 def render(value: Any, indent: str = "") -> str:
@@ -32,3 +35,21 @@ def write(path: Path, value: Any) -> None:
     except BaseException:
         os.unlink(temporary)
         raise
+
+
+def differences(found: Any, path: Path) -> list[str]:
+    """One line for each value of the committed file that is not as found; who made it is free."""
+    return compare(found, json.loads(path.read_text(encoding="ascii")), str(path))
+
+
+def compare(found: Any, committed: Any, where: str) -> list[str]:
+    if isinstance(found, float) and isinstance(committed, float):
+        equal = abs(found - committed) <= CHECK_TOLERANCE
+        return [] if equal else [f"{where}: found {found}, committed {committed}"]
+    if isinstance(found, dict) and isinstance(committed, dict) and found.keys() == committed.keys():
+        pairs = [(key, found[key], committed[key]) for key in committed if key != "made_by"]
+    elif isinstance(found, list) and isinstance(committed, list) and len(found) == len(committed):
+        pairs = [(index, *pair) for index, pair in enumerate(zip(found, committed))]
+    else:
+        return [] if found == committed else [f"{where}: found {found!r}, committed {committed!r}"]
+    return [line for key, *pair in pairs for line in compare(*pair, f"{where}/{key}")]

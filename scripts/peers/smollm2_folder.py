@@ -108,7 +108,9 @@ def weights(reader: gguf.GGUFReader, values: dict[str, Any]) -> dict[str, np.nda
     return dict(sorted(result.items()))
 
 
-def tokenizer(tokens: list[str], merges: list[str], special: list[int]) -> dict[str, Any]:
+def byte_level_tokenizer(
+    tokens: list[str], merges: list[str], special: list[int]
+) -> dict[str, Any]:
     """A byte-level BPE tokenizer.json that splits digits one by one, as SmolLM2's does."""
     return {
         "version": "1.0",
@@ -167,7 +169,9 @@ def tokenizer_from_metadata(values: dict[str, Any]) -> dict[str, Any]:
         raise ValueError(f"expected a tokenizer of the kind ('gpt2', 'smollm'), found {found}")
     types = values["tokenizer.ggml.token_type"]
     special = [index for index, kind in enumerate(types) if kind == TokenType.CONTROL]
-    return tokenizer(values["tokenizer.ggml.tokens"], values["tokenizer.ggml.merges"], special)
+    return byte_level_tokenizer(
+        values["tokenizer.ggml.tokens"], values["tokenizer.ggml.merges"], special
+    )
 
 
 def tokenizer_config(values: dict[str, Any]) -> dict[str, Any]:
