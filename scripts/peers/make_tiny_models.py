@@ -14,7 +14,6 @@ import importlib.metadata
 import shutil
 import sys
 import tempfile
-import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -31,6 +30,7 @@ from mlx_lm.utils import _get_classes, load_model, quantize_model, save_config, 
 import golden_file
 import tiny_tokenizer
 from smollm2_folder import byte_level_tokenizer, write_json
+from tiny_weights import random_weight
 
 TINY = Path(__file__).resolve().parents[2] / "fixtures" / "golden" / "tiny"
 INPUT_IDS = [1, 87, 72, 287, 3, 3, 142, 258, 64, 2, 200, 99]
@@ -131,27 +131,6 @@ QUANTISED_OVERRIDES = {
 NOT_QUANTISED = "model.layers.1.self_attn.o_proj"
 
 
-def random_array(model: str, name: str, shape: tuple[int, ...]) -> mx.array:
-    """Values that depend on the names only. No weight is left at a value that hides its absence."""
-    draw = np.random.default_rng([zlib.crc32(model.encode()), zlib.crc32(name.encode())])
-    values = draw.standard_normal(shape)
-    if "norm" in name:
-        values = 1 + 0.2 * values
-    elif name.endswith("bias"):
-        values = 0.3 * values
-    elif name.endswith("lora_b"):
-        values = 0.02 * values
-    elif name.endswith("lora_a"):
-        values = values / np.sqrt(shape[0])
-    elif "embed_tokens" in name or "lm_head" in name:
-        # Logits of a few units, as a real model has.
-        values = 0.25 * values
-    else:
-        # Above the usual 1, so that attention is far from uniform.
-        values = 1.5 * values / np.sqrt(shape[-1])
-    return mx.array(values.astype(np.float32))
-
-
 def build(config: dict[str, Any]) -> nn.Module:
     model_class, arguments_class = _get_classes(config)
     return model_class(arguments_class.from_dict(config))
@@ -210,7 +189,7 @@ def save_adapter(name: str, config: dict[str, Any], parameters: dict[str, Any], 
     model.freeze()
     linear_to_lora_layers(model, num_layers, lora)
     weights = {
-        key: random_array(f"{name}/{out.name}", key, value.shape)
+        key: mx.array(random_weight(f"{name}/{out.name}", key, value.shape))
         for key, value in tree_flatten(model.trainable_parameters())
     }
     mx.save_safetensors(str(out / "adapters.safetensors"), weights)
@@ -220,7 +199,7 @@ def make_model(name: str, tiny: TinyModel, folder: Path) -> None:
     config = dict(sorted((COMMON | tiny.config | {"torch_dtype": tiny.dtype}).items()))
     write_json(folder / "config.json", config)
     weights = {
-        key: random_array(name, key, value.shape).astype(getattr(mx, tiny.dtype))
+        key: mx.array(random_weight(name, key, value.shape)).astype(getattr(mx, tiny.dtype))
         for key, value in tree_flatten(build(config).parameters())
     }
     save_shards(weights, folder, tiny.shards)
