@@ -1,0 +1,217 @@
+use super::answers::answer_pairs;
+use super::indicator::indicators;
+use super::phase::phases;
+use super::signal::signals;
+use super::verdict::incomplete_because;
+use super::{AnswerPair, Indicator, PhaseReport, Signal, Verdict};
+use crate::evidence::{Evidence, RunEnvironment, RunSettings};
+use crate::rules::wording::counted;
+use crate::rules::{Cause, Check, Diagnosis, Fix, Outcome, Phase, Severity, diagnose};
+use serde::Serialize;
+use serde_json::{Map, Value};
+use std::path::PathBuf;
+
+/// Version of the report format; raised whenever a field is added, renamed or changes meaning.
+pub const REPORT_SCHEMA_VERSION: u32 = 1;
+
+/// How a check ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CheckOutcome {
+    /// The fault is not there.
+    Passed,
+    /// The fault is there.
+    Found,
+    /// The check could not be made.
+    NotApplicable,
+}
+
+/// One rule's answer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ReportedCheck {
+    /// The rule's name.
+    pub name: &'static str,
+    /// The rule's code.
+    pub code: &'static str,
+    /// How it ended.
+    pub outcome: CheckOutcome,
+    /// Why it could not be made; `None` when it was.
+    pub reason: Option<String>,
+}
+
+/// One finding.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct ReportedFinding {
+    /// The rule's name.
+    pub name: &'static str,
+    /// The rule's code.
+    pub code: &'static str,
+    /// How bad it is.
+    pub severity: Severity,
+    /// The phase whose measurements show it.
+    pub phase: Phase,
+    /// Whether nothing else that was found explains it.
+    pub root: bool,
+    /// Name of the root cause that explains it; `None` for a root.
+    pub explained_by: Option<&'static str>,
+    /// Stands alone.
+    pub headline: String,
+    /// What was measured.
+    pub found: String,
+    /// What a healthy run shows.
+    pub expected: String,
+    /// The tensors, rows, steps or prompts concerned.
+    #[serde(rename = "where")]
+    pub location: Option<String>,
+    /// Whether the fault was there before training.
+    pub predates_training: bool,
+    /// The measurements behind it.
+    pub evidence: Map<String, Value>,
+    /// Ways to remove the fault, the likeliest first.
+    pub fixes: Vec<Fix>,
+}
+
+/// Everything a run has to say.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Report {
+    /// [`REPORT_SCHEMA_VERSION`] of the program that wrote it.
+    pub schema_version: u32,
+    /// The run in one word.
+    pub verdict: Verdict,
+    /// The verdict in one line.
+    pub headline: String,
+    /// Why the run ended before its last phase; `None` when it did not.
+    pub interrupted: Option<String>,
+    /// The five phases in order.
+    pub phases: Vec<PhaseReport>,
+    /// The block of indicators.
+    pub indicators: Vec<Indicator>,
+    /// Roots first, the worst first; then what they explain.
+    pub findings: Vec<ReportedFinding>,
+    /// Measurements that no healthy run shows.
+    pub signals: Vec<Signal>,
+    /// Every rule's answer, in causal order.
+    pub checks: Vec<ReportedCheck>,
+    /// The answers to every prompt.
+    pub answers: Vec<AnswerPair>,
+    /// The machine and the libraries the run used.
+    pub environment: RunEnvironment,
+    /// What the run was asked to do.
+    pub settings: RunSettings,
+    /// Files that were written.
+    pub outputs: Vec<PathBuf>,
+}
+
+impl Report {
+    /// Judges the evidence; `outputs` are the files that hold or will hold the results.
+    pub fn new(evidence: &Evidence, outputs: Vec<PathBuf>) -> Self {
+        let diagnosis = diagnose(evidence);
+        let signals = signals(evidence, &diagnosis);
+        let incomplete = incomplete_because(evidence, &diagnosis);
+        let verdict = Verdict::of(incomplete.as_deref(), &diagnosis, &signals);
+        Self {
+            schema_version: REPORT_SCHEMA_VERSION,
+            verdict,
+            headline: headline(verdict, incomplete, &diagnosis, &signals),
+            interrupted: evidence.interrupted.clone(),
+            phases: phases(evidence),
+            indicators: indicators(evidence),
+            findings: diagnosis.causes.iter().map(reported_finding).collect(),
+            signals,
+            checks: diagnosis.checks.iter().map(reported_check).collect(),
+            answers: answer_pairs(evidence),
+            environment: evidence.environment.clone(),
+            settings: evidence.settings.clone(),
+            outputs,
+        }
+    }
+
+    /// Findings that nothing else explains, in order.
+    pub fn roots(&self) -> impl Iterator<Item = &ReportedFinding> {
+        self.findings.iter().filter(|finding| finding.root)
+    }
+
+    /// Findings that the root of this name explains, in order.
+    pub fn explained_by<'a>(&'a self, root: &'a str) -> impl Iterator<Item = &'a ReportedFinding> {
+        self.findings
+            .iter()
+            .filter(move |finding| finding.explained_by == Some(root))
+    }
+
+    /// Number of checks that ended this way.
+    pub fn count(&self, outcome: CheckOutcome) -> usize {
+        self.checks.iter().filter(|check| check.outcome == outcome).count()
+    }
+}
+
+fn headline(verdict: Verdict, incomplete: Option<String>, diagnosis: &Diagnosis, signals: &[Signal]) -> String {
+    let roots = || {
+        let names: Vec<&str> = diagnosis
+            .causes
+            .iter()
+            .filter(|cause| cause.is_root() && cause.severity > Severity::Info)
+            .map(|cause| cause.rule.name)
+            .collect();
+        names.join(", ")
+    };
+    match verdict {
+        Verdict::Healthy => {
+            let passed = diagnosis
+                .checks
+                .iter()
+                .filter(|check| check.outcome == Outcome::Pass)
+                .count();
+            format!("{} passed", counted(passed, "check"))
+        }
+        Verdict::Findings => roots(),
+        Verdict::Abnormal => {
+            let unknown: Vec<&str> = signals
+                .iter()
+                .filter(|signal| signal.explained_by.is_none())
+                .map(|signal| signal.text.as_str())
+                .collect();
+            format!("cause unknown: {}", unknown.join("; "))
+        }
+        Verdict::Incomplete => {
+            let reasons = incomplete.into_iter();
+            let found = Some(roots()).filter(|names| !names.is_empty());
+            reasons
+                .chain(found.map(|names| format!("found so far: {names}")))
+                .collect::<Vec<_>>()
+                .join("; ")
+        }
+    }
+}
+
+fn reported_finding(cause: &Cause) -> ReportedFinding {
+    let finding = cause.finding.clone();
+    ReportedFinding {
+        name: cause.rule.name,
+        code: cause.rule.code,
+        severity: cause.severity,
+        phase: cause.rule.phase,
+        root: cause.is_root(),
+        explained_by: cause.explained_by,
+        headline: finding.headline,
+        found: finding.found,
+        expected: finding.expected,
+        location: finding.location,
+        predates_training: finding.predates_training,
+        evidence: finding.evidence,
+        fixes: finding.fixes,
+    }
+}
+
+fn reported_check(check: &Check) -> ReportedCheck {
+    let (outcome, reason) = match &check.outcome {
+        Outcome::Pass => (CheckOutcome::Passed, None),
+        Outcome::Found(_) => (CheckOutcome::Found, None),
+        Outcome::NotApplicable(reason) => (CheckOutcome::NotApplicable, Some(reason.clone())),
+    };
+    ReportedCheck {
+        name: check.rule.name,
+        code: check.rule.code,
+        outcome,
+        reason,
+    }
+}

@@ -1,0 +1,212 @@
+use super::text::training_in_words;
+use super::{CheckOutcome, IndicatorStatus, PhaseStatus, Report, ReportedFinding};
+use std::fmt::Write as _;
+
+/// The report as Markdown.
+pub fn to_markdown(report: &Report) -> String {
+    let sections = [
+        head(report),
+        findings(report),
+        signals(report),
+        indicators(report),
+        phases(report),
+        answers(report),
+        checks(report),
+    ];
+    sections
+        .into_iter()
+        .filter(|section| !section.is_empty())
+        .collect::<Vec<_>>()
+        .join("\n")
+}
+
+fn head(report: &Report) -> String {
+    let environment = &report.environment;
+    let mut section = format!(
+        "# Diagnosis: {}\n\n{}\n\n",
+        report.verdict.name(),
+        cell(&report.headline)
+    );
+    let rows = [
+        ("model", report.settings.model.clone()),
+        ("data", report.settings.data.clone()),
+        ("training", training_in_words(&report.settings)),
+        (
+            "device",
+            format!(
+                "{} ({}), {}, MLX {}",
+                environment.device, environment.backend, environment.dtype, environment.mlx_version
+            ),
+        ),
+        ("reasons", environment.reasons.join(" ")),
+        ("program", format!("mlx-diagnose {}", environment.tool_version)),
+    ];
+    section.push_str("| | |\n| --- | --- |\n");
+    for (name, value) in rows {
+        let _ = writeln!(section, "| {name} | {} |", cell(&value));
+    }
+    section
+}
+
+fn findings(report: &Report) -> String {
+    let mut section = String::new();
+    if report.findings.is_empty() {
+        return section;
+    }
+    section.push_str("## Findings\n");
+    for root in report.roots() {
+        let _ = write!(section, "\n{}", finding(root, 3));
+        let folded: Vec<&ReportedFinding> = report.explained_by(root.name).collect();
+        if !folded.is_empty() {
+            section.push_str("\nThis explains:\n\n");
+        }
+        for folded in folded {
+            let _ = writeln!(
+                section,
+                "- **{}[{}]** `{}`: {} ({})",
+                folded.severity.name(),
+                folded.code,
+                folded.name,
+                prose(&folded.headline),
+                prose(&folded.found)
+            );
+        }
+    }
+    section
+}
+
+fn finding(finding: &ReportedFinding, level: usize) -> String {
+    let mut section = format!(
+        "{} {}[{}] {}\n\n{}.\n\n- found: {}\n- expected: {}\n",
+        "#".repeat(level),
+        finding.severity.name(),
+        finding.code,
+        finding.name,
+        prose(&finding.headline),
+        prose(&finding.found),
+        prose(&finding.expected)
+    );
+    if let Some(location) = &finding.location {
+        let _ = writeln!(section, "- where: {}", prose(location));
+    }
+    for fix in &finding.fixes {
+        let _ = writeln!(section, "\nHint: {}.", prose(&fix.text));
+        if let Some(command) = &fix.command {
+            let _ = writeln!(section, "\n```sh\n{command}\n```");
+        }
+    }
+    section
+}
+
+fn signals(report: &Report) -> String {
+    let mut section = String::new();
+    let unexplained = report.signals.iter().filter(|signal| signal.explained_by.is_none());
+    for (index, signal) in unexplained.enumerate() {
+        if index == 0 {
+            section.push_str("## Signals that no finding explains\n\n");
+        }
+        let _ = writeln!(section, "- `{}`: {}", signal.name, prose(&signal.text));
+    }
+    section
+}
+
+fn indicators(report: &Report) -> String {
+    let mut section = "## Indicators\n\n| | measured | expected | |\n| --- | --- | --- | --- |\n".to_owned();
+    for indicator in &report.indicators {
+        let status = match indicator.status {
+            IndicatorStatus::Ok => "ok",
+            IndicatorStatus::Attention => "**attention**",
+            IndicatorStatus::NotMeasured => "",
+        };
+        let _ = writeln!(
+            section,
+            "| {} | {} | {} | {status} |",
+            indicator.name,
+            cell(&indicator.value),
+            cell(&indicator.expected)
+        );
+    }
+    section
+}
+
+fn phases(report: &Report) -> String {
+    let mut section = "## Phases\n".to_owned();
+    for (index, phase) in report.phases.iter().enumerate() {
+        let seconds = phase
+            .seconds
+            .map_or_else(String::new, |seconds| format!(" in {seconds:.1} s"));
+        let status = match phase.status {
+            PhaseStatus::Ran => "ran",
+            PhaseStatus::Skipped => "skipped",
+            PhaseStatus::Crashed => "failed",
+        };
+        let _ = writeln!(section, "\n### {} {}: {status}{seconds}", index + 1, phase.name.name());
+        if let Some(reason) = &phase.reason {
+            let _ = writeln!(section, "\n{}", prose(reason));
+        }
+        if !phase.figures.is_empty() {
+            section.push_str("\n| | |\n| --- | --- |\n");
+        }
+        for figure in &phase.figures {
+            let _ = writeln!(section, "| {} | {} |", figure.label, cell(&figure.text));
+        }
+    }
+    section
+}
+
+fn answers(report: &Report) -> String {
+    const SHOWN_CHARACTERS: usize = 200;
+    if report.answers.is_empty() {
+        return String::new();
+    }
+    let mut section = "## Answers\n\n| prompt | before | after |\n| --- | --- | --- |\n".to_owned();
+    for pair in &report.answers {
+        let [before, after] = [&pair.before, &pair.after].map(|answer| {
+            answer
+                .as_ref()
+                .map_or_else(String::new, |answer| cell(&answer.line(SHOWN_CHARACTERS)))
+        });
+        let _ = writeln!(section, "| {} | {before} | {after} |", cell(&pair.prompt));
+    }
+    section
+}
+
+fn checks(report: &Report) -> String {
+    let mut section = "## Checks\n\n| code | name | outcome |\n| --- | --- | --- |\n".to_owned();
+    for check in &report.checks {
+        let outcome = match (check.outcome, &check.reason) {
+            (CheckOutcome::Passed, _) => "passed".to_owned(),
+            (CheckOutcome::Found, _) => "**found**".to_owned(),
+            (CheckOutcome::NotApplicable, Some(reason)) => format!("could not be made: {}", cell(reason)),
+            (CheckOutcome::NotApplicable, None) => "could not be made".to_owned(),
+        };
+        let _ = writeln!(section, "| {} | {} | {outcome} |", check.code, check.name);
+    }
+    section
+}
+
+/// Text that Markdown shows as it is, on one line; code spans stay.
+fn prose(text: &str) -> String {
+    let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    line.split('`')
+        .enumerate()
+        .map(|(index, part)| if index % 2 == 0 { escaped(part) } else { part.to_owned() })
+        .collect::<Vec<_>>()
+        .join("`")
+}
+
+/// Text inside a table.
+fn cell(text: &str) -> String {
+    prose(text).replace('|', r"\|")
+}
+
+fn escaped(text: &str) -> String {
+    let mut result = String::new();
+    for character in text.chars() {
+        if matches!(character, '<' | '>' | '*' | '_' | '#' | '[' | ']') {
+            result.push('\\');
+        }
+        result.push(character);
+    }
+    result
+}

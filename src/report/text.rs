@@ -1,0 +1,318 @@
+use super::wrap::{wrapped, wrapped_command};
+use super::{
+    AnswerPair, CheckOutcome, Indicator, IndicatorStatus, PhaseReport, PhaseStatus, Report, ReportedFinding, Verdict,
+};
+use crate::evidence::{FineTuneKind, RunSettings};
+use crate::rules::Severity;
+use crate::rules::wording::{counted, shortest};
+use colored::{ColoredString, Colorize};
+
+/// Narrowest page that still holds the labels and some text.
+const NARROWEST: usize = 60;
+
+/// Widest page that is still easy to read.
+const WIDEST: usize = 100;
+
+/// Width of the column of labels.
+const LABEL: usize = 13;
+
+/// The report for a terminal of `width` columns.
+///
+/// Colour follows the `colored` crate's switch, which honours `NO_COLOR`; without colour nothing is lost.
+pub fn to_text(report: &Report, width: usize) -> String {
+    let mut page = Page {
+        text: String::new(),
+        width: width.clamp(NARROWEST, WIDEST),
+    };
+    page.head(report);
+    for (index, phase) in report.phases.iter().enumerate() {
+        page.phase(index + 1, phase);
+    }
+    page.answers(&report.answers);
+    page.indicators(&report.indicators);
+    page.findings(report);
+    page.signals(report);
+    page.end(report);
+    page.text
+}
+
+struct Page {
+    text: String,
+    width: usize,
+}
+
+impl Page {
+    fn line(&mut self, line: &str) {
+        self.text.push_str(line.trim_end());
+        self.text.push('\n');
+    }
+
+    fn blank(&mut self) {
+        self.text.push('\n');
+    }
+
+    fn title(&mut self, title: &str) {
+        self.blank();
+        self.line(&title.bold().to_string());
+    }
+
+    /// A label and its text, continued under the text.
+    fn entry(&mut self, indent: usize, label: &str, text: &str) {
+        self.painted_entry(indent, label, text, |line| line.normal());
+    }
+
+    fn painted_entry(&mut self, indent: usize, label: &str, text: &str, paint: fn(&str) -> ColoredString) {
+        let column = indent + LABEL;
+        for (index, line) in wrapped(text, self.width.saturating_sub(column)).iter().enumerate() {
+            let label = if index == 0 { label } else { "" };
+            let padded = format!("{label:<LABEL$}").dimmed();
+            self.line(&format!("{:indent$}{padded}{}", "", paint(line)));
+        }
+    }
+
+    fn head(&mut self, report: &Report) {
+        let environment = &report.environment;
+        let settings = &report.settings;
+        self.line(&format!("mlx-diagnose {}", environment.tool_version).bold().to_string());
+        self.entry(2, "model", &settings.model);
+        self.entry(2, "data", &settings.data);
+        self.entry(2, "training", &training_in_words(settings));
+        self.entry(
+            2,
+            "device",
+            &format!(
+                "{} ({}), {}, MLX {}",
+                environment.device, environment.backend, environment.dtype, environment.mlx_version
+            ),
+        );
+        for reason in &environment.reasons {
+            self.entry(2, "", reason);
+        }
+    }
+
+    fn phase(&mut self, number: usize, phase: &PhaseReport) {
+        self.blank();
+        let name = capitalised(phase.name.name());
+        let title = format!("{number} {name:<12} ").bold();
+        let seconds = phase
+            .seconds
+            .map_or_else(String::new, |seconds| format!(" in {seconds:.1} s"));
+        let status = match phase.status {
+            PhaseStatus::Ran => format!("ran{seconds}").green(),
+            PhaseStatus::Skipped => "skipped".yellow(),
+            PhaseStatus::Crashed => "failed".red().bold(),
+        };
+        self.line(&format!("{title}{status}"));
+        if let Some(reason) = &phase.reason {
+            for line in reason.lines() {
+                self.entry(2, "", line);
+            }
+        }
+        for figure in &phase.figures {
+            self.entry(2, figure.label, &figure.text);
+        }
+    }
+
+    fn answers(&mut self, pairs: &[AnswerPair]) {
+        const SHOWN: usize = 4;
+        if pairs.is_empty() {
+            return;
+        }
+        self.title("Answers");
+        let room = self.width - LABEL - 4;
+        for pair in pairs.iter().take(SHOWN) {
+            let prompt = pair.prompt.split_whitespace().collect::<Vec<_>>().join(" ");
+            for line in wrapped(&prompt, self.width - 2) {
+                self.line(&format!("  {}", line.cyan()));
+            }
+            for (label, answer) in [("before", &pair.before), ("after", &pair.after)] {
+                if let Some(answer) = answer {
+                    self.entry(4, label, &answer.line(room));
+                }
+            }
+        }
+        if pairs.len() > SHOWN {
+            self.line(&format!(
+                "  and {} more in the files",
+                counted(pairs.len() - SHOWN, "prompt")
+            ));
+        }
+    }
+
+    fn indicators(&mut self, indicators: &[Indicator]) {
+        self.title("Indicators");
+        let widest = |text: fn(&Indicator) -> &str| {
+            indicators
+                .iter()
+                .map(|indicator| text(indicator).chars().count())
+                .max()
+                .unwrap_or(0)
+        };
+        let name_width = widest(|indicator| indicator.name);
+        let value_width = widest(|indicator| &indicator.value);
+        for indicator in indicators {
+            let mark = match indicator.status {
+                IndicatorStatus::Ok => "ok".green(),
+                IndicatorStatus::Attention => "!!".red().bold(),
+                IndicatorStatus::NotMeasured => "--".dimmed(),
+            };
+            let start = format!("  {mark}  {:<name_width$}  ", indicator.name);
+            let expected = format!("expected {}", indicator.expected);
+            let used = "  ok  ".len() + name_width + 2 + value_width + 2;
+            if used + expected.chars().count() <= self.width {
+                self.line(&format!(
+                    "{start}{:<value_width$}  {}",
+                    indicator.value,
+                    expected.dimmed()
+                ));
+            } else {
+                self.line(&format!("{start}{}", indicator.value));
+                let indent = "  ok  ".len() + name_width + 2;
+                self.line(&format!("{:indent$}{}", "", expected.dimmed()));
+            }
+        }
+    }
+
+    fn findings(&mut self, report: &Report) {
+        if report.findings.is_empty() {
+            return;
+        }
+        self.title("Findings");
+        for (index, root) in report.roots().enumerate() {
+            if index > 0 {
+                self.blank();
+            }
+            self.root(report, root);
+        }
+    }
+
+    fn root(&mut self, report: &Report, root: &ReportedFinding) {
+        self.headline(2, root);
+        self.entry(4, "found", &root.found);
+        self.entry(4, "expected", &root.expected);
+        if let Some(location) = &root.location {
+            self.entry(4, "where", location);
+        }
+        for fix in &root.fixes {
+            self.painted_entry(4, "hint:", &fix.text, |line| line.cyan());
+            if let Some(command) = &fix.command {
+                let indent = 4 + LABEL;
+                for line in wrapped_command(command, self.width - indent) {
+                    self.line(&format!("{:indent$}{}", "", line.green()));
+                }
+            }
+        }
+        let folded: Vec<&ReportedFinding> = report.explained_by(root.name).collect();
+        if !folded.is_empty() {
+            self.line(&format!("    {}", "explains:".dimmed()));
+        }
+        for finding in folded {
+            self.headline(6, finding);
+            self.entry(8, "found", &finding.found);
+        }
+    }
+
+    fn headline(&mut self, indent: usize, finding: &ReportedFinding) {
+        let label = format!("{}[{}]", finding.severity.name(), finding.code);
+        let text = format!("{label} {}: {}", finding.name, finding.headline);
+        for (index, line) in wrapped(&text, self.width - indent - 2).iter().enumerate() {
+            let line = match line.strip_prefix(&label) {
+                Some(rest) if index == 0 => format!("{}{}", severity_painted(&label, finding.severity), rest.bold()),
+                _ => format!("  {}", line.bold()),
+            };
+            self.line(&format!("{:indent$}{line}", ""));
+        }
+    }
+
+    fn signals(&mut self, report: &Report) {
+        let unexplained: Vec<_> = report
+            .signals
+            .iter()
+            .filter(|signal| signal.explained_by.is_none())
+            .collect();
+        if unexplained.is_empty() {
+            return;
+        }
+        self.title("Signals that no finding explains");
+        for signal in unexplained {
+            for (index, line) in wrapped(&signal.text, self.width - 6).iter().enumerate() {
+                let mark = if index == 0 { "!!".red().bold() } else { "  ".normal() };
+                self.line(&format!("  {mark}  {line}"));
+            }
+        }
+    }
+
+    fn end(&mut self, report: &Report) {
+        self.blank();
+        let verdict = report.verdict.name();
+        let painted = match report.verdict {
+            Verdict::Healthy => verdict.green().bold(),
+            Verdict::Findings => verdict.red().bold(),
+            Verdict::Abnormal | Verdict::Incomplete => verdict.yellow().bold(),
+        };
+        for (index, line) in wrapped(&format!("{verdict}: {}", report.headline), self.width)
+            .iter()
+            .enumerate()
+        {
+            match line.strip_prefix(verdict) {
+                Some(rest) if index == 0 => self.line(&format!("{painted}{rest}")),
+                _ => self.line(&format!("  {line}")),
+            }
+        }
+        self.entry(2, "checks", &checks_in_words(report));
+        if let Some(root) = report.roots().find(|root| root.severity > Severity::Info) {
+            self.entry(2, "more", &format!("`diagnose explain {}`", root.name));
+        }
+        for (index, output) in report.outputs.iter().enumerate() {
+            let label = if index == 0 { "files" } else { "" };
+            self.entry(2, label, &output.display().to_string());
+        }
+    }
+}
+
+fn severity_painted(label: &str, severity: Severity) -> ColoredString {
+    match severity {
+        Severity::Error => label.red().bold(),
+        Severity::Warning => label.yellow().bold(),
+        Severity::Info => label.blue().bold(),
+    }
+}
+
+fn checks_in_words(report: &Report) -> String {
+    format!(
+        "{} passed, {} found something, {} could not be made",
+        report.count(CheckOutcome::Passed),
+        report.count(CheckOutcome::Found),
+        report.count(CheckOutcome::NotApplicable)
+    )
+}
+
+/// What was trained and how, on one line.
+pub(super) fn training_in_words(settings: &RunSettings) -> String {
+    let what = match settings.fine_tune {
+        FineTuneKind::Lora => format!(
+            "LoRA rank {}, scale {}, {}",
+            settings.rank,
+            shortest(settings.scale),
+            match settings.layers {
+                Some(layers) => format!("last {}", counted(layers, "layer")),
+                None => "all layers".to_owned(),
+            }
+        ),
+        FineTuneKind::Full => "all weights".to_owned(),
+    };
+    format!(
+        "{what}; {} of {}, learning rate {}, seed {}",
+        counted(settings.steps, "step"),
+        counted(settings.batch_size, "row"),
+        shortest(settings.learning_rate),
+        settings.seed
+    )
+}
+
+fn capitalised(name: &str) -> String {
+    let mut characters = name.chars();
+    characters
+        .next()
+        .map_or_else(String::new, |first| first.to_uppercase().chain(characters).collect())
+}

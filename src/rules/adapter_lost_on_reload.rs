@@ -1,0 +1,95 @@
+use super::rule::declare_rule;
+use super::wording::{counted, grouped};
+use super::{Finding, Fix, Outcome};
+use crate::evidence::{Evidence, FineTuneKind, ReloadEvidence, Slot};
+use crate::thresholds::logit_tolerance;
+
+declare_rule! {
+    /// ## What it finds
+    ///
+    /// What was saved and loaded again is not what was trained.
+    ///
+    /// ## Why it matters
+    ///
+    /// Everything looks right as long as the process lives. The file that is shared, fused or served holds less, or
+    /// holds it under names that nobody asks for, and loaders that are not strict say nothing.
+    ///
+    /// ## Evidence
+    ///
+    /// Identity: every tensor that was to be saved comes back bit for bit under its name, and the reloaded model's
+    /// logits are the live model's. Loading onto the same base leaves no room for a difference; the tolerance allows
+    /// only for another order of summation.
+    ///
+    /// ## How to fix
+    ///
+    /// Save exactly the trainable parameters, under the names in the parameter tree; if the base was trained too,
+    /// freeze it or save it. Evaluate before saving, write to a new file, and load strictly, so that missing and
+    /// unexpected names are errors.
+    ///
+    /// ## References
+    ///
+    /// - <https://github.com/MakazhanAlpamys/Soup/issues/392>
+    /// - <https://github.com/ml-explore/mlx-lm/pull/1725>
+    /// - <https://github.com/unslothai/unsloth-zoo/issues/1078>
+    pub static ADAPTER_LOST_ON_RELOAD = {
+        name: "adapter-lost-on-reload",
+        code: "SAVE001",
+        summary: "what was saved and loaded again is not what was trained",
+        phase: State,
+        severity: Error,
+        status: Stable,
+        since: "0.1.0",
+        explains: &[],
+    }
+}
+
+fn check(evidence: &Evidence) -> Outcome {
+    let Slot::Ran(state) = &evidence.state else {
+        return Outcome::not_measured("the live state", &evidence.state);
+    };
+    let Slot::Ran(reload) = &state.reload else {
+        return Outcome::not_measured("reloading", &state.reload);
+    };
+    let tolerance = logit_tolerance(&evidence.environment.dtype);
+    let complete = reload.lost.is_empty() && reload.loaded == reload.saved;
+    if complete && reload.difference_from_live <= tolerance {
+        return Outcome::Pass;
+    }
+    Finding::new(
+        headline(reload, evidence.settings.fine_tune),
+        format!(
+            "{} saved, {} loaded, {} lost or altered; logits differ from the live model's by up to {:.3}",
+            counted(reload.saved, "tensor"),
+            grouped(reload.loaded as u64),
+            grouped(reload.lost.total as u64),
+            reload.difference_from_live
+        ),
+        format!("every tensor back bit for bit, logits within {tolerance}"),
+    )
+    .at(&reload.lost)
+    .with("saved", reload.saved)
+    .with("loaded", reload.loaded)
+    .with("lost", &reload.lost)
+    .with("difference_from_live", reload.difference_from_live)
+    .with("live_from_base", reload.live_from_base)
+    .with("tolerance", tolerance)
+    .fix(Fix::by_hand(
+        "save every changed parameter under its name in the parameter tree, and load strictly: missing and unexpected \
+         names must be errors",
+    ))
+    .into()
+}
+
+fn headline(reload: &ReloadEvidence, fine_tune: FineTuneKind) -> String {
+    let what = match fine_tune {
+        FineTuneKind::Lora => "adapter",
+        FineTuneKind::Full => "model",
+    };
+    if reload.saved == 0 {
+        return format!("nothing was saved, so the reloaded {what} is not the trained one");
+    }
+    match reload.lost.total {
+        0 => format!("the reloaded {what} answers differently from the trained one"),
+        lost => format!("the reloaded {what} lost or altered {}", counted(lost, "tensor")),
+    }
+}

@@ -1,0 +1,97 @@
+use super::pairing::{Pair, pairs, prompts};
+use super::rule::declare_rule;
+use super::wording::{counted, grouped};
+use super::{Finding, Fix, Outcome, Severity};
+use crate::evidence::{Answer, Evidence, Slot};
+use crate::thresholds::{AGREEING_PROMPTS, LOOPED_SHARE, MOST};
+
+declare_rule! {
+    /// ## What it finds
+    ///
+    /// Answers that repeat one span of tokens to their end, where the base did not.
+    ///
+    /// ## Why it matters
+    ///
+    /// A model whose distribution has collapsed repeats itself for ever. It is the usual sign of a learning rate or a
+    /// scale that is too high.
+    ///
+    /// ## Evidence
+    ///
+    /// Greedy answers with the stop set. A loop is one span of 1 to 32 tokens that covers at least `LOOPED_SHARE` of
+    /// the answer's tail and comes three times or more. Each prompt is compared with the base, so that a base that
+    /// loops by itself is not blamed on training. It is an error if most answers loop since training and at least
+    /// `AGREEING_PROMPTS` agree; single new loops are information, since greedy answers of small models flip easily.
+    ///
+    /// ## How to fix
+    ///
+    /// If another finding names the cause, fix that. Otherwise train with a lower learning rate or scale, or with
+    /// fewer passes over few rows. Sampling with a temperature hides loops, it does not cure them.
+    ///
+    /// ## References
+    ///
+    /// - <https://github.com/Blaizzy/mlx-vlm/issues/841>
+    /// - <https://github.com/ml-explore/mlx-examples/issues/620>
+    pub static REPETITION_LOOP = {
+        name: "repetition-loop",
+        code: "GEN002",
+        summary: "answers repeat one span of tokens to their end, where the base did not",
+        phase: Generation,
+        severity: Error,
+        status: Stable,
+        since: "0.1.0",
+        explains: &["never-stops"],
+    }
+}
+
+fn check(evidence: &Evidence) -> Outcome {
+    let Slot::Ran(before) = &evidence.baseline else {
+        return Outcome::not_measured("the baseline", &evidence.baseline);
+    };
+    let Slot::Ran(after) = &evidence.generation else {
+        return Outcome::not_measured("generation after training", &evidence.generation);
+    };
+    let pairs = pairs(before, after);
+    if pairs.is_empty() {
+        return Outcome::not_applicable("no prompt has an answer before and after with finite logits");
+    }
+    let fresh: Vec<&Pair<'_>> = pairs
+        .iter()
+        .filter(|pair| loops(pair.after) && !loops(pair.before))
+        .collect();
+    let Some(first) = fresh.first() else {
+        return Outcome::Pass;
+    };
+    let looping_before = pairs.iter().filter(|pair| loops(pair.before)).count();
+    let looping_after = pairs.iter().filter(|pair| loops(pair.after)).count();
+    let finding = Finding::new(
+        format!(
+            "{} of {} repeat one span to the end since training",
+            grouped(fresh.len() as u64),
+            counted(pairs.len(), "answer")
+        ),
+        format!(
+            "{looping_after} looping after training and {looping_before} before it, for example {:?} over and over",
+            first.after.repetition.looped_span
+        ),
+        "no more loops than in the base's answers",
+    )
+    .at(&prompts(&fresh))
+    .with("answers", pairs.len())
+    .with("looping_before", looping_before)
+    .with("looping_after", looping_after)
+    .with("looped_span", first.after.repetition.looped_span.clone())
+    .with("looped_share", first.after.repetition.looped_share)
+    .fix(Fix::by_hand(
+        "train with a lower learning rate or scale, or make fewer passes over the same rows",
+    ));
+    let net = looping_after.saturating_sub(looping_before);
+    if net >= AGREEING_PROMPTS && net as f64 >= MOST * pairs.len() as f64 {
+        finding.into()
+    } else {
+        finding.lowered_to(Severity::Info).into()
+    }
+}
+
+fn loops(answer: &Answer) -> bool {
+    answer.repetition.looped_share >= LOOPED_SHARE
+}

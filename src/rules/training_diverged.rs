@@ -1,0 +1,160 @@
+use super::rule::declare_rule;
+use super::wording::{nats, shortest};
+use super::{Applicability, Finding, Fix, Outcome, Rerun};
+use crate::evidence::{Evidence, FineTuneKind, RunSettings, Slot, TrainingEvidence};
+use crate::thresholds::{
+    ADAPTER_LEARNING_RATE, DIVERGED_RISE, FULL_LEARNING_RATE, KNOWS_SOMETHING, LEARNING_RATE_CUT, PINNED_TO_UNIFORM,
+};
+
+declare_rule! {
+    /// ## What it finds
+    ///
+    /// Training made the model far worse on the very text it was trained on.
+    ///
+    /// ## Why it matters
+    ///
+    /// No error is raised and no NaN appears. Each loss may even be below the one before, because after the first
+    /// steps the model is so bad that it can only recover: it ends as a uniform guess and answers every prompt with
+    /// one token, often the end of text.
+    ///
+    /// ## Evidence
+    ///
+    /// The loss of one batch before and after training; without it, the loss of the first step and the mean of the
+    /// last finite ones. Either of two marks: the loss rose by more than `DIVERGED_RISE`, or it ended within
+    /// `PINNED_TO_UNIFORM` of the natural logarithm of the vocabulary size, the loss of a uniform guess, or above it.
+    /// The second counts only if the loss began clearly below: a fresh initialisation begins there and is healthy.
+    ///
+    /// ## How to fix
+    ///
+    /// Lower the learning rate. What counts for adapters is the product of learning rate and scale: with mlx-lm's
+    /// default scale of 20, rates above 1e-3 rarely work. Adam without bias correction, MLX's default, makes a first
+    /// step of 3.16 times the learning rate; a warm-up of a few steps or bias correction removes that.
+    ///
+    /// ## References
+    ///
+    /// - <https://github.com/ml-explore/mlx-examples/issues/620>
+    /// - <https://github.com/Blaizzy/mlx-vlm/issues/841>
+    /// - <https://github.com/ml-explore/mlx/issues/1640>
+    pub static TRAINING_DIVERGED = {
+        name: "training-diverged",
+        code: "OPT003",
+        summary: "training made the model far worse on the text it was trained on",
+        phase: Training,
+        severity: Error,
+        status: Stable,
+        since: "0.1.0",
+        explains: &[
+            "loss-not-finite",
+            "loss-not-decreasing",
+            "end-of-text-spam",
+            "repetition-loop",
+            "never-stops",
+        ],
+    }
+}
+
+fn check(evidence: &Evidence) -> Outcome {
+    let Slot::Ran(training) = &evidence.training else {
+        return Outcome::not_measured("training", &evidence.training);
+    };
+    let (Some(before), Some(after)) = (training.loss_before(), loss_after(training)) else {
+        return Outcome::not_applicable("no finite loss before and after an update");
+    };
+    let uniform = training.uniform_loss;
+    let rise = after - before;
+    let worse_than_uniform =
+        after > before && before < KNOWS_SOMETHING * uniform && after >= uniform * (1.0 - PINNED_TO_UNIFORM);
+    if rise <= DIVERGED_RISE && !worse_than_uniform {
+        return Outcome::Pass;
+    }
+    let pinned = worse_than_uniform && after <= uniform * (1.0 + PINNED_TO_UNIFORM);
+    let headline = if pinned {
+        format!("training diverged: the loss went from {before:.3} to {after:.3}, as bad as a uniform guess")
+    } else {
+        format!("training diverged: the loss went from {before:.3} to {after:.3}")
+    };
+    let settings = &evidence.settings;
+    let finding = Finding::new(
+        headline,
+        format!("losses by step: {}; a uniform guess has {uniform:.3}", curve(training)),
+        format!("a loss after training below the {before:.3} before it"),
+    )
+    .with("loss_before", before)
+    .with("loss_after", after)
+    .with("uniform_loss", uniform)
+    .with(
+        "losses",
+        training.steps.iter().map(|step| step.loss).collect::<Vec<_>>(),
+    )
+    .with(
+        "gradient_norms",
+        training.steps.iter().map(|step| step.gradient_norm).collect::<Vec<_>>(),
+    )
+    .with("learning_rate", settings.learning_rate)
+    .with("scale", settings.scale);
+    fixes(settings).into_iter().fold(finding, Finding::fix).into()
+}
+
+/// Loss of the first batch after training, or the mean of the last finite losses of steps that followed an update.
+fn loss_after(training: &TrainingEvidence) -> Option<f64> {
+    const AVERAGED_STEPS: usize = 3;
+    if training.first_batch_loss_after.is_some() {
+        return training.first_batch_loss_after;
+    }
+    let last: Vec<f64> = training
+        .steps
+        .iter()
+        .skip(1)
+        .rev()
+        .filter_map(|step| step.loss)
+        .take(AVERAGED_STEPS)
+        .collect();
+    (!last.is_empty()).then(|| last.iter().sum::<f64>() / last.len() as f64)
+}
+
+/// The losses in order, the middle left out of a long run.
+fn curve(training: &TrainingEvidence) -> String {
+    const SHOWN_AT_EACH_END: usize = 4;
+    let losses: Vec<String> = training.steps.iter().map(|step| nats(step.loss)).collect();
+    if losses.len() <= SHOWN_AT_EACH_END + SHOWN_AT_EACH_END {
+        return losses.join(", ");
+    }
+    format!(
+        "{}, ..., {}",
+        losses[..SHOWN_AT_EACH_END].join(", "),
+        losses[losses.len() - SHOWN_AT_EACH_END..].join(", ")
+    )
+}
+
+fn fixes(settings: &RunSettings) -> Vec<Fix> {
+    let usual = match settings.fine_tune {
+        FineTuneKind::Lora => ADAPTER_LEARNING_RATE,
+        FineTuneKind::Full => FULL_LEARNING_RATE,
+    };
+    let lower = if settings.learning_rate > usual {
+        usual
+    } else {
+        settings.learning_rate * LEARNING_RATE_CUT
+    };
+    let mut fixes = vec![Fix::command(
+        format!(
+            "lower the learning rate from {} to {}",
+            shortest(settings.learning_rate),
+            shortest(lower)
+        ),
+        Rerun::of(settings).learning_rate(lower),
+        Applicability::MachineApplicable,
+    )];
+    if settings.fine_tune == FineTuneKind::Lora && settings.scale > 1.0 {
+        fixes.push(Fix::by_hand(format!(
+            "or lower the adapters' scale: {} multiplies every update of the model, and is not divided by the rank",
+            shortest(settings.scale)
+        )));
+    }
+    if !settings.bias_correction && settings.warmup_steps == 0 {
+        fixes.push(Fix::by_hand(
+            "turn on bias correction or warm up: without them the first step of Adam is 3.16 times the learning rate",
+        ));
+    }
+    fixes
+}
