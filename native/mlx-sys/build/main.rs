@@ -39,6 +39,8 @@ fn link_mlx() -> Result<(), Error> {
     let libraries = mlx.join("lib");
     println!("cargo::rustc-link-search=native={}", libraries.display());
     println!("cargo::rustc-link-lib=dylib=mlx");
+    // For this package's own tests; dependents set theirs from the metadata.
+    println!("cargo::rustc-link-arg=-Wl,-rpath,{}", libraries.display());
     println!("cargo::metadata=libdir={}", libraries.display());
     Ok(())
 }

@@ -12,6 +12,8 @@
     clippy::pedantic
 )]
 mod bindings;
+#[cfg(target_os = "linux")]
+pub mod blas;
 mod c_types;
 #[cfg(not(target_vendor = "apple"))]
 mod mach_time;

@@ -1,0 +1,415 @@
+//! The matrix products that MLX's CPU backend asks of BLAS.
+//!
+//! The published Linux library brings the slow reference BLAS. The dynamic
+//! linker takes a program's own definition of a symbol first, so the three
+//! `cblas_*gemm` functions here replace it in every program that links this
+//! crate, with no file changed.
+
+use std::{
+    ffi::{c_int, c_void},
+    ops::Mul,
+    sync::atomic::{AtomicU64, AtomicUsize, Ordering},
+};
+
+use gemm::{Parallelism, c32};
+use num_traits::{One, Zero};
+use rayon::iter::{IntoParallelIterator, ParallelIterator};
+
+/// Multiply-adds below which a second thread costs more than it saves.
+const SERIAL_BELOW_MULTIPLY_ADDS: usize = 1 << 20;
+/// The same for products that wait for memory, in elements of the largest matrix.
+const SERIAL_BELOW_ELEMENTS: usize = 1 << 18;
+/// The most outputs for which `gemm` takes dot products instead of packing its operands.
+const DOT_PRODUCT_OUTPUTS: usize = 256;
+/// The most rows (or columns) of a narrow product, by its depth: packing a large operand costs
+/// more than it saves there.
+const NARROW: usize = 12;
+const NARROW_WHEN_DEEP: usize = 32;
+const DEEP: usize = 256;
+/// Threads start their part at a multiple of this, so that they do not share cache lines.
+const PART_MULTIPLE: usize = 32;
+
+static CALLS: AtomicU64 = AtomicU64::new(0);
+static THREADS: AtomicUsize = AtomicUsize::new(0);
+
+/// How many products this process has computed here rather than in the reference BLAS.
+pub fn calls() -> u64 {
+    CALLS.load(Ordering::Relaxed)
+}
+
+/// Lets each product use `threads` threads; 0, the initial value, stands for all cores.
+///
+/// Set it to 1 when several MLX streams compute at the same time.
+pub fn set_threads(threads: usize) {
+    THREADS.store(threads, Ordering::Relaxed);
+}
+
+/// The number of threads a large product uses.
+pub fn threads() -> usize {
+    match THREADS.load(Ordering::Relaxed) {
+        0 => rayon::current_num_threads(),
+        threads => threads,
+    }
+}
+
+/// `C = alpha * op(A) * op(B) + beta * C` in f32.
+///
+/// `op(A)` is `m` x `k`, `op(B)` is `k` x `n`, `C` is `m` x `n`. `order` is 101 (row major) or
+/// 102 (column major); `transpose_*` is 111 (as it is), 112 (transposed) or 113 (conjugated and
+/// transposed). With `beta` zero `C` is not read. Ends the process on any other order or
+/// transpose, on a negative size, and on a leading dimension that is too small.
+///
+/// # Safety
+/// The pointers must be valid for the matrices that the sizes and leading dimensions describe,
+/// and `C` must not overlap `A` or `B`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cblas_sgemm(
+    order: c_int,
+    transpose_a: c_int,
+    transpose_b: c_int,
+    m: c_int,
+    n: c_int,
+    k: c_int,
+    alpha: f32,
+    a: *const f32,
+    lda: c_int,
+    b: *const f32,
+    ldb: c_int,
+    beta: f32,
+    c: *mut f32,
+    ldc: c_int,
+) {
+    let product = Product {
+        rows: size("m", m),
+        columns: size("n", n),
+        depth: size("k", k),
+        alpha,
+        left: Operand::new("A", order, transpose_a, (m, k), a, lda),
+        right: Operand::new("B", order, transpose_b, (k, n), b, ldb),
+        beta,
+        out: Output::new(order, (m, n), c, ldc),
+    };
+    // SAFETY: the caller's promise is passed on.
+    unsafe { product.compute() };
+}
+
+/// [`cblas_sgemm`] in f64.
+///
+/// # Safety
+/// As for [`cblas_sgemm`].
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cblas_dgemm(
+    order: c_int,
+    transpose_a: c_int,
+    transpose_b: c_int,
+    m: c_int,
+    n: c_int,
+    k: c_int,
+    alpha: f64,
+    a: *const f64,
+    lda: c_int,
+    b: *const f64,
+    ldb: c_int,
+    beta: f64,
+    c: *mut f64,
+    ldc: c_int,
+) {
+    let product = Product {
+        rows: size("m", m),
+        columns: size("n", n),
+        depth: size("k", k),
+        alpha,
+        left: Operand::new("A", order, transpose_a, (m, k), a, lda),
+        right: Operand::new("B", order, transpose_b, (k, n), b, ldb),
+        beta,
+        out: Output::new(order, (m, n), c, ldc),
+    };
+    // SAFETY: the caller's promise is passed on.
+    unsafe { product.compute() };
+}
+
+/// [`cblas_sgemm`] in complex64: every pointer is to pairs of f32.
+///
+/// # Safety
+/// As for [`cblas_sgemm`]; `alpha` and `beta` must point to one complex number each.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn cblas_cgemm(
+    order: c_int,
+    transpose_a: c_int,
+    transpose_b: c_int,
+    m: c_int,
+    n: c_int,
+    k: c_int,
+    alpha: *const c_void,
+    a: *const c_void,
+    lda: c_int,
+    b: *const c_void,
+    ldb: c_int,
+    beta: *const c_void,
+    c: *mut c_void,
+    ldc: c_int,
+) {
+    // SAFETY: the caller promises that both point to a complex number.
+    let (alpha, beta) = unsafe { (*alpha.cast::<c32>(), *beta.cast::<c32>()) };
+    let product = Product {
+        rows: size("m", m),
+        columns: size("n", n),
+        depth: size("k", k),
+        alpha,
+        left: Operand::new("A", order, transpose_a, (m, k), a.cast::<c32>(), lda),
+        right: Operand::new("B", order, transpose_b, (k, n), b.cast::<c32>(), ldb),
+        beta,
+        out: Output::new(order, (m, n), c.cast::<c32>(), ldc),
+    };
+    // SAFETY: the caller's promise is passed on.
+    unsafe { product.compute() };
+}
+
+/// What `gemm` computes with, and how this module scales.
+trait Scalar: Copy + PartialEq + Zero + One + Mul<Output = Self> + Send + Sync + 'static {}
+impl<T: Copy + PartialEq + Zero + One + Mul<Output = T> + Send + Sync + 'static> Scalar for T {}
+
+/// A matrix that is read; strides count elements.
+#[derive(Clone, Copy)]
+struct Operand<T> {
+    data: *const T,
+    row_stride: isize,
+    column_stride: isize,
+    conjugate: bool,
+}
+
+impl<T> Operand<T> {
+    fn new(
+        name: &str,
+        order: c_int,
+        transpose: c_int,
+        (rows, columns): (c_int, c_int),
+        data: *const T,
+        leading_dimension: c_int,
+    ) -> Self {
+        let transposed = match transpose {
+            111 => false,
+            112 | 113 => true,
+            found => panic!("cblas gemm: transpose of {name} is {found}, expected 111, 112 or 113"),
+        };
+        // A transposed matrix lies in memory with its rows and columns exchanged.
+        let stored = if transposed { (columns, rows) } else { (rows, columns) };
+        let (row_stride, column_stride) = strides(name, order, stored, leading_dimension);
+        let (row_stride, column_stride) = if transposed {
+            (column_stride, row_stride)
+        } else {
+            (row_stride, column_stride)
+        };
+        Self {
+            data,
+            row_stride,
+            column_stride,
+            conjugate: transpose == 113,
+        }
+    }
+}
+
+/// The matrix that is written; strides count elements.
+#[derive(Clone, Copy)]
+struct Output<T> {
+    data: *mut T,
+    row_stride: isize,
+    column_stride: isize,
+}
+
+impl<T> Output<T> {
+    fn new(order: c_int, shape: (c_int, c_int), data: *mut T, leading_dimension: c_int) -> Self {
+        let (row_stride, column_stride) = strides("C", order, shape, leading_dimension);
+        Self {
+            data,
+            row_stride,
+            column_stride,
+        }
+    }
+}
+
+/// `out = alpha * left * right + beta * out`.
+#[derive(Clone, Copy)]
+struct Product<T> {
+    rows: usize,
+    columns: usize,
+    depth: usize,
+    alpha: T,
+    left: Operand<T>,
+    right: Operand<T>,
+    beta: T,
+    out: Output<T>,
+}
+
+// SAFETY: threads only ever get products whose outputs do not overlap.
+unsafe impl<T: Send> Send for Product<T> {}
+// SAFETY: as above; the operands are only read.
+unsafe impl<T: Sync> Sync for Product<T> {}
+
+impl<T: Scalar> Product<T> {
+    /// # Safety
+    /// Every pointer must be valid for its shape and strides, and `out` overlap neither operand.
+    unsafe fn compute(self) {
+        CALLS.fetch_add(1, Ordering::Relaxed);
+        if self.rows == 0 || self.columns == 0 {
+            return;
+        }
+        // SAFETY: the caller's promise is passed on.
+        unsafe {
+            if self.depth == 0 || self.alpha.is_zero() {
+                self.scale_output();
+            } else if let Some(block) = self.block_length() {
+                self.multiply_in_blocks(block);
+            } else {
+                self.multiply(self.parallelism());
+            }
+        }
+    }
+
+    /// The piece of the longer side that `gemm` does best in one serial call; `None` when the
+    /// whole product is best left to it.
+    fn block_length(&self) -> Option<usize> {
+        let narrow = self.rows.min(self.columns);
+        let long = self.rows.max(self.columns);
+        let limit = if self.depth < DEEP { NARROW } else { NARROW_WHEN_DEEP };
+        let contiguous = self.left.column_stride == 1 && self.right.row_stride == 1;
+        if contiguous && narrow <= limit && has_dot_product_kernels() {
+            Some(DOT_PRODUCT_OUTPUTS / narrow)
+        } else if narrow == 1 || self.depth <= 2 {
+            Some(long)
+        } else {
+            None
+        }
+    }
+
+    /// Products that wait for memory: two threads read faster than one, and `gemm` would use one.
+    unsafe fn multiply_in_blocks(self, block: usize) {
+        let long = self.rows.max(self.columns);
+        let elements = self.depth.max(self.rows.min(self.columns)) * long;
+        let threads = if elements < SERIAL_BELOW_ELEMENTS { 1 } else { threads() };
+        let part = long.div_ceil(threads).next_multiple_of(PART_MULTIPLE);
+        let multiply_part = |index: usize| {
+            let end = ((index + 1) * part).min(long);
+            for start in (index * part..end).step_by(block) {
+                let product = self.slice(start, block.min(end - start));
+                // SAFETY: slices of a valid product are valid, and their outputs do not overlap.
+                unsafe { product.multiply(Parallelism::None) };
+            }
+        };
+        match long.div_ceil(part) {
+            1 => multiply_part(0),
+            parts => (0..parts).into_par_iter().for_each(multiply_part),
+        }
+    }
+
+    /// The product restricted to some rows, or columns when there are more of them.
+    fn slice(mut self, start: usize, length: usize) -> Self {
+        let start = start as isize;
+        if self.rows >= self.columns {
+            self.rows = length;
+            self.left.data = self.left.data.wrapping_offset(start * self.left.row_stride);
+            self.out.data = self.out.data.wrapping_offset(start * self.out.row_stride);
+        } else {
+            self.columns = length;
+            self.right.data = self.right.data.wrapping_offset(start * self.right.column_stride);
+            self.out.data = self.out.data.wrapping_offset(start * self.out.column_stride);
+        }
+        self
+    }
+
+    /// `out = beta * out`, which for a zero `beta` does not read `out`.
+    unsafe fn scale_output(self) {
+        for row in 0..self.rows {
+            for column in 0..self.columns {
+                // SAFETY: (row, column) lies inside the output.
+                unsafe {
+                    let element = self.out_at(row, column);
+                    *element = if self.beta.is_zero() {
+                        T::zero()
+                    } else {
+                        self.beta * *element
+                    };
+                }
+            }
+        }
+    }
+
+    fn parallelism(&self) -> Parallelism {
+        let multiply_adds = self.rows.saturating_mul(self.columns).saturating_mul(self.depth);
+        if multiply_adds < SERIAL_BELOW_MULTIPLY_ADDS {
+            return Parallelism::None;
+        }
+        match threads() {
+            1 => Parallelism::None,
+            threads => Parallelism::Rayon(threads),
+        }
+    }
+
+    unsafe fn multiply(self, parallelism: Parallelism) {
+        // SAFETY: the caller's promise is passed on; sizes are not zero and strides not negative.
+        unsafe {
+            gemm::gemm(
+                self.rows,
+                self.columns,
+                self.depth,
+                self.out.data,
+                self.out.column_stride,
+                self.out.row_stride,
+                !self.beta.is_zero(),
+                self.left.data,
+                self.left.column_stride,
+                self.left.row_stride,
+                self.right.data,
+                self.right.column_stride,
+                self.right.row_stride,
+                // The crate names the two factors the other way round.
+                self.beta,
+                self.alpha,
+                false,
+                self.left.conjugate,
+                self.right.conjugate,
+                parallelism,
+            );
+        }
+    }
+
+    unsafe fn out_at(&self, row: usize, column: usize) -> *mut T {
+        // SAFETY: the caller keeps (row, column) inside the output.
+        unsafe {
+            self.out
+                .data
+                .offset(row as isize * self.out.row_stride + column as isize * self.out.column_stride)
+        }
+    }
+}
+
+/// Whether `gemm` has dot-product kernels for this processor.
+fn has_dot_product_kernels() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    {
+        std::arch::is_x86_feature_detected!("fma")
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    {
+        false
+    }
+}
+
+fn size(name: &str, value: c_int) -> usize {
+    usize::try_from(value).unwrap_or_else(|_| panic!("cblas gemm: {name} is {value}, expected at least 0"))
+}
+
+/// Strides between rows and between columns of a matrix as it lies in memory.
+fn strides(name: &str, order: c_int, (rows, columns): (c_int, c_int), leading_dimension: c_int) -> (isize, isize) {
+    let (strides, minimum) = match order {
+        101 => ((leading_dimension as isize, 1), columns),
+        102 => ((1, leading_dimension as isize), rows),
+        found => panic!("cblas gemm: order is {found}, expected 101 or 102"),
+    };
+    assert!(
+        leading_dimension >= minimum.max(1),
+        "cblas gemm: the leading dimension of {name} is {leading_dimension}, expected at least {}",
+        minimum.max(1)
+    );
+    strides
+}
