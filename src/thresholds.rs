@@ -2,99 +2,126 @@
 //!
 //! Identities come first: a rule uses a threshold only where no identity separates the healthy from the faulty.
 
-/// Share of an answer's tail that one repeated span must cover to count as a loop.
-///
-/// Half: a refrain in a healthy answer stays below it, a stuck decoder passes it within three repetitions.
-pub const LOOPED_SHARE: f64 = 0.5;
+/// One row of the table.
+#[derive(Debug, Clone, Copy)]
+pub struct Threshold {
+    /// The constant's name.
+    pub name: &'static str,
+    /// Its value as written.
+    pub value: &'static str,
+    /// What it limits, and why it is what it is.
+    pub reason: &'static str,
+}
 
-/// Share of the prompts from which on a change in the answers is the rule and not an exception.
-///
-/// Half: greedy answers of a small model flip on single prompts after any training.
-pub const MOST: f64 = 0.5;
+/// Declares constants and lists them, with their doc comments, in [`TABLE`].
+macro_rules! thresholds {
+    ($($(#[doc = $reason:literal])+ pub const $name:ident: $type:ty = $value:expr;)+) => {
+        $($(#[doc = $reason])+ pub const $name: $type = $value;)+
 
-/// Prompts that must agree before a change in the answers is an error.
-///
-/// Two: one greedy answer that loops or runs on is common in healthy small models.
-pub const AGREEING_PROMPTS: usize = 2;
+        /// Every threshold, in the order of declaration.
+        pub static TABLE: &[Threshold] = &[$(Threshold {
+            name: stringify!($name),
+            value: stringify!($value),
+            reason: concat!($($reason),+),
+        }),+];
+    };
+}
 
-/// Share of a run with the stop set off that leading stop tokens must fill to count as spam on a single prompt.
-///
-/// Half: a model that merely ends at once goes on to a new turn, a collapsed one repeats the token to the limit.
-pub const FILLED_BY_STOP: f64 = 0.5;
+thresholds! {
+    /// Share of an answer's tail that one repeated span must cover to count as a loop.
+    ///
+    /// Half: a refrain in a healthy answer stays below it, a stuck decoder passes it within three repetitions.
+    pub const LOOPED_SHARE: f64 = 0.5;
 
-/// How many times longer than the mean supervised row an answer must be before a missing stop is held against it.
-///
-/// Two: an answer that is cut while it is still as long as those of the data may be about to stop.
-pub const LONGER_THAN_TAUGHT: f64 = 2.0;
+    /// Share of the prompts from which on a change in the answers is the rule and not an exception.
+    ///
+    /// Half: greedy answers of a small model flip on single prompts after any training.
+    pub const MOST: f64 = 0.5;
 
-/// Share of rows without supervision above which a warning is due.
-///
-/// One in a hundred: a few over-long rows are usual, more of them mean a wrong mask or a wrong length limit.
-pub const UNSUPERVISED_ROWS: f64 = 0.01;
+    /// Prompts that must agree before a change in the answers is an error.
+    ///
+    /// Two: one greedy answer that loops or runs on is common in healthy small models.
+    pub const AGREEING_PROMPTS: usize = 2;
 
-/// Share of rows that teach nothing but the end above which a warning is due.
-///
-/// One in twenty: single empty answers occur in honest data and do not change what the model says.
-pub const STOP_ONLY_ROWS: f64 = 0.05;
+    /// Share of a run with the stop set off that leading stop tokens must fill to count as spam on a single prompt.
+    ///
+    /// Half: a model that merely ends at once goes on to a new turn, a collapsed one repeats the token to the limit.
+    pub const FILLED_BY_STOP: f64 = 0.5;
 
-/// Rise of the loss of one batch, in nats per token, from which on training counts as diverged.
-///
-/// Two nats multiply the perplexity by more than seven on text the model has just been trained on.
-pub const DIVERGED_RISE: f64 = 2.0;
+    /// How many times longer than the mean supervised row an answer must be before a missing stop is held against it.
+    ///
+    /// Two: an answer that is cut while it is still as long as those of the data may be about to stop.
+    pub const LONGER_THAN_TAUGHT: f64 = 2.0;
 
-/// Relative distance from the loss of a uniform guess that counts as pinned to it.
-///
-/// Two in a hundred: a collapsed run was measured at 10.803 for a uniform loss of 10.803, healthy ones are far below.
-pub const PINNED_TO_UNIFORM: f64 = 0.02;
+    /// Share of rows without supervision above which a warning is due.
+    ///
+    /// One in a hundred: a few over-long rows are usual, more of them mean a wrong mask or a wrong length limit.
+    pub const UNSUPERVISED_ROWS: f64 = 0.01;
 
-/// Share of the uniform loss below which a base clearly knows something.
-///
-/// Nine tenths: a fresh initialisation starts within a few hundredths of the uniform loss.
-pub const KNOWS_SOMETHING: f64 = 0.9;
+    /// Share of rows that teach nothing but the end above which a warning is due.
+    ///
+    /// One in twenty: single empty answers occur in honest data and do not change what the model says.
+    pub const STOP_ONLY_ROWS: f64 = 0.05;
 
-/// Loss in nats per token below which a batch is fitted, so that nothing is left to fall.
-///
-/// 0.05 nats give the right token 95% of the probability.
-pub const FITTED_LOSS: f64 = 0.05;
+    /// Rise of the loss of one batch, in nats per token, from which on training counts as diverged.
+    ///
+    /// Two nats multiply the perplexity by more than seven on text the model has just been trained on.
+    pub const DIVERGED_RISE: f64 = 2.0;
 
-/// Steps before the trend of the loss is judged.
-///
-/// Five: in shorter runs the difference between batches hides any trend.
-pub const TREND_STEPS: usize = 5;
+    /// Relative distance from the loss of a uniform guess that counts as pinned to it.
+    ///
+    /// Two in a hundred: a collapsed run was measured at 10.803 for a uniform loss of 10.803, healthy ones are far below.
+    pub const PINNED_TO_UNIFORM: f64 = 0.02;
 
-/// Drop in nats per token that the updates must predict before a flat loss is held against them.
-///
-/// 0.05 nats: smaller drops drown in the difference between batches.
-pub const PREDICTED_DROP: f64 = 0.05;
+    /// Share of the uniform loss below which a base clearly knows something.
+    ///
+    /// Nine tenths: a fresh initialisation starts within a few hundredths of the uniform loss.
+    pub const KNOWS_SOMETHING: f64 = 0.9;
 
-/// Rise of the loss of one batch, in nats per token, that is abnormal though not yet divergence.
-///
-/// Half a nat: the perplexity of text the model was just trained on rose by two thirds.
-pub const ABNORMAL_RISE: f64 = 0.5;
+    /// Loss in nats per token below which a batch is fitted, so that nothing is left to fall.
+    ///
+    /// 0.05 nats give the right token 95% of the probability.
+    pub const FITTED_LOSS: f64 = 0.05;
 
-/// Rise of the references' negative log-likelihood, in nats per token, that is abnormal.
-///
-/// One nat: references may lie outside the training rows, so they get twice the room.
-pub const ABNORMAL_REFERENCE_RISE: f64 = 1.0;
+    /// Steps before the trend of the loss is judged.
+    ///
+    /// Five: in shorter runs the difference between batches hides any trend.
+    pub const TREND_STEPS: usize = 5;
 
-/// Sum of learning rates times the adapters' scale from which on equal logits cannot be rounding.
-///
-/// 1e-4: ten steps at 1e-7 with scale 20 make 2e-5 and may vanish in float32; five steps at 1e-6 are seen.
-pub const VISIBLE_UPDATE: f64 = 1e-4;
+    /// Drop in nats per token that the updates must predict before a flat loss is held against them.
+    ///
+    /// 0.05 nats: smaller drops drown in the difference between batches.
+    pub const PREDICTED_DROP: f64 = 0.05;
 
-/// Fall of the voice score that deserves a look; it never changes the verdict.
-///
-/// A fifth: the score of a few short answers moves by a tenth on its own.
-pub const VOICE_FALL: f64 = 0.2;
+    /// Rise of the loss of one batch, in nats per token, that is abnormal though not yet divergence.
+    ///
+    /// Half a nat: the perplexity of text the model was just trained on rose by two thirds.
+    pub const ABNORMAL_RISE: f64 = 0.5;
 
-/// Learning rate to suggest for adapters: the middle of what recipes for `LoRA` use.
-pub const ADAPTER_LEARNING_RATE: f64 = 1e-4;
+    /// Rise of the references' negative log-likelihood, in nats per token, that is abnormal.
+    ///
+    /// One nat: references may lie outside the training rows, so they get twice the room.
+    pub const ABNORMAL_REFERENCE_RISE: f64 = 1.0;
 
-/// Learning rate to suggest for all weights: the default of mlx-lm.
-pub const FULL_LEARNING_RATE: f64 = 1e-5;
+    /// Sum of learning rates times the adapters' scale from which on equal logits cannot be rounding.
+    ///
+    /// 1e-4: ten steps at 1e-7 with scale 20 make 2e-5 and may vanish in float32; five steps at 1e-6 are seen.
+    pub const VISIBLE_UPDATE: f64 = 1e-4;
 
-/// Factor on a learning rate that is too high although it is not above the suggested one.
-pub const LEARNING_RATE_CUT: f64 = 0.1;
+    /// Fall of the voice score that deserves a look; it never changes the verdict.
+    ///
+    /// A fifth: the score of a few short answers moves by a tenth on its own.
+    pub const VOICE_FALL: f64 = 0.2;
+
+    /// Learning rate to suggest for adapters: the middle of what recipes for `LoRA` use.
+    pub const ADAPTER_LEARNING_RATE: f64 = 1e-4;
+
+    /// Learning rate to suggest for all weights: the default of mlx-lm.
+    pub const FULL_LEARNING_RATE: f64 = 1e-5;
+
+    /// Factor on a learning rate that is too high although it is not above the suggested one.
+    pub const LEARNING_RATE_CUT: f64 = 0.1;
+}
 
 /// Largest absolute difference between logits that must be equal, by the element type of the products.
 ///

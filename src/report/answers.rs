@@ -1,4 +1,5 @@
 use crate::evidence::{Answer, Evidence, FinishReason};
+use crate::rules::wording::counted;
 use serde::Serialize;
 
 /// One answer as a report shows it.
@@ -12,7 +13,9 @@ pub struct ShownAnswer {
     pub finish: FinishReason,
     /// What comes when no token stops the model, special tokens shown.
     pub text_without_stop: String,
-    /// Stop tokens before any other content when no token stops the model.
+    /// Tokens of that text.
+    pub tokens_without_stop: usize,
+    /// How many of them are stop tokens before any other content.
     pub leading_end_of_text: usize,
     /// Voice score, 0 to 1.
     pub voice: Option<f64>,
@@ -59,6 +62,7 @@ fn shown(answer: &Answer) -> ShownAnswer {
         tokens: answer.tokens,
         finish: answer.finish,
         text_without_stop: answer.free_run.text.clone(),
+        tokens_without_stop: answer.free_run.tokens,
         leading_end_of_text: answer.free_run.leading_end_of_text,
         voice: answer.voice,
         reference_nll: answer.reference_nll,
@@ -68,25 +72,28 @@ fn shown(answer: &Answer) -> ShownAnswer {
 impl ShownAnswer {
     /// The answer on one line of at most `characters`, with a word on how it ended.
     pub(super) fn line(&self, characters: usize) -> String {
-        let ending = match (self.finish, self.text.trim().is_empty()) {
-            (FinishReason::NonFinite, _) => " (logits not finite)",
-            (FinishReason::Length, _) => " (cut at the limit)",
-            (FinishReason::Stop, true) => " (without the stop set)",
-            (FinishReason::Stop, false) => "",
+        if self.finish == FinishReason::NonFinite {
+            return "(the logits are not finite)".to_owned();
+        }
+        if self.text.trim().is_empty() && self.leading_end_of_text > 0 {
+            return format!(
+                "(empty; with the stop set off it begins with {} of end-of-text)",
+                counted(self.leading_end_of_text, "token")
+            );
+        }
+        let (text, note) = match (self.finish, self.text.trim().is_empty()) {
+            (_, true) => (&self.text_without_stop, " (with the stop set off; empty with it on)"),
+            (FinishReason::Length, false) => (&self.text, " (cut at the limit)"),
+            (FinishReason::Stop | FinishReason::NonFinite, false) => (&self.text, ""),
         };
-        let (text, before) = if self.text.trim().is_empty() {
-            (&self.text_without_stop, "empty; ")
-        } else {
-            (&self.text, "")
-        };
-        let room = characters.saturating_sub(before.len() + ending.len());
-        format!("{before}{}{ending}", on_one_line(text, room))
+        format!("{}{note}", on_one_line(text, characters.saturating_sub(note.len())))
     }
 }
 
-/// The text with its white space collapsed, cut to `characters`.
+/// The text with its white space collapsed, cut to `characters`; what could steer a terminal is left out.
 fn on_one_line(text: &str, characters: usize) -> String {
     let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    let line: String = line.chars().filter(|character| !character.is_control()).collect();
     if line.chars().count() <= characters {
         return line;
     }

@@ -145,15 +145,12 @@ impl Report {
 }
 
 fn headline(verdict: Verdict, incomplete: Option<String>, diagnosis: &Diagnosis, signals: &[Signal]) -> String {
-    let roots = || {
-        let names: Vec<&str> = diagnosis
-            .causes
-            .iter()
-            .filter(|cause| cause.is_root() && cause.severity > Severity::Info)
-            .map(|cause| cause.rule.name)
-            .collect();
-        names.join(", ")
-    };
+    let roots: Vec<&str> = diagnosis
+        .causes
+        .iter()
+        .filter(|cause| cause.is_root() && cause.severity > Severity::Info)
+        .map(|cause| cause.rule.name)
+        .collect();
     match verdict {
         Verdict::Healthy => {
             let passed = diagnosis
@@ -163,7 +160,7 @@ fn headline(verdict: Verdict, incomplete: Option<String>, diagnosis: &Diagnosis,
                 .count();
             format!("{} passed", counted(passed, "check"))
         }
-        Verdict::Findings => roots(),
+        Verdict::Findings => format!("{}: {}", counted(roots.len(), "root cause"), roots.join(", ")),
         Verdict::Abnormal => {
             let unknown: Vec<&str> = signals
                 .iter()
@@ -173,12 +170,8 @@ fn headline(verdict: Verdict, incomplete: Option<String>, diagnosis: &Diagnosis,
             format!("cause unknown: {}", unknown.join("; "))
         }
         Verdict::Incomplete => {
-            let reasons = incomplete.into_iter();
-            let found = Some(roots()).filter(|names| !names.is_empty());
-            reasons
-                .chain(found.map(|names| format!("found so far: {names}")))
-                .collect::<Vec<_>>()
-                .join("; ")
+            let found = (!roots.is_empty()).then(|| format!("found so far: {}", roots.join(", ")));
+            incomplete.into_iter().chain(found).collect::<Vec<_>>().join("; ")
         }
     }
 }

@@ -113,10 +113,10 @@ fn adapter_groups(evidence: &Evidence, parameters: Option<&ParameterEvidence>) -
 fn parameters_changed(evidence: &Evidence, parameters: Option<&ParameterEvidence>) -> Indicator {
     const NAME: &str = "changed";
     let Some(parameters) = parameters else {
-        return Indicator::not_measured(NAME, "not measured", "all trainable, nothing else");
+        return Indicator::not_measured(NAME, "not measured", "all trainable, 0 base");
     };
     let base = match evidence.settings.fine_tune {
-        FineTuneKind::Lora => format!(", {} of the base", grouped(parameters.changed_base.total as u64)),
+        FineTuneKind::Lora => format!(", {} base", grouped(parameters.changed_base.total as u64)),
         FineTuneKind::Full => String::new(),
     };
     let complete = parameters.changed_trainable > 0 && parameters.changed_trainable == parameters.trainable_tensors;
@@ -124,33 +124,31 @@ fn parameters_changed(evidence: &Evidence, parameters: Option<&ParameterEvidence
     Indicator::new(
         NAME,
         format!(
-            "{} of {}{base}",
+            "{} of {} trainable{base}",
             grouped(parameters.changed_trainable as u64),
-            counted(parameters.trainable_tensors, "trainable tensor")
+            grouped(parameters.trainable_tensors as u64)
         ),
-        "all trainable, nothing else",
+        "all trainable, 0 base",
         complete && clean,
     )
 }
 
 fn end_of_text(before: Option<&GenerationSummary>, after: Option<&GenerationSummary>) -> Indicator {
-    const NAME: &str = "leading end-of-text";
+    const NAME: &str = "end-of-text";
     let (Some(before), Some(after)) = (before, after) else {
         return Indicator::not_measured(
             NAME,
             &one_sided(before, after, |summary| Some(summary.leading_end_of_text.to_string())),
-            "0, or no more than before",
+            "no more than before",
         );
     };
     Indicator::new(
         NAME,
         format!(
-            "{} before, {} after, of {}",
-            before.leading_end_of_text,
-            after.leading_end_of_text,
-            counted(after.free_run_tokens, "token")
+            "{} leading before, {} after",
+            before.leading_end_of_text, after.leading_end_of_text
         ),
-        "0, or no more than before",
+        "no more than before",
         after.leading_end_of_text <= before.leading_end_of_text && after.start_with_stop <= before.start_with_stop,
     )
 }
@@ -165,12 +163,12 @@ fn voice(before: Option<&GenerationSummary>, after: Option<&GenerationSummary>) 
         let value = one_sided(before, after, |summary| {
             summary.voice.map(|score| format!("{score:.2}"))
         });
-        return Indicator::not_measured(NAME, &value, "0 to 1, not far below before");
+        return Indicator::not_measured(NAME, &value, "not far below before");
     };
     Indicator::new(
         NAME,
-        format!("{before_score:.2} before, {after_score:.2} after"),
-        "0 to 1, not far below before",
+        format!("{before_score:.2} of 1 before, {after_score:.2} after"),
+        "not far below before",
         after_score >= before_score - VOICE_FALL,
     )
 }

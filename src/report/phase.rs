@@ -4,7 +4,7 @@ use crate::evidence::{
     Slot, StateEvidence, TrainingEvidence,
 };
 use crate::rules::Phase;
-use crate::rules::wording::{counted, grouped, nats, shortest};
+use crate::rules::wording::{counted, difference, grouped, nats, shortest};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
@@ -162,22 +162,26 @@ fn model_figures(model: &ModelEvidence) -> Vec<Figure> {
 fn answer_figures(generation: &GenerationEvidence, before: Option<&GenerationSummary>) -> Vec<Figure> {
     let summary = generation.summary();
     let total = summary.answers;
-    let compared = |value: fn(&GenerationSummary) -> usize| match before {
-        Some(before) => format!(
-            "{} (was {})",
-            grouped(value(&summary) as u64),
-            grouped(value(before) as u64)
-        ),
-        None => grouped(value(&summary) as u64),
+    let compared = |value: fn(&GenerationSummary) -> usize| {
+        let now = value(&summary);
+        match before.map(value) {
+            Some(was) if was != now => (grouped(now as u64), format!(" (was {})", grouped(was as u64))),
+            Some(_) | None => (grouped(now as u64), String::new()),
+        }
     };
+    let [stopped, empty, looping, leading, anywhere] = [
+        compared(|summary| summary.stopped),
+        compared(|summary| summary.empty),
+        compared(|summary| summary.looping),
+        compared(|summary| summary.leading_end_of_text),
+        compared(|summary| summary.end_of_text),
+    ];
     let mut figures = vec![
         figure(
             "answers",
             format!(
-                "{total}: {} stopped, {} empty, {} looping",
-                compared(|summary| summary.stopped),
-                compared(|summary| summary.empty),
-                compared(|summary| summary.looping)
+                "{total} in all, {} stopped{}, {} empty{}, {} looping{}",
+                stopped.0, stopped.1, empty.0, empty.1, looping.0, looping.1
             ),
             json!({
                 "answers": total,
@@ -190,9 +194,11 @@ fn answer_figures(generation: &GenerationEvidence, before: Option<&GenerationSum
         figure(
             "end-of-text",
             format!(
-                "{} before any content, {} in all, of {} with the stop set off",
-                compared(|summary| summary.leading_end_of_text),
-                compared(|summary| summary.end_of_text),
+                "{} leading{}, {} in all{}, of {} with the stop set off",
+                leading.0,
+                leading.1,
+                anywhere.0,
+                anywhere.1,
                 counted(summary.free_run_tokens, "token")
             ),
             json!({
@@ -296,7 +302,11 @@ fn training_figures(training: &TrainingEvidence) -> Vec<Figure> {
             json!({ "stopped_at_step": stopped.step }),
         ));
     }
-    figures.push(figure("loss", series(&losses), json!({ "losses": losses })));
+    figures.push(figure(
+        "loss",
+        format!("by step {}", series(&losses)),
+        json!({ "losses": losses }),
+    ));
     figures.push(figure(
         "same batch",
         format!(
@@ -311,7 +321,11 @@ fn training_figures(training: &TrainingEvidence) -> Vec<Figure> {
             "uniform_loss": training.uniform_loss,
         }),
     ));
-    figures.push(figure("gradients", series(&norms), json!({ "gradient_norms": norms })));
+    figures.push(figure(
+        "gradients",
+        format!("norms {}", series(&norms)),
+        json!({ "gradient_norms": norms }),
+    ));
     figures.push(figure(
         "speed",
         format!(
@@ -357,7 +371,7 @@ fn bytes(count: u64) -> String {
     if unit == "bytes" {
         format!("{count} bytes")
     } else {
-        format!("{value:.2} {unit}")
+        format!("{value:.1} {unit}")
     }
 }
 
@@ -410,7 +424,11 @@ fn parameters(evidence: &Evidence) -> Vec<Figure> {
             }),
         ));
         if let Some(name) = adapter.tensors.first.first() {
-            figures.push(figure("first", name.clone(), json!({ "first_adapter_tensor": name })));
+            figures.push(figure(
+                "for example",
+                name.clone(),
+                json!({ "first_adapter_tensor": name }),
+            ));
         }
     }
     if !parameters.non_finite.is_empty() {
@@ -476,11 +494,11 @@ fn generation_figure(state: &StateEvidence) -> Figure {
     figure(
         "generation",
         format!(
-            "{} of {} the trained objects; logits {:.3} from the trained, {:.3} from the base",
+            "{} of {} are the trained ones; logits {} from the trained, {} from the base",
             grouped(binding.same_object as u64),
             counted(binding.parameters, "parameter"),
-            binding.difference_from_trained,
-            binding.difference_from_base
+            difference(binding.difference_from_trained),
+            difference(binding.difference_from_base)
         ),
         json!({
             "parameters": binding.parameters,
@@ -510,7 +528,7 @@ fn evaluation_figure(state: &StateEvidence) -> Figure {
     figure(
         "evaluation",
         if changes.is_empty() {
-            format!("nothing changed by {}", counted(evaluations.len(), "way"))
+            format!("{} tried, no parameter changed", counted(evaluations.len(), "way"))
         } else {
             changes.join("; ")
         },
@@ -525,10 +543,10 @@ fn reload_figure(state: &StateEvidence) -> Figure {
     figure(
         "reload",
         format!(
-            "{} of {} back; logits {:.3} from the live model",
+            "{} of {} back; logits {} from the live model",
             grouped(reload.loaded as u64),
             counted(reload.saved, "tensor"),
-            reload.difference_from_live
+            difference(reload.difference_from_live)
         ),
         json!({
             "saved": reload.saved,

@@ -1,6 +1,6 @@
 use crate::evidence::{Evaluation, EvaluationMeans, Evidence, FineTuneKind};
 use crate::rules::Diagnosis;
-use crate::rules::wording::counted;
+use crate::rules::wording::{counted, difference as in_words};
 use crate::thresholds::{ABNORMAL_REFERENCE_RISE, ABNORMAL_RISE, MOST, VISIBLE_UPDATE, logit_tolerance};
 use serde::Serialize;
 
@@ -131,8 +131,12 @@ fn tensors_appeared_or_vanished(evidence: &Evidence) -> Option<String> {
 
 fn fresh_adapter_is_not_identity(evidence: &Evidence) -> Option<String> {
     let difference = evidence.parameters.ran()?.adapter.as_ref()?.identity_difference?;
-    (difference > logit_tolerance(&evidence.environment.dtype))
-        .then(|| format!("adapters changed the logits by up to {difference:.3} before any step"))
+    (difference > logit_tolerance(&evidence.environment.dtype)).then(|| {
+        format!(
+            "adapters changed the logits by up to {} before any step",
+            in_words(difference)
+        )
+    })
 }
 
 /// Updates that are too small may vanish in the rounding of the logits.

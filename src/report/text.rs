@@ -140,36 +140,24 @@ impl Page {
     }
 
     fn indicators(&mut self, indicators: &[Indicator]) {
-        self.title("Indicators");
         let widest = |text: fn(&Indicator) -> &str| {
-            indicators
-                .iter()
-                .map(|indicator| text(indicator).chars().count())
-                .max()
-                .unwrap_or(0)
+            let lengths = indicators.iter().map(|indicator| text(indicator).chars().count());
+            lengths.max().unwrap_or(0)
         };
         let name_width = widest(|indicator| indicator.name);
-        let value_width = widest(|indicator| &indicator.value);
+        let value_width = widest(|indicator| &indicator.value).max("measured".len());
+        self.title("Indicators");
+        let header = format!("      {:<name_width$}  {:<value_width$}  expected", "", "measured");
+        self.line(&header.dimmed().to_string());
         for indicator in indicators {
             let mark = match indicator.status {
                 IndicatorStatus::Ok => "ok".green(),
                 IndicatorStatus::Attention => "!!".red().bold(),
                 IndicatorStatus::NotMeasured => "--".dimmed(),
             };
-            let start = format!("  {mark}  {:<name_width$}  ", indicator.name);
-            let expected = format!("expected {}", indicator.expected);
-            let used = "  ok  ".len() + name_width + 2 + value_width + 2;
-            if used + expected.chars().count() <= self.width {
-                self.line(&format!(
-                    "{start}{:<value_width$}  {}",
-                    indicator.value,
-                    expected.dimmed()
-                ));
-            } else {
-                self.line(&format!("{start}{}", indicator.value));
-                let indent = "  ok  ".len() + name_width + 2;
-                self.line(&format!("{:indent$}{}", "", expected.dimmed()));
-            }
+            let name = format!("{:<name_width$}", indicator.name);
+            let value = format!("{:<value_width$}", indicator.value);
+            self.line(&format!("  {mark}  {name}  {value}  {}", indicator.expected.dimmed()));
         }
     }
 
@@ -208,19 +196,19 @@ impl Page {
         }
         for finding in folded {
             self.headline(6, finding);
-            self.entry(8, "found", &finding.found);
         }
     }
 
     fn headline(&mut self, indent: usize, finding: &ReportedFinding) {
         let label = format!("{}[{}]", finding.severity.name(), finding.code);
-        let text = format!("{label} {}: {}", finding.name, finding.headline);
-        for (index, line) in wrapped(&text, self.width - indent - 2).iter().enumerate() {
-            let line = match line.strip_prefix(&label) {
-                Some(rest) if index == 0 => format!("{}{}", severity_painted(&label, finding.severity), rest.bold()),
-                _ => format!("  {}", line.bold()),
-            };
-            self.line(&format!("{:indent$}{line}", ""));
+        let label = match finding.severity {
+            Severity::Error => label.red().bold(),
+            Severity::Warning => label.yellow().bold(),
+            Severity::Info => label.blue().bold(),
+        };
+        self.line(&format!("{:indent$}{label} {}", "", finding.name.bold()));
+        for line in wrapped(&finding.headline, self.width - indent - 2) {
+            self.line(&format!("{:indent$}  {line}", ""));
         }
     }
 
@@ -270,17 +258,9 @@ impl Page {
     }
 }
 
-fn severity_painted(label: &str, severity: Severity) -> ColoredString {
-    match severity {
-        Severity::Error => label.red().bold(),
-        Severity::Warning => label.yellow().bold(),
-        Severity::Info => label.blue().bold(),
-    }
-}
-
 fn checks_in_words(report: &Report) -> String {
     format!(
-        "{} passed, {} found something, {} could not be made",
+        "{} passed, {} found something, {} not applicable",
         report.count(CheckOutcome::Passed),
         report.count(CheckOutcome::Found),
         report.count(CheckOutcome::NotApplicable)

@@ -17,7 +17,8 @@ declare_rule! {
     ///
     /// Identity: a tensor that takes part in the loss has a gradient other than exactly zero. `lora_b` starts at zero,
     /// so `lora_a` has a zero gradient by construction until `lora_b` has moved once; it is judged only if every
-    /// `lora_b` did, and only after a step with a learning rate above zero. A loss of exactly 0 has no gradient either and is not judged.
+    /// `lora_b` did, and only after a step with a learning rate above zero. A loss of exactly 0 has no gradient
+    /// either and is not judged.
     ///
     /// ## How to fix
     ///

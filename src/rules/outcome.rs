@@ -115,10 +115,15 @@ impl Finding {
         }
     }
 
-    /// Says where, unless the listing is empty.
+    /// Says where by the first few names, unless the listing is empty.
     #[must_use]
     pub fn at(mut self, listing: &Listing) -> Self {
-        self.location = (!listing.is_empty()).then(|| listing.to_string());
+        const NAMED: usize = 4;
+        let shorter = Listing {
+            total: listing.total,
+            first: listing.first.iter().take(NAMED).cloned().collect(),
+        };
+        self.location = (!listing.is_empty()).then(|| shorter.to_string());
         self
     }
 

@@ -1,5 +1,6 @@
 use super::{RULES, Rule};
 use crate::suggestion::closest;
+use crate::thresholds::TABLE;
 use serde_json::{Value, json};
 use std::fmt::Write as _;
 
@@ -49,6 +50,17 @@ pub fn explain(name_or_code: &str) -> Result<String, UnknownRule> {
         rule.since
     );
     let _ = writeln!(page, "{}", rule.documentation());
+    let mut thresholds = TABLE
+        .iter()
+        .filter(|threshold| rule.raw_documentation.contains(threshold.name))
+        .peekable();
+    if thresholds.peek().is_some() {
+        let _ = writeln!(page, "\n## Thresholds\n");
+    }
+    for threshold in thresholds {
+        let reason = threshold.reason.trim();
+        let _ = writeln!(page, "- `{}` is {}. {reason}", threshold.name, threshold.value);
+    }
     if !rule.explains.is_empty() {
         let _ = writeln!(page, "\n## What it explains\n");
         for name in rule.explains {

@@ -1,5 +1,5 @@
 use super::rule::declare_rule;
-use super::wording::{counted, grouped};
+use super::wording::{counted, difference, grouped};
 use super::{Finding, Fix, Outcome};
 use crate::evidence::{Evidence, GenerationBinding, Slot};
 
@@ -83,10 +83,10 @@ fn check(evidence: &Evidence) -> Outcome {
 
 fn found(binding: &GenerationBinding) -> String {
     format!(
-        "{} of {} stale; logits differ from the trained model's by up to {:.3} and from the base's by up to {:.3}",
+        "{} of {} are stale; logits differ by up to {} from the trained model's and by up to {} from the base's",
         grouped(binding.stale.total as u64),
         counted(binding.parameters, "parameter"),
-        binding.difference_from_trained,
-        binding.difference_from_base
+        difference(binding.difference_from_trained),
+        difference(binding.difference_from_base)
     )
 }

@@ -69,9 +69,9 @@ fn check(evidence: &Evidence) -> Outcome {
     }
     let pinned = worse_than_uniform && after <= uniform * (1.0 + PINNED_TO_UNIFORM);
     let headline = if pinned {
-        format!("training diverged: the loss went from {before:.3} to {after:.3}, as bad as a uniform guess")
+        format!("training drove the loss from {before:.3} up to {after:.3}, as bad as a uniform guess")
     } else {
-        format!("training diverged: the loss went from {before:.3} to {after:.3}")
+        format!("training drove the loss from {before:.3} up to {after:.3}")
     };
     let settings = &evidence.settings;
     let finding = Finding::new(

@@ -1,13 +1,12 @@
 //! Numbers as findings and reports print them.
 
+/// Below this a number with three digits after the point would look like zero.
+const SMALLEST_IN_PLAIN_FORM: f64 = 1e-3;
+
 /// A count with its noun in the right number, for example `1 step` or `3 steps`.
 pub(crate) fn counted(count: usize, noun: &str) -> String {
-    let number = grouped(count as u64);
-    match (count, noun.strip_suffix('y')) {
-        (1, _) => format!("{number} {noun}"),
-        (_, Some(stem)) => format!("{number} {stem}ies"),
-        (_, None) => format!("{number} {noun}s"),
-    }
+    let ending = if count == 1 { "" } else { "s" };
+    format!("{} {noun}{ending}", grouped(count as u64))
 }
 
 /// A count with a comma after every three digits.
@@ -39,5 +38,16 @@ pub(crate) fn shortest(value: f64) -> String {
         scientific
     } else {
         plain
+    }
+}
+
+/// A difference between logits: 0 is exact, the rest to three digits after the point or in scientific form.
+pub(crate) fn difference(value: f64) -> String {
+    if value == 0.0 {
+        "0".to_owned()
+    } else if value < SMALLEST_IN_PLAIN_FORM {
+        format!("{value:.1e}")
+    } else {
+        format!("{value:.3}")
     }
 }
