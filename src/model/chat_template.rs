@@ -1,0 +1,326 @@
+//! Renders conversations with a model's chat template, as transformers does.
+//!
+//! Templates are Jinja programs written by the model's makers. They run without access to anything but the
+//! conversation, with a limit on the work they may do, and with a fixed date, so that a run can be repeated.
+
+use std::error::Error as _;
+use std::sync::Arc;
+
+use chrono::DateTime;
+use chrono::format::{Item, StrftimeItems};
+use minijinja::syntax::SyntaxConfig;
+use minijinja::value::{Kwargs, Serde};
+use minijinja::{AutoEscape, Environment, ErrorKind, Value as TemplateValue};
+use minijinja_contrib::pycompat::unknown_method_callback;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use thiserror::Error;
+
+use super::json_fields::describe;
+use super::problem::Problem;
+use super::template_json::{JsonLayout, to_json};
+
+/// The instant that `strftime_now` tells, in seconds since 1970: 26 July 2024, the day Llama 3's templates name when
+/// they are given no clock.
+pub const TEMPLATE_TIME: i64 = 1_721_952_000;
+
+/// Instructions a template may execute for one conversation. A message costs some hundred.
+const MAX_INSTRUCTIONS: u64 = 20_000_000;
+
+/// Why a conversation could not be rendered.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum ChatTemplateError {
+    /// The template is not valid Jinja.
+    #[error("chat template `{template}` is not valid at line {line}\n  found: {detail}")]
+    Syntax {
+        /// Where the template comes from.
+        template: String,
+        /// Line, counted from 1.
+        line: usize,
+        /// What is wrong with it.
+        detail: String,
+    },
+    /// The template itself refuses the conversation, by `raise_exception`.
+    #[error("chat template `{template}` refuses the conversation at line {line}\n  found: {detail}")]
+    Refused {
+        /// Where the template comes from.
+        template: String,
+        /// Line, counted from 1.
+        line: usize,
+        /// The template's own words.
+        detail: String,
+    },
+    /// The template did more work than any conversation needs.
+    #[error(
+        "chat template `{template}` does not come to an end\n  found: more than {MAX_INSTRUCTIONS} instructions, at line {line}\n  expected: some hundred for each message"
+    )]
+    Endless {
+        /// Where the template comes from.
+        template: String,
+        /// Line, counted from 1.
+        line: usize,
+    },
+    /// The template failed on the conversation.
+    #[error("chat template `{template}` failed at line {line}\n  found: {detail}")]
+    Failed {
+        /// Where the template comes from.
+        template: String,
+        /// Line, counted from 1.
+        line: usize,
+        /// What failed.
+        detail: String,
+    },
+}
+
+/// What `raise_exception` was called with; marks the error as the template's own.
+#[derive(Debug, Error)]
+#[error("{0}")]
+struct RaisedByTemplate(String);
+
+/// One message of a conversation. Beside its role and content it keeps whatever fields it came with, such as
+/// `tool_calls`, for the template to read.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Message {
+    fields: Map<String, Value>,
+}
+
+impl Message {
+    /// A message of plain text.
+    pub fn new(role: &str, content: &str) -> Self {
+        let mut fields = Map::new();
+        fields.insert("role".to_owned(), role.into());
+        fields.insert("content".to_owned(), content.into());
+        Self { fields }
+    }
+
+    /// A message with the fields of a JSON object.
+    ///
+    /// # Errors
+    /// A [`Problem`] when there is no role, or the content is neither text, nor parts, nor absent.
+    pub fn from_fields(fields: Map<String, Value>) -> Result<Self, Problem> {
+        let expected_roles = "a text such as `system`, `user`, `assistant` or `tool`";
+        match fields.get("role") {
+            Some(Value::String(role)) if !role.is_empty() => {}
+            Some(other) => return Err(Problem::new("role", describe(other), expected_roles)),
+            None => return Err(Problem::new("role", "no value", expected_roles)),
+        }
+        match fields.get("content") {
+            None | Some(Value::Null | Value::String(_) | Value::Array(_)) => Ok(Self { fields }),
+            Some(other) => Err(Problem::new("content", describe(other), "a text")),
+        }
+    }
+
+    /// Who speaks.
+    pub fn role(&self) -> &str {
+        self.fields.get("role").and_then(Value::as_str).unwrap_or("")
+    }
+
+    /// What is said; `None` when it is not plain text, as in a message that only calls tools.
+    pub fn content(&self) -> Option<&str> {
+        self.fields.get("content").and_then(Value::as_str)
+    }
+
+    /// All fields.
+    pub fn fields(&self) -> &Map<String, Value> {
+        &self.fields
+    }
+}
+
+/// A compiled chat template.
+#[derive(Debug, Clone)]
+pub struct ChatTemplate {
+    name: String,
+    source: String,
+    variables: Map<String, Value>,
+    environment: Arc<Environment<'static>>,
+}
+
+impl ChatTemplate {
+    /// Compiles `source`. `name` says in errors where it comes from; `variables` are given to every rendering beside the
+    /// conversation (`bos_token`, `eos_token` and their like).
+    ///
+    /// # Errors
+    /// [`ChatTemplateError::Syntax`].
+    pub fn new(name: &str, source: &str, variables: Map<String, Value>) -> Result<Self, ChatTemplateError> {
+        Self::at_time(name, source, variables, TEMPLATE_TIME)
+    }
+
+    /// As [`Self::new`], with another instant for `strftime_now`, in seconds since 1970, UTC.
+    ///
+    /// # Errors
+    /// [`ChatTemplateError::Syntax`].
+    pub fn at_time(
+        name: &str,
+        source: &str,
+        variables: Map<String, Value>,
+        seconds: i64,
+    ) -> Result<Self, ChatTemplateError> {
+        let environment = compile(name, source, seconds).map_err(|error| ChatTemplateError::Syntax {
+            template: name.to_owned(),
+            line: error.line().unwrap_or(1),
+            detail: detail(&error),
+        })?;
+        Ok(Self {
+            name: name.to_owned(),
+            source: source.to_owned(),
+            variables,
+            environment: Arc::new(environment),
+        })
+    }
+
+    /// Where the template comes from.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The template's text.
+    pub fn source(&self) -> &str {
+        &self.source
+    }
+
+    /// The conversation as text. With `add_generation_prompt` the text ends where the model is to answer.
+    ///
+    /// # Errors
+    /// See [`ChatTemplateError`].
+    pub fn render(
+        &self,
+        messages: &[Message],
+        tools: Option<&[Value]>,
+        add_generation_prompt: bool,
+    ) -> Result<String, ChatTemplateError> {
+        let mut context = self.variables.clone();
+        context.insert(
+            "messages".to_owned(),
+            messages
+                .iter()
+                .map(|message| Value::Object(message.fields.clone()))
+                .collect(),
+        );
+        context.insert("tools".to_owned(), tools.map_or(Value::Null, Into::into));
+        context.insert("documents".to_owned(), Value::Null);
+        context.insert("add_generation_prompt".to_owned(), add_generation_prompt.into());
+        self.environment
+            .get_template(&self.name)
+            .and_then(|template| template.render(TemplateValue::from(Serde(&context))))
+            .map_err(|error| self.failure(&error))
+    }
+
+    fn failure(&self, error: &minijinja::Error) -> ChatTemplateError {
+        let template = self.name.clone();
+        let line = error.line().unwrap_or(1);
+        if error.kind() == ErrorKind::OutOfFuel {
+            return ChatTemplateError::Endless { template, line };
+        }
+        let mut cause = error.source();
+        while let Some(source) = cause {
+            if let Some(RaisedByTemplate(message)) = source.downcast_ref() {
+                return ChatTemplateError::Refused {
+                    template,
+                    line,
+                    detail: message.clone(),
+                };
+            }
+            cause = source.source();
+        }
+        ChatTemplateError::Failed {
+            template,
+            line,
+            detail: detail(error),
+        }
+    }
+}
+
+fn detail(error: &minijinja::Error) -> String {
+    error.detail().map_or_else(
+        || error.kind().to_string(),
+        |detail| format!("{}: {detail}", error.kind()),
+    )
+}
+
+/// Jinja as transformers sets it up for chat templates, with the template in it.
+fn compile(name: &str, source: &str, seconds: i64) -> Result<Environment<'static>, minijinja::Error> {
+    let mut environment = Environment::new();
+    let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build()?;
+    environment.set_syntax(syntax);
+    environment.set_auto_escape_callback(|_| AutoEscape::None);
+    environment.set_fuel(Some(MAX_INSTRUCTIONS));
+    environment.set_unknown_method_callback(unknown_method_callback);
+    environment.add_filter("tojson", tojson);
+    environment.add_function("raise_exception", |message: &str| {
+        Err::<TemplateValue, _>(
+            minijinja::Error::new(ErrorKind::InvalidOperation, message.to_owned())
+                .with_source(RaisedByTemplate(message.to_owned())),
+        )
+    });
+    environment.add_function("strftime_now", move |format: &str| strftime(seconds, format));
+    environment.add_template_owned(name.to_owned(), without_generation_marks(source))?;
+    Ok(environment)
+}
+
+/// `tojson(value, ensure_ascii=False, indent=None, separators=None, sort_keys=False)`.
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "minijinja hands a filter its arguments by value"
+)]
+fn tojson(value: &TemplateValue, ensure_ascii: Option<bool>, kwargs: Kwargs) -> Result<String, minijinja::Error> {
+    let indent: Option<usize> = kwargs.get("indent")?;
+    let separators: Option<Vec<String>> = kwargs.get("separators")?;
+    let (item_separator, key_separator) = match separators.as_deref() {
+        Some([item, key]) => (item.clone(), key.clone()),
+        Some(_) => {
+            let message = "tojson takes two separators";
+            return Err(minijinja::Error::new(ErrorKind::InvalidOperation, message));
+        }
+        None if indent.is_some() => (",".to_owned(), ": ".to_owned()),
+        None => (", ".to_owned(), ": ".to_owned()),
+    };
+    let layout = JsonLayout {
+        indent,
+        item_separator,
+        key_separator,
+        sort_keys: kwargs.get::<Option<bool>>("sort_keys")?.unwrap_or(false),
+        ensure_ascii: ensure_ascii.or(kwargs.get("ensure_ascii")?).unwrap_or(false),
+    };
+    kwargs.assert_all_used()?;
+    to_json(value, &layout)
+}
+
+fn strftime(seconds: i64, format: &str) -> Result<String, minijinja::Error> {
+    let invalid = || minijinja::Error::new(ErrorKind::InvalidOperation, format!("`{format}` is not a date format"));
+    let time = DateTime::from_timestamp(seconds, 0).ok_or_else(invalid)?;
+    let items: Vec<Item> = StrftimeItems::new(format).collect();
+    // chrono panics when it writes a format with an error in it.
+    if items.contains(&Item::Error) {
+        return Err(invalid());
+    }
+    Ok(time.format_with_items(items.iter()).to_string())
+}
+
+/// Replaces `{% generation %}` and `{% endgeneration %}`, by which transformers marks the assistant's tokens, by a
+/// condition that always holds: it prints the same, keeps the white space marks, and needs no parser extension.
+fn without_generation_marks(source: &str) -> String {
+    let mut text = String::with_capacity(source.len());
+    let mut rest = source;
+    while let Some(start) = rest.find("{%") {
+        let (before, tag) = rest.split_at(start);
+        text.push_str(before);
+        let Some(end) = tag.find("%}") else {
+            rest = tag;
+            break;
+        };
+        let (tag, after) = tag.split_at(end + 2);
+        let body = &tag[2..end];
+        let statement = body.trim_matches(|mark: char| matches!(mark, '-' | '+') || mark.is_whitespace());
+        text.push_str("{%");
+        match statement {
+            "generation" => text.push_str(&body.replace("generation", "if true")),
+            "endgeneration" => text.push_str(&body.replace("endgeneration", "endif")),
+            _ => text.push_str(body),
+        }
+        text.push_str("%}");
+        rest = after;
+    }
+    text.push_str(rest);
+    text
+}
