@@ -43,7 +43,7 @@ VALID_SHARE = 0.05
 # A question is held out only while at least this share of the questions made
 # from the same template stays in train, so that its wording has been seen.
 TEMPLATE_SHARE_IN_TRAIN = 0.6
-# The same for the paraphrases of one fact.
+# A fact keeps at least this many of its questions in train.
 PARAPHRASES_IN_TRAIN = 4
 SYSTEM_ONE_IN = 10
 FOLLOW_UPS_PER_ENTITY = 2
