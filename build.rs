@@ -1,9 +1,31 @@
 //! Lets the programs of this package find the MLX library when they run.
 
+#![expect(clippy::print_stdout, reason = "Cargo reads what a build script prints")]
+
 use std::env;
 
-fn main() {
+fn main() -> Result<(), String> {
     println!("cargo::rerun-if-changed=build.rs");
-    let libraries = env::var("DEP_MLX_LIBDIR").expect("mlx-sys must publish its library folder");
-    println!("cargo::rustc-link-arg=-Wl,-rpath,{libraries}");
+    let variable =
+        |name: &str| env::var(name).map_err(|error| format!("{name}, which Cargo and mlx-sys must set: {error}"));
+    let libraries = variable("DEP_MLX_LIBDIR")?;
+    let macos = variable("CARGO_CFG_TARGET_OS")? == "macos";
+
+    // First a folder beside the program, for copies that are moved to another machine.
+    let beside_program = if macos { "@executable_path/mlx/lib" } else { "$ORIGIN/mlx/lib" };
+    for folder in [beside_program, &libraries] {
+        link_argument("-rpath");
+        link_argument(folder);
+    }
+    if !macos {
+        // MLX for CUDA refers to NVIDIA's libraries, which are only looked for when it runs.
+        link_argument("--allow-shlib-undefined");
+    }
+    Ok(())
+}
+
+/// Passes one argument to the linker; unlike `-Wl,` this keeps commas in folder names.
+fn link_argument(argument: &str) {
+    println!("cargo::rustc-link-arg=-Xlinker");
+    println!("cargo::rustc-link-arg={argument}");
 }

@@ -1,22 +1,36 @@
 //! Links the MLX library that Apple publishes, and compiles mlx-c against it.
 
+mod cache;
+mod command;
+mod compile;
 mod error;
+mod existing;
+mod host;
 mod mlx_c;
 mod pins;
 mod platform;
+mod selection;
 mod wheel;
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{
+    env,
+    path::{Path, PathBuf},
+};
 
 use error::Error;
-use platform::{Target, cargo_variable};
+use existing::Mlx;
+use pins::MLX_VERSION;
+use platform::{System, Target, cargo_variable};
+use selection::Selection;
 
-fn main() -> ExitCode {
-    match link_mlx() {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {error}");
-            ExitCode::FAILURE
+/// The oldest macOS that the wheels run on; older ones lack parts of C++20 that mlx-c uses.
+const MACOS_DEPLOYMENT_TARGET: &str = "14.0";
+
+fn main() {
+    if let Err(error) = link_mlx() {
+        // Cargo fails the build and shows these lines without everything else that was printed.
+        for line in error.to_string().lines() {
+            println!("cargo::error={line}");
         }
     }
 }
@@ -24,23 +38,55 @@ fn main() -> ExitCode {
 fn link_mlx() -> Result<(), Error> {
     println!("cargo::rerun-if-changed=build");
     println!("cargo::rerun-if-changed=src/portability.h");
-    println!("cargo::rerun-if-env-changed=MLX_C_DIR");
+    for variable in [
+        selection::VARIANT_VARIABLE,
+        selection::FOLDER_VARIABLE,
+        mlx_c::FOLDER_VARIABLE,
+        "XDG_CACHE_HOME",
+    ] {
+        println!("cargo::rerun-if-env-changed={variable}");
+    }
+
     let target = Target::from_cargo()?;
-    let pin = pins::PINS
-        .iter()
-        .find(|pin| pin.system == target.system && pin.architecture == target.architecture)
-        .ok_or_else(|| Error::UnsupportedTarget {
-            found: format!("{target:?}"),
-        })?;
-    let mlx = wheel::fetch(pin)?;
-    let out_dir = PathBuf::from(cargo_variable("OUT_DIR"));
-    let mlx_c = mlx_c::locate(&out_dir)?;
-    mlx_c::compile(&mlx_c, &mlx.join("include"))?;
-    let libraries = mlx.join("lib");
-    println!("cargo::rustc-link-search=native={}", libraries.display());
+    host::check_command_line_tools(target)?;
+    let selection = selection::select(
+        target,
+        host::version(target)?,
+        env::var_os(selection::VARIANT_VARIABLE),
+        env::var_os(selection::FOLDER_VARIABLE),
+    )?;
+    let mlx = match selection {
+        Selection::Existing(folder) => existing::find(&folder, target.system)?,
+        Selection::Wheel(pin) => wheel::fetch(pin)?,
+    };
+    let mlx_c = mlx_c::locate(&PathBuf::from(cargo_variable("OUT_DIR")))?;
+    if target.system == System::MacOs && env::var_os("MACOSX_DEPLOYMENT_TARGET").is_none() {
+        // SAFETY: this program has one thread so far.
+        unsafe { env::set_var("MACOSX_DEPLOYMENT_TARGET", MACOS_DEPLOYMENT_TARGET) };
+    }
+    compile::compile(&mlx_c, &mlx.include)?;
+    link(&mlx, target.system);
+    publish(&mlx, &mlx_c);
+    Ok(())
+}
+
+fn link(mlx: &Mlx, system: System) {
+    let libraries = mlx.libraries.display();
+    // A cache that was emptied is filled again.
+    println!("cargo::rerun-if-changed={libraries}/{}", system.library());
+    println!("cargo::rustc-link-search=native={libraries}");
     println!("cargo::rustc-link-lib=dylib=mlx");
     // For this package's own tests; dependents set theirs from the metadata.
-    println!("cargo::rustc-link-arg=-Wl,-rpath,{}", libraries.display());
-    println!("cargo::metadata=libdir={}", libraries.display());
-    Ok(())
+    println!("cargo::rustc-link-arg=-Wl,-rpath,{libraries}");
+}
+
+/// What dependents' build scripts read as `DEP_MLX_*`; the names of the published package, and
+/// `LIBDIR`.
+fn publish(mlx: &Mlx, mlx_c: &Path) {
+    let include =
+        env::join_paths([mlx.include.as_path(), mlx_c]).expect("folders of C++ headers have no colon in their names");
+    println!("cargo::metadata=include={}", include.display());
+    println!("cargo::metadata=defines=");
+    println!("cargo::metadata=version={MLX_VERSION}");
+    println!("cargo::metadata=libdir={}", mlx.libraries.display());
 }

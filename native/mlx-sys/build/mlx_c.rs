@@ -1,13 +1,16 @@
-//! Finds the mlx-c sources and compiles them.
+//! Finds the sources of mlx-c, which the published package mlx-sys carries.
 
 use std::{
     env, fs,
     path::{Path, PathBuf},
-    process::Command,
 };
 
-use crate::{error::Error, platform::cargo_variable};
+use super::{command, error::Error, platform::cargo_variable};
 
+/// Names a folder with mlx/c/mlx.h, for builds without a package registry.
+pub const FOLDER_VARIABLE: &str = "MLX_C_DIR";
+
+/// A package of its own, so that Cargo finds the published mlx-sys rather than this one.
 const MANIFEST: &str = r#"[package]
 name = "locate-mlx-c"
 version = "0.0.0"
@@ -19,95 +22,93 @@ mlx-sys = "=0.7.0"
 [workspace]
 "#;
 
-/// The folder that holds `mlx/c/mlx.h`: `MLX_C_DIR`, or the published
-/// mlx-sys package, which Cargo downloads and locates.
+/// The folder that holds `mlx/c/mlx.h`.
 pub fn locate(out_dir: &Path) -> Result<PathBuf, Error> {
-    let folder = match env::var_os("MLX_C_DIR") {
+    let folder = match env::var_os(FOLDER_VARIABLE).filter(|folder| !folder.is_empty()) {
         Some(folder) => PathBuf::from(folder),
-        None => published_package(out_dir)?,
+        None => published_package(&out_dir.join("locate-mlx-c"))?.join("src/mlx-c"),
     };
     if folder.join("mlx/c/mlx.h").is_file() {
         Ok(folder)
     } else {
-        Err(Error::MlxCNotFound {
+        Err(Error::NoMlxC {
             found: folder.display().to_string(),
         })
     }
 }
 
-fn published_package(out_dir: &Path) -> Result<PathBuf, Error> {
-    let folder = out_dir.join("locate-mlx-c");
-    let write = |path: PathBuf, text: &str| {
-        fs::write(&path, text).map_err(|source| Error::File {
-            action: "write",
-            path,
-            source,
-        })
+/// Lets Cargo download the package and say where it lies.
+fn published_package(scratch: &Path) -> Result<PathBuf, Error> {
+    let sources = scratch.join("src");
+    let failed = |action: &'static str, path: &Path| {
+        let path = path.to_path_buf();
+        move |source| Error::File { action, path, source }
     };
-    fs::create_dir_all(folder.join("src")).map_err(|source| Error::File {
-        action: "create",
-        path: folder.clone(),
-        source,
-    })?;
-    write(folder.join("Cargo.toml"), MANIFEST)?;
-    write(folder.join("src/lib.rs"), "")?;
-    let mut command = Command::new(cargo_variable("CARGO"));
-    command
-        .args(["metadata", "--format-version", "1", "--manifest-path"])
-        .arg(folder.join("Cargo.toml"));
-    let output = command.output().map_err(|source| Error::Start {
-        command: "cargo metadata".into(),
-        hint: "set MLX_C_DIR",
-        source,
-    })?;
-    if !output.status.success() {
-        return Err(Error::MlxCNotFound {
-            found: String::from_utf8_lossy(&output.stderr).into_owned(),
-        });
+    fs::create_dir_all(&sources).map_err(failed("create", &sources))?;
+    let manifest = scratch.join("Cargo.toml");
+    for (path, text) in [(&manifest, MANIFEST), (&sources.join("lib.rs"), "")] {
+        fs::write(path, text).map_err(failed("write", path))?;
     }
-    package_folder(&output.stdout).map(|folder| folder.join("src/mlx-c"))
+    // Without the network first: that is enough for every build but the first.
+    let metadata = run_metadata(&manifest, &["--offline"]).or_else(|_| run_metadata(&manifest, &[]))?;
+    package_folder(&metadata)
 }
 
+fn run_metadata(manifest: &Path, arguments: &[&str]) -> Result<Vec<u8>, Error> {
+    let mut cargo = command::new(
+        &cargo_variable("CARGO"),
+        &["metadata", "--quiet", "--format-version", "1"],
+    );
+    cargo.args(arguments).arg("--manifest-path").arg(manifest);
+    let output = cargo.output().map_err(|error| Error::NoMlxC {
+        found: error.to_string(),
+    })?;
+    if output.status.success() {
+        Ok(output.stdout)
+    } else {
+        Err(Error::NoMlxC {
+            found: command::last_lines(&output.stderr),
+        })
+    }
+}
+
+/// The folder of the package mlx-sys, from what `cargo metadata` printed.
 fn package_folder(metadata: &[u8]) -> Result<PathBuf, Error> {
-    let not_found = |found: String| Error::MlxCNotFound { found };
-    let metadata: serde_json::Value = serde_json::from_slice(metadata).map_err(|error| not_found(error.to_string()))?;
-    let packages = metadata["packages"]
+    let missing = |found: &str| Error::NoMlxC { found: found.into() };
+    let metadata: serde_json::Value = serde_json::from_slice(metadata)
+        .map_err(|error| missing(&format!("cargo metadata printed no JSON: {error}")))?;
+    metadata["packages"]
         .as_array()
-        .ok_or_else(|| not_found("metadata without packages".into()))?;
-    packages
-        .iter()
-        .find(|package| package["name"] == "mlx-sys")
+        .and_then(|packages| packages.iter().find(|package| package["name"] == "mlx-sys"))
         .and_then(|package| package["manifest_path"].as_str())
         .and_then(|manifest| Path::new(manifest).parent())
         .map(Path::to_path_buf)
-        .ok_or_else(|| not_found("metadata without the package mlx-sys".into()))
+        .ok_or_else(|| missing("no package mlx-sys in what cargo metadata printed"))
 }
 
-/// Compiles every C++ source of mlx-c into a static library and links it.
-pub fn compile(mlx_c: &Path, mlx_include: &Path) -> Result<(), Error> {
-    let folder = mlx_c.join("mlx/c");
-    let mut sources: Vec<PathBuf> = fs::read_dir(&folder)
-        .and_then(|entries| entries.map(|entry| entry.map(|entry| entry.path())).collect())
-        .map_err(|source| Error::File {
-            action: "read",
-            path: folder,
-            source,
-        })?;
-    sources.retain(|path| path.extension().is_some_and(|extension| extension == "cpp"));
-    sources.sort();
-    cc::Build::new()
-        .cpp(true)
-        .std("c++20")
-        .opt_level(2)
-        .debug(false)
-        .warnings(false)
-        .include(mlx_c)
-        .include(mlx_include)
-        .flag("-include")
-        .flag("src/portability.h")
-        .files(sources)
-        .try_compile("mlxc")
-        .map_err(|error| Error::Compile {
-            message: error.to_string(),
-        })
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::*;
+
+    #[test]
+    fn the_package_is_found_among_others() {
+        let metadata = br#"{"packages":[
+            {"name":"cc","manifest_path":"/registry/cc-1.0.0/Cargo.toml"},
+            {"name":"mlx-sys","manifest_path":"/registry/mlx-sys-0.7.0/Cargo.toml"}]}"#;
+        assert_eq!(
+            package_folder(metadata).expect("it is there"),
+            Path::new("/registry/mlx-sys-0.7.0")
+        );
+    }
+
+    #[rstest]
+    #[case(b"warning: nothing")]
+    #[case(br#"{"packages":[]}"#)]
+    #[case(br#"{"packages":[{"name":"mlx-sys"}]}"#)]
+    fn metadata_without_the_package_is_an_error_with_a_remedy(#[case] metadata: &[u8]) {
+        let error = package_folder(metadata).expect_err("there is no package").to_string();
+        assert!(error.contains("MLX_C_DIR"), "{error}");
+    }
 }

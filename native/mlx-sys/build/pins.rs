@@ -1,6 +1,6 @@
 //! The one table of what is downloaded: MLX wheels with their SHA-256.
 
-use crate::platform::{Architecture, System};
+use super::platform::{Architecture, System, SystemVersion};
 
 /// The MLX release that mlx-c 0.7.0 was written for.
 pub const MLX_VERSION: &str = "0.32.2";
@@ -14,6 +14,18 @@ pub enum Variant {
     Metal,
 }
 
+impl Variant {
+    /// As the user names it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Cpu => "cpu",
+            Self::Cuda12 => "cuda-12",
+            Self::Cuda13 => "cuda-13",
+            Self::Metal => "metal",
+        }
+    }
+}
+
 /// One wheel, as the package index names it.
 #[derive(Debug)]
 pub struct Pin {
@@ -21,8 +33,8 @@ pub struct Pin {
     pub package: &'static str,
     pub system: System,
     pub architecture: Architecture,
-    /// The oldest system the wheel runs on: glibc (major, minor) or macOS (major, minor).
-    pub minimum: (u32, u32),
+    /// The oldest glibc or macOS that the wheel runs on.
+    pub minimum: SystemVersion,
     pub platform_tag: &'static str,
     pub sha256: &'static str,
 }
