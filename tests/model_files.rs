@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 
 use approx::assert_abs_diff_eq;
 use mlx_diagnose::model::{
-    Architecture, ConfigurationError, GgufError, GgufHeader, GgufTensorType, ModelConfiguration, QuantizationMode,
-    RopeScaling, dequantize, hugging_face_name, rotary_row_order,
+    Architecture, ConfigurationError, GgufError, GgufHeader, GgufTensorType, GgufValue, ModelConfiguration,
+    QuantizationMode, RopeScaling, dequantize, hugging_face_name, rotary_row_order,
 };
 use rstest::rstest;
 use serde_json::{Map, Value, json};
@@ -529,6 +529,130 @@ fn arrays_nested_without_end_are_refused() {
     });
     let message = message(nested.padded(64).read());
     assert!(message.contains("k: found arrays within arrays"), "{message}");
+}
+
+/// The header of a llama with heads of 16 values and frequency factors in its table; the data is added by [`stretched`].
+fn stretched_header(entries: u64) -> GgufBytes {
+    let sizes = [
+        ("embedding_length", 32),
+        ("block_count", 1),
+        ("feed_forward_length", 64),
+        ("attention.head_count", 2),
+        ("context_length", 128),
+        ("vocab_size", 10),
+    ];
+    let header = GgufBytes::new(3, 1, entries + 3 + sizes.len() as u64)
+        .text(b"general.architecture")
+        .u32(8)
+        .text(b"llama")
+        .text(b"llama.attention.layer_norm_rms_epsilon")
+        .u32(6)
+        .bytes(&1e-6_f32.to_le_bytes())
+        .text(b"llama.rope.freq_base")
+        .u32(6)
+        .bytes(&500_000_f32.to_le_bytes());
+    sizes.into_iter().fold(header, |header, (key, value)| {
+        header.text(format!("llama.{key}").as_bytes()).u32(4).u32(value)
+    })
+}
+
+fn stretched(factors: &[f32]) -> Result<ModelConfiguration, TestError> {
+    let header = stretched_header(0).tensor("rope_freqs.weight", &[factors.len() as u64], 0);
+    let data: Vec<u8> = factors.iter().flat_map(|factor| factor.to_le_bytes()).collect();
+    let folder = tempfile::tempdir()?;
+    let path = folder.path().join("model.gguf");
+    fs::write(&path, header.padded(0).bytes(&data).0)?;
+    Ok(ModelConfiguration::from_gguf(&GgufHeader::read(&path)?)?)
+}
+
+#[test]
+fn the_settings_of_a_stretched_context_are_found_in_its_frequency_factors() -> TestResult {
+    // From mlx-lm's Llama3RoPE with factor 8, low 1, high 4, context 8192, base 500000, 16 values a head.
+    let configuration = stretched(&[1.0, 1.0, 1.0, 1.0, 2.694_529_8, 8.0, 8.0, 8.0])?;
+    assert_eq!(
+        configuration.rope_scaling,
+        RopeScaling::Llama3 {
+            factor: 8.0,
+            low_freq_factor: 1.0,
+            high_freq_factor: 4.0,
+            original_max_position_embeddings: 8192
+        }
+    );
+    assert_eq!(stretched(&[1.0; 8])?.rope_scaling, RopeScaling::None);
+    Ok(())
+}
+
+#[rstest]
+#[case::another_formula(&[1.0, 1.0, 1.0, 2.0, 4.0, 8.0, 8.0, 8.0])]
+#[case::too_few(&[1.0, 1.0, 8.0])]
+#[case::not_a_number(&[1.0, 1.0, 1.0, 1.0, 2.694_529_8, 8.0, 8.0, f32::NAN])]
+fn frequency_factors_that_are_not_understood_are_refused(#[case] factors: &[f32]) {
+    let message = message(stretched(factors));
+    assert!(
+        message.contains("rope_freqs.weight: found frequency factors of an unknown scaling"),
+        "{message}"
+    );
+}
+
+#[rstest]
+#[case::yarn("rope.scaling.type", "yarn", "llama.rope.scaling.type: found `yarn`")]
+#[case::wrong_kind(
+    "attention.head_count_kv",
+    "two",
+    "llama.attention.head_count_kv: found the text `two`"
+)]
+fn gguf_settings_that_are_not_understood_are_refused(#[case] key: &str, #[case] value: &str, #[case] part: &str) {
+    let header = stretched_header(1)
+        .text(format!("llama.{key}").as_bytes())
+        .u32(8)
+        .text(value.as_bytes())
+        .tensor("output_norm.weight", &[32], 0)
+        .padded(128)
+        .read();
+    let message = message(
+        header
+            .map_err(TestError::from)
+            .and_then(|header| Ok(ModelConfiguration::from_gguf(&header)?)),
+    );
+    assert!(message.contains(part), "{message}");
+}
+
+#[test]
+fn gguf_sizes_far_beyond_any_model_are_refused_before_they_are_used() {
+    let header = stretched_header(1)
+        .text(b"llama.expert_count")
+        .u32(4)
+        .u32(8)
+        .tensor("output_norm.weight", &[32], 0)
+        .padded(128)
+        .read();
+    let message = message(header.map_err(TestError::from).and_then(|mut header| {
+        header
+            .metadata
+            .insert("llama.block_count".to_owned(), GgufValue::Unsigned(1 << 40));
+        Ok(ModelConfiguration::from_gguf(&header)?)
+    }));
+    assert!(message.contains("llama.block_count: found 1099511627776"), "{message}");
+    assert!(
+        message.contains("llama.expert_count: found 8, expected a model without experts"),
+        "{message}"
+    );
+}
+
+#[test]
+fn unknown_tensors_are_listed_at_once() -> TestResult {
+    let header = GgufBytes::new(3, 3, 0)
+        .tensor("blk.0.ssm_a", &[4], 0)
+        .tensor("rope_freqs.weight", &[4], 32)
+        .tensor("blk.0.attn_qkv.weight", &[4], 64)
+        .padded(96)
+        .read()?;
+    let message = message(header.hugging_face_tensors());
+    assert!(
+        message.contains("found: blk.0.attn_qkv.weight, blk.0.ssm_a\n"),
+        "{message}"
+    );
+    Ok(())
 }
 
 #[test]
