@@ -1,0 +1,63 @@
+use serde::{Deserialize, Serialize};
+
+/// How many names a [`Listing`] keeps.
+pub const LISTED_NAMES: usize = 10;
+
+/// A sorted list of names, cut to its first few but counted in full.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Listing {
+    /// How many names there are in all.
+    pub total: usize,
+    /// The first names in sorted order, at most [`LISTED_NAMES`].
+    pub first: Vec<String>,
+}
+
+impl Listing {
+    /// `word N` for each number, in the given order.
+    pub fn numbered(word: &str, numbers: impl Iterator<Item = usize>) -> Self {
+        let mut first = Vec::new();
+        let mut total = 0;
+        for number in numbers {
+            if total < LISTED_NAMES {
+                first.push(format!("{word} {number}"));
+            }
+            total += 1;
+        }
+        Self { total, first }
+    }
+
+    /// Whether there is no name at all.
+    pub fn is_empty(&self) -> bool {
+        self.total == 0
+    }
+}
+
+impl<S: Into<String>> FromIterator<S> for Listing {
+    fn from_iter<I: IntoIterator<Item = S>>(names: I) -> Self {
+        let mut first: Vec<String> = names.into_iter().map(Into::into).collect();
+        first.sort();
+        let total = first.len();
+        first.truncate(LISTED_NAMES);
+        Self { total, first }
+    }
+}
+
+impl std::fmt::Display for Listing {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if self.is_empty() {
+            return formatter.write_str("none");
+        }
+        formatter.write_str(&self.first.join(", "))?;
+        match self.total - self.first.len() {
+            0 => Ok(()),
+            more => write!(formatter, " and {more} more"),
+        }
+    }
+}
+
+impl From<&Listing> for serde_json::Value {
+    fn from(listing: &Listing) -> Self {
+        serde_json::json!({ "total": listing.total, "first": listing.first })
+    }
+}

@@ -1,0 +1,60 @@
+//! What a run measured: numbers and names, never tensors.
+//!
+//! Probes write evidence and rules read it; neither knows the other. The whole tree is plain serde data, so
+//! `evidence.json` from a user's machine replays without a model and serves as a test fixture.
+//!
+//! A measurement that was not made is never a default value: every group sits in a [`Slot`] that says whether it
+//! [ran](Slot::Ran), was [skipped](Slot::Skipped) or [crashed](Slot::Crashed).
+
+mod data;
+mod generation;
+mod listing;
+mod model;
+mod parameters;
+mod run;
+mod slot;
+mod state;
+mod training;
+
+pub use data::DataEvidence;
+pub use generation::{Answer, FinishReason, FreeRun, GenerationEvidence, GenerationSummary, Repetition};
+pub use listing::Listing;
+pub use model::{ModelEvidence, Quantization, StopToken};
+pub use parameters::{AdapterEvidence, GroupChange, ParameterEvidence, TensorChange};
+pub use run::{FineTuneKind, RunEnvironment, RunSettings};
+pub use slot::Slot;
+pub use state::{Evaluation, EvaluationMeans, GenerationBinding, ReloadEvidence, StateEvidence};
+pub use training::{GradientEvidence, OptimizerEvidence, StepRecord, StoppedEarly, TrainingEvidence};
+
+use serde::{Deserialize, Serialize};
+
+/// Version of the evidence format; raised whenever a field is added, renamed or changes meaning.
+pub const EVIDENCE_SCHEMA_VERSION: u32 = 1;
+
+/// Everything one run measured, in the order of the five phases.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Evidence {
+    /// [`EVIDENCE_SCHEMA_VERSION`] of the program that wrote it.
+    pub schema_version: u32,
+    /// The machine and the libraries the run used.
+    pub environment: RunEnvironment,
+    /// What the run was asked to do.
+    pub settings: RunSettings,
+    /// The model as loaded, before anything was changed.
+    pub model: Slot<ModelEvidence>,
+    /// The training rows after tokenisation and masking.
+    pub data: Slot<DataEvidence>,
+    /// Phase 1: the answers of the untouched base.
+    pub baseline: Slot<GenerationEvidence>,
+    /// Phase 2: the short training run.
+    pub training: Slot<TrainingEvidence>,
+    /// Phase 3: parameters before against after.
+    pub parameters: Slot<ParameterEvidence>,
+    /// Phase 4: the answers after training.
+    pub generation: Slot<GenerationEvidence>,
+    /// Phase 5: which state is live, and whether it survives saving.
+    pub state: Slot<StateEvidence>,
+    /// Why the run ended before its last phase, in words (an interrupt, for one); `None` when it did not.
+    pub interrupted: Option<String>,
+}

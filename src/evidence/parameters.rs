@@ -1,0 +1,92 @@
+use super::Listing;
+use serde::{Deserialize, Serialize};
+
+/// One tensor before against after.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TensorChange {
+    /// Path in the parameter tree, for example `model.layers.0.self_attn.q_proj.lora_a`.
+    pub name: String,
+    /// Number of values.
+    pub values: u64,
+    /// Values that differ bit for bit.
+    pub changed_values: u64,
+    /// Euclidean norm before.
+    pub norm_before: f64,
+    /// Euclidean norm after; `None` when not finite.
+    pub norm_after: Option<f64>,
+    /// Euclidean norm of the difference; `None` when not finite.
+    pub norm_difference: Option<f64>,
+}
+
+/// All tensors of one kind, for example every `self_attn.q_proj.weight`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GroupChange {
+    /// The path with block numbers removed.
+    pub name: String,
+    /// Tensors in the group.
+    pub tensors: usize,
+    /// Tensors of which at least one value differs.
+    pub changed: usize,
+    /// Euclidean norm of the group before.
+    pub norm_before: f64,
+    /// Euclidean norm of the group's difference; `None` when not finite.
+    pub norm_difference: Option<f64>,
+}
+
+/// Adapters as found in the parameter tree after training.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AdapterEvidence {
+    /// Modules that the settings name, from the model's own tree.
+    pub expected: Listing,
+    /// Modules that carry adapter tensors.
+    pub attached: Listing,
+    /// Adapter tensors by name.
+    pub tensors: Listing,
+    /// Modules whose `lora_a` has a value other than zero.
+    pub nonzero_a: usize,
+    /// Modules whose `lora_b` has a value other than zero.
+    pub nonzero_b: usize,
+    /// Largest absolute difference of logits between the base and the freshly attached adapters, before any step.
+    pub identity_difference: Option<f64>,
+}
+
+/// Parameters before training against after.
+///
+/// Changed means that at least one value of the tensor differs bit for bit.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ParameterEvidence {
+    /// Tensors after training.
+    pub tensors: usize,
+    /// Values after training, quantised weights counted as packed words.
+    pub values: u64,
+    /// Tensors declared trainable.
+    pub trainable_tensors: usize,
+    /// Values declared trainable.
+    pub trainable_values: u64,
+    /// Tensors that changed.
+    pub changed: usize,
+    /// Tensors that did not change.
+    pub unchanged: usize,
+    /// Trainable tensors that changed.
+    pub changed_trainable: usize,
+    /// Trainable tensors that did not change.
+    pub unchanged_trainable: Listing,
+    /// Base tensors that changed although adapters were asked for.
+    pub changed_base: Listing,
+    /// Tensors present on one side only.
+    pub appeared_or_vanished: Listing,
+    /// Tensors that hold a NaN or an infinity after training.
+    pub non_finite: Listing,
+    /// By kind of tensor, sorted by name.
+    pub groups: Vec<GroupChange>,
+    /// Every tensor that was trainable or changed, sorted by name.
+    pub changes: Vec<TensorChange>,
+    /// The adapters; `None` when all weights were to be trained.
+    pub adapter: Option<AdapterEvidence>,
+    /// Seconds for the whole phase.
+    pub seconds: f64,
+}

@@ -1,0 +1,75 @@
+use serde::{Deserialize, Serialize};
+
+/// The machine and the libraries a run used.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RunEnvironment {
+    /// Version of this program.
+    pub tool_version: String,
+    /// Version of the MLX library that is linked.
+    pub mlx_version: String,
+    /// Operating system and processor, for example `linux x86_64`.
+    pub platform: String,
+    /// `cpu`, `metal` or `cuda`.
+    pub backend: String,
+    /// The device as a person would name it, for example `CPU, 2 cores`.
+    pub device: String,
+    /// Element type that products are computed in: `float32`, `bfloat16` or `float16`.
+    pub dtype: String,
+    /// Whether quantised weights stay packed during the run.
+    pub packed: bool,
+    /// Why this device, dtype and packing were chosen, one sentence each.
+    pub reasons: Vec<String>,
+}
+
+/// What kind of fine-tuning was asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FineTuneKind {
+    /// Low-rank adapters on a frozen base.
+    Lora,
+    /// All weights.
+    Full,
+}
+
+/// What the run was asked to do, with every default filled in.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RunSettings {
+    /// The model as given: a folder, a file, a hub id, or `embedded`.
+    pub model: String,
+    /// The data as given, or `embedded`.
+    pub data: String,
+    /// Adapters or all weights.
+    pub fine_tune: FineTuneKind,
+    /// Optimizer steps requested.
+    pub steps: usize,
+    /// Rows per step.
+    pub batch_size: usize,
+    /// Peak learning rate.
+    pub learning_rate: f64,
+    /// Whether the optimizer corrects its moments' start at zero (MLX's default is not to).
+    pub bias_correction: bool,
+    /// Steps over which the learning rate rises from zero to its peak.
+    pub warmup_steps: usize,
+    /// Gradient norm above which gradients are scaled down; `None` for no clipping.
+    pub clip_norm: Option<f64>,
+    /// Rank of the adapters.
+    pub rank: usize,
+    /// Factor on the adapters' output, as mlx-lm uses it (not divided by the rank).
+    pub scale: f64,
+    /// Dropout probability on the adapters' input.
+    pub dropout: f64,
+    /// Number of blocks adapted, counted from the last; `None` for all.
+    pub layers: Option<usize>,
+    /// Module paths adapted within a block; empty for every linear layer.
+    pub keys: Vec<String>,
+    /// Whether prompts carry no loss.
+    pub mask_prompt: bool,
+    /// Longest row in tokens; longer rows are cut.
+    pub max_sequence_length: usize,
+    /// Longest answer in tokens.
+    pub max_tokens: usize,
+    /// Seed of everything random.
+    pub seed: u64,
+}

@@ -1,0 +1,117 @@
+use super::Listing;
+use serde::{Deserialize, Serialize};
+
+/// One optimizer step.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StepRecord {
+    /// Counted from 1.
+    pub step: usize,
+    /// Learning rate of this step.
+    pub learning_rate: f64,
+    /// Mean loss per supervised token before the update, in nats; `None` when it is not finite.
+    pub loss: Option<f64>,
+    /// Euclidean norm over all gradients before clipping; `None` when it is not finite.
+    pub gradient_norm: Option<f64>,
+    /// Supervised tokens in the batch.
+    pub supervised_tokens: usize,
+    /// Tokens in the batch, padding not counted.
+    pub tokens: usize,
+    /// Seconds for the step.
+    pub seconds: f64,
+    /// Bytes MLX held after the step.
+    pub active_memory: u64,
+}
+
+/// Why training ended before its last step.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StoppedEarly {
+    /// The step that failed, counted from 1.
+    pub step: usize,
+    /// What was found, for example `the loss is NaN`.
+    pub reason: String,
+    /// The tensors or rows in which it was found.
+    pub found_in: Listing,
+}
+
+/// The optimizer as the trainer left it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OptimizerEvidence {
+    /// For example `adamw`.
+    pub name: String,
+    /// Updates the optimizer says it made.
+    pub step_count: u64,
+    /// Sum of the learning rates of all steps.
+    pub learning_rate_sum: f64,
+}
+
+/// Which trainable tensors ever received a gradient.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GradientEvidence {
+    /// Trainable tensors for which the trainer got a gradient.
+    pub tensors: usize,
+    /// Tensors whose gradient was exactly zero in every step in which it had to differ from zero.
+    ///
+    /// At the first step of fresh adapters `lora_a` has a zero gradient by construction, so it counts from step 2.
+    pub always_zero: Listing,
+    /// Tensors with a NaN or infinite gradient in some step.
+    pub non_finite: Listing,
+}
+
+/// The short training run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TrainingEvidence {
+    /// The trainer that ran: `reference`, or the name of another one.
+    pub trainer: String,
+    /// Steps, in order; shorter than requested when training stopped early.
+    pub steps: Vec<StepRecord>,
+    /// Why training ended early; `None` when it did not.
+    pub stopped_early: Option<StoppedEarly>,
+    /// Loss of the first batch before training, in nats per supervised token; `None` when not finite or not measured.
+    pub first_batch_loss_before: Option<f64>,
+    /// Loss of the same batch after training; `None` when not finite or not measured.
+    pub first_batch_loss_after: Option<f64>,
+    /// Loss of a uniform guess, the natural logarithm of the vocabulary size.
+    pub uniform_loss: f64,
+    /// The optimizer as the trainer left it.
+    pub optimizer: OptimizerEvidence,
+    /// Gradients over all steps.
+    pub gradients: GradientEvidence,
+    /// Values declared trainable.
+    pub trainable_values: u64,
+    /// Median tokens per second over steps after the first.
+    pub tokens_per_second: f64,
+    /// Highest memory MLX held during training, in bytes.
+    pub peak_memory: u64,
+    /// Seconds for the whole phase.
+    pub seconds: f64,
+}
+
+impl TrainingEvidence {
+    /// Whether some step had a finite gradient other than zero.
+    pub fn had_gradient(&self) -> bool {
+        self.steps
+            .iter()
+            .any(|step| step.gradient_norm.is_some_and(|norm| norm > 0.0))
+    }
+
+    /// Steps that came after the first one with a learning rate above zero.
+    ///
+    /// Only in these does `lora_a` of a fresh adapter have a gradient, because `lora_b` starts at zero.
+    pub fn steps_after_first_update(&self) -> usize {
+        match self.steps.iter().position(|step| step.learning_rate > 0.0) {
+            Some(first) => self.steps.len() - first - 1,
+            None => 0,
+        }
+    }
+
+    /// Loss in nats before any update: of the first batch when it was measured, of the first step otherwise.
+    pub fn loss_before(&self) -> Option<f64> {
+        self.first_batch_loss_before
+            .or_else(|| self.steps.first().and_then(|step| step.loss))
+    }
+}
