@@ -53,7 +53,12 @@ pub(super) fn phases(evidence: &Evidence) -> Vec<PhaseReport> {
         .map(|phase| match phase {
             Phase::Baseline => baseline(evidence),
             Phase::Training => training(evidence),
-            Phase::Parameters => report(phase, &[problem(&evidence.parameters)], None, parameters(evidence)),
+            Phase::Parameters => report(
+                phase,
+                &[problem(&evidence.parameters)],
+                evidence.parameters.ran().map(|measured| measured.seconds),
+                parameters(evidence),
+            ),
             Phase::Generation => generation(evidence),
             Phase::State => state(evidence),
         })
@@ -472,7 +477,7 @@ fn state(evidence: &Evidence) -> PhaseReport {
         );
         figures = state_figures(state);
     }
-    report(Phase::State, &problems, None, figures)
+    report(Phase::State, &problems, evidence.state.ran().map(|measured| measured.seconds), figures)
 }
 
 fn state_figures(state: &StateEvidence) -> Vec<Figure> {

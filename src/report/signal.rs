@@ -134,7 +134,7 @@ fn fresh_adapter_is_not_identity(evidence: &Evidence) -> Option<String> {
     (difference > logit_tolerance(&evidence.environment.dtype)).then(|| {
         format!(
             "adapters changed the logits by up to {} before any step",
-            in_words(difference)
+            in_words(Some(difference))
         )
     })
 }
@@ -149,7 +149,7 @@ fn change_without_effect(evidence: &Evidence) -> Option<String> {
         FineTuneKind::Full => 1.0,
     };
     let visible = training.optimizer.learning_rate_sum * scale >= VISIBLE_UPDATE;
-    (changed > 0 && visible && binding.trained_from_base == 0.0).then(|| {
+    (changed > 0 && visible && binding.trained_from_base == Some(0.0)).then(|| {
         format!(
             "{} changed, and every logit is exactly the base's",
             counted(changed, "tensor")

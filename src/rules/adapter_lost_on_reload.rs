@@ -50,10 +50,13 @@ fn check(evidence: &Evidence) -> Outcome {
     let Slot::Ran(reload) = &state.reload else {
         return Outcome::not_measured("reloading", &state.reload);
     };
+    let Some(live_from_base) = reload.live_from_base else {
+        return Outcome::not_applicable("the live model's logits are not finite, so they cannot be compared");
+    };
     // Logits of a model that training blew up are large, and so is their rounding.
-    let tolerance = logit_tolerance(&evidence.environment.dtype) * reload.live_from_base.max(1.0);
+    let tolerance = logit_tolerance(&evidence.environment.dtype) * live_from_base.max(1.0);
     let complete = reload.lost.is_empty() && reload.loaded == reload.saved;
-    if complete && reload.difference_from_live <= tolerance {
+    if complete && reload.difference_from_live.is_some_and(|difference| difference <= tolerance) {
         return Outcome::Pass;
     }
     Finding::new(

@@ -32,7 +32,7 @@ mod training_diverged;
 
 pub use diagnosis::{Cause, Check, Diagnosis, diagnose};
 pub use outcome::{Applicability, Finding, Fix, Outcome};
-pub use registry::{UnknownRule, catalogue_json, explain, find};
+pub use registry::{UnknownRule, catalogue_json, explain, find, table};
 pub use rerun::Rerun;
 pub use rule::{Phase, Rule, RuleStatus, Severity};
 

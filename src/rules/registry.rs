@@ -37,6 +37,15 @@ pub fn find(name_or_code: &str) -> Result<&'static Rule, UnknownRule> {
         })
 }
 
+/// Every rule on a line: code, name and summary.
+pub fn table() -> String {
+    let width = RULES.iter().map(|rule| rule.name.len()).max().unwrap_or(0);
+    RULES
+        .iter()
+        .map(|rule| format!("{:<9} {:<width$}  {}\n", rule.code, rule.name, rule.summary))
+        .collect()
+}
+
 /// The rule's documentation as Markdown, under a title with its name and code.
 pub fn explain(name_or_code: &str) -> Result<String, UnknownRule> {
     let rule = find(name_or_code)?;

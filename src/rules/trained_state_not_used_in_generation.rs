@@ -50,11 +50,14 @@ fn check(evidence: &Evidence) -> Outcome {
     let Slot::Ran(binding) = &state.generation else {
         return Outcome::not_measured("the generator's state", &state.generation);
     };
-    if binding.trained_from_base == 0.0 {
+    if binding.trained_from_base.is_none() {
+        return Outcome::not_applicable("the trained model's logits are not finite, so they cannot be compared");
+    }
+    if binding.trained_from_base == Some(0.0) {
         return Outcome::not_applicable("the trained model's logits are the base's, so they cannot be told apart");
     }
-    let answers_like_base = binding.difference_from_base == 0.0;
-    if binding.difference_from_trained == 0.0 || (binding.stale.is_empty() && !answers_like_base) {
+    let answers_like_base = binding.difference_from_base == Some(0.0);
+    if binding.difference_from_trained == Some(0.0) || (binding.stale.is_empty() && !answers_like_base) {
         return Outcome::Pass;
     }
     let headline = if answers_like_base {

@@ -41,8 +41,12 @@ pub(crate) fn shortest(value: f64) -> String {
     }
 }
 
-/// A difference between logits: 0 is exact, the rest to three digits after the point or in scientific form.
-pub(crate) fn difference(value: f64) -> String {
+/// A difference between logits: 0 is exact, the rest to three digits after the point or in scientific form; `None` is
+/// not finite.
+pub(crate) fn difference(value: Option<f64>) -> String {
+    let Some(value) = value else {
+        return "NaN or infinity".to_owned();
+    };
     if value == 0.0 {
         "0".to_owned()
     } else if value < SMALLEST_IN_PLAIN_FORM {
