@@ -1,0 +1,498 @@
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use mlx_rs::ops::dequantize;
+use mlx_rs::{Array, Dtype};
+use thiserror::Error;
+
+use super::{
+    gguf_packing, load_safetensors, BlockError, GgufError, GgufHeader, GgufTensor, ModelConfiguration, ModuleQuantization, Packing,
+    QuantizationMode, WeightFileError,
+};
+use crate::evidence::Listing;
+use crate::suggestion::closest;
+
+/// In which form the weights are held.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Precision {
+    /// Element type of everything that is not packed.
+    pub dtype: Dtype,
+    /// Whether packed weights stay packed.
+    pub keep_packed: bool,
+}
+
+/// Why a checkpoint could not be read.
+#[derive(Debug, Error)]
+pub enum CheckpointError {
+    /// A weight file is broken.
+    #[error(transparent)]
+    WeightFile(#[from] WeightFileError),
+    /// The GGUF file is broken.
+    #[error(transparent)]
+    Gguf(#[from] GgufError),
+    /// A tensor of the GGUF file is broken.
+    #[error("`{tensor}` cannot be unpacked: {source}")]
+    Block {
+        /// The tensor.
+        tensor: String,
+        /// What is wrong.
+        source: BlockError,
+    },
+    /// The folder has no weights.
+    #[error("there are no weights in `{}`\n  expected: `model.safetensors`, or shards with `model.safetensors.index.json`", folder.display())]
+    NoWeights {
+        /// The folder.
+        folder: PathBuf,
+    },
+    /// The index of the shards is unusable.
+    #[error("`{}` is not a usable shard index\n  found: {found}", path.display())]
+    Index {
+        /// The index.
+        path: PathBuf,
+        /// What is wrong with it.
+        found: String,
+    },
+    /// Shards that the index names are absent.
+    #[error("{} shards are missing from `{}`\n  missing: {missing}\n  hint: the download was interrupted; fetch the model again", missing.total, folder.display())]
+    MissingShards {
+        /// The folder.
+        folder: PathBuf,
+        /// Their file names.
+        missing: Listing,
+    },
+    /// Tensors and configuration disagree, all at once.
+    #[error("the weights of `{}` do not fit its configuration\n{}", path.display(), disagreement)]
+    Disagreement {
+        /// The file or folder.
+        path: PathBuf,
+        /// All that is wrong.
+        disagreement: Disagreement,
+    },
+    /// Weights are NaN or infinite.
+    #[error("{} tensors of `{}` hold NaN or infinite values\n  found: {tensors}\n  hint: convert or download the model again; training cannot start from it", tensors.total, path.display())]
+    NotFinite {
+        /// The file or folder.
+        path: PathBuf,
+        /// Their names.
+        tensors: Listing,
+    },
+    /// A packing that MLX's affine layout does not cover.
+    #[error("`{module}` is packed in mode `{mode}`\n  expected: `affine`\n  hint: convert the model with `mlx_lm.convert --q-mode affine`")]
+    UnsupportedMode {
+        /// The module.
+        module: String,
+        /// Its mode.
+        mode: &'static str,
+    },
+    /// MLX failed.
+    #[error("failed to prepare the weights: {0}")]
+    Mlx(#[from] mlx_rs::error::Exception),
+}
+
+/// Every way in which tensors and configuration differ.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Disagreement {
+    /// Expected tensors that are absent.
+    pub missing: Listing,
+    /// Tensors that the configuration knows nothing of, with the expected name that is nearest.
+    pub unexpected: Listing,
+    /// Tensors of another shape, with both shapes.
+    pub misshapen: Listing,
+}
+
+impl std::fmt::Display for Disagreement {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let lines: Vec<String> = [
+            ("missing", &self.missing),
+            ("unexpected", &self.unexpected),
+            ("wrong shape", &self.misshapen),
+        ]
+        .into_iter()
+        .filter(|(_, names)| !names.is_empty())
+        .map(|(what, names)| format!("  {what} ({}): {names}", names.total))
+        .collect();
+        formatter.write_str(&lines.join("\n"))
+    }
+}
+
+/// A tensor as it is held in memory.
+#[derive(Debug, Clone)]
+pub enum StoredTensor {
+    /// One value per element.
+    Plain(Array),
+    /// MLX's affine packing.
+    Packed {
+        /// `[rows, columns * bits / 32]` words.
+        weight: Array,
+        /// `[rows, columns / group_size]`.
+        scales: Array,
+        /// `[rows, columns / group_size]`.
+        biases: Array,
+        /// How it is packed.
+        packing: Packing,
+    },
+}
+
+impl StoredTensor {
+    /// Shape before packing.
+    pub fn shape(&self) -> Vec<usize> {
+        let plain = |array: &Array| array.shape().iter().map(|&size| size as usize).collect();
+        match self {
+            Self::Plain(array) => plain(array),
+            Self::Packed { weight, packing, .. } => {
+                let mut shape: Vec<usize> = plain(weight);
+                if let Some(columns) = shape.last_mut() {
+                    *columns = packing.unpacked_columns(*columns as i32) as usize;
+                }
+                shape
+            }
+        }
+    }
+
+    fn with_precision(self, precision: Precision) -> Result<Self, mlx_rs::error::Exception> {
+        match self {
+            Self::Plain(array) => Ok(Self::Plain(array.as_dtype(precision.dtype)?)),
+            Self::Packed {
+                weight,
+                scales,
+                biases,
+                packing,
+            } => {
+                let scales = scales.as_dtype(precision.dtype)?;
+                let biases = biases.as_dtype(precision.dtype)?;
+                if precision.keep_packed {
+                    return Ok(Self::Packed {
+                        weight,
+                        scales,
+                        biases,
+                        packing,
+                    });
+                }
+                let plain = dequantize(weight, scales, &biases, packing.group_size, packing.bits)?;
+                Ok(Self::Plain(plain))
+            }
+        }
+    }
+
+    fn arrays(&self) -> Vec<&Array> {
+        match self {
+            Self::Plain(array) => vec![array],
+            Self::Packed {
+                weight, scales, biases, ..
+            } => vec![weight, scales, biases],
+        }
+    }
+}
+
+/// The tensors of a model under their Hugging Face names, checked against its configuration.
+#[derive(Debug)]
+pub struct Checkpoint {
+    /// Every tensor that the configuration expects, and no other.
+    pub tensors: BTreeMap<String, StoredTensor>,
+    /// How each packed module was packed in the file, also when it is held in plain form.
+    pub packings: BTreeMap<String, Packing>,
+    /// Factors on the rotary wavelengths, `[head_dim / 2]`, where a GGUF file gives them as a tensor.
+    pub wavelength_factors: Option<Vec<f32>>,
+}
+
+impl Checkpoint {
+    /// Reads a folder in Hugging Face's or mlx-lm's layout.
+    pub fn from_folder(
+        folder: &Path,
+        configuration: &ModelConfiguration,
+        precision: Precision,
+    ) -> Result<Self, CheckpointError> {
+        let mut loaded = BTreeMap::new();
+        for shard in shards(folder)? {
+            loaded.extend(load_safetensors(&shard)?);
+        }
+        let (stored, packings) = group_packed(loaded, configuration)?;
+        Self {
+            tensors: stored,
+            packings,
+            wavelength_factors: None,
+        }
+        .checked(folder, configuration, precision)
+    }
+
+    /// Reads a GGUF file.
+    pub fn from_gguf(
+        header: &GgufHeader,
+        configuration: &ModelConfiguration,
+        precision: Precision,
+    ) -> Result<Self, CheckpointError> {
+        let mut tensors = BTreeMap::new();
+        let mut packings = BTreeMap::new();
+        let order = RowOrder::of(header, configuration);
+        for (name, tensor) in header.hugging_face_tensors()? {
+            let stored = order.apply(&name, gguf_tensor(header, tensor, precision)?)?;
+            if let (Some(packing), Some(module)) = (gguf_packing::packing(tensor.tensor_type), name.strip_suffix(".weight")) {
+                packings.insert(module.to_owned(), packing);
+            }
+            tensors.insert(name, stored);
+        }
+        let wavelength_factors = match header.tensor(super::ROPE_FREQUENCIES) {
+            Some(tensor) => Some(plain_values(header, tensor)?),
+            None => None,
+        };
+        Self {
+            tensors,
+            packings,
+            wavelength_factors,
+        }
+        .checked(&header.path, configuration, precision)
+    }
+
+    /// Compares names and shapes with the configuration, converts, and looks for values that are not finite.
+    fn checked(
+        mut self,
+        path: &Path,
+        configuration: &ModelConfiguration,
+        precision: Precision,
+    ) -> Result<Self, CheckpointError> {
+        let disagreement = disagreement(&self.tensors, configuration);
+        if disagreement.missing.total + disagreement.unexpected.total + disagreement.misshapen.total > 0 {
+            return Err(CheckpointError::Disagreement {
+                path: path.to_owned(),
+                disagreement,
+            });
+        }
+        // One tensor at a time: the file's form of it can be freed before the next is converted.
+        let mut tensors = BTreeMap::new();
+        let mut not_finite = Vec::new();
+        while let Some((name, stored)) = self.tensors.pop_first() {
+            let stored = stored.with_precision(precision)?;
+            mlx_rs::transforms::eval(stored.arrays())?;
+            if !is_finite(&stored)? {
+                not_finite.push(name.clone());
+            }
+            tensors.insert(name, stored);
+        }
+        if !not_finite.is_empty() {
+            return Err(CheckpointError::NotFinite {
+                path: path.to_owned(),
+                tensors: not_finite.into_iter().collect(),
+            });
+        }
+        Ok(Self { tensors, ..self })
+    }
+}
+
+fn is_finite(stored: &StoredTensor) -> Result<bool, mlx_rs::error::Exception> {
+    for array in stored.arrays() {
+        if !crate::readback::is_finite(array)? {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// The weight files of a folder, by the index when there is one.
+fn shards(folder: &Path) -> Result<Vec<PathBuf>, CheckpointError> {
+    let index = folder.join("model.safetensors.index.json");
+    let single = folder.join("model.safetensors");
+    if !index.is_file() {
+        return if single.is_file() {
+            Ok(vec![single])
+        } else {
+            Err(CheckpointError::NoWeights {
+                folder: folder.to_owned(),
+            })
+        };
+    }
+    let unusable = |found: String| CheckpointError::Index {
+        path: index.clone(),
+        found,
+    };
+    let text = std::fs::read_to_string(&index).map_err(|error| unusable(error.to_string()))?;
+    let value: serde_json::Value = serde_json::from_str(&text).map_err(|error| unusable(error.to_string()))?;
+    let map = value
+        .get("weight_map")
+        .and_then(serde_json::Value::as_object)
+        .ok_or_else(|| unusable("no object `weight_map`".to_owned()))?;
+    let mut names = BTreeSet::new();
+    for file in map.values() {
+        match file.as_str() {
+            // A shard is a plain file name; anything else could lead out of the folder.
+            Some(name) if Path::new(name).file_name() == Some(name.as_ref()) => {
+                names.insert(name.to_owned());
+            }
+            _ => return Err(unusable(format!("the shard name {file}"))),
+        }
+    }
+    let missing: Listing = names.iter().filter(|name| !folder.join(name).is_file()).cloned().collect();
+    if missing.is_empty() {
+        Ok(names.iter().map(|name| folder.join(name)).collect())
+    } else {
+        Err(CheckpointError::MissingShards {
+            folder: folder.to_owned(),
+            missing,
+        })
+    }
+}
+
+type Grouped = (BTreeMap<String, StoredTensor>, BTreeMap<String, Packing>);
+
+/// Joins `<module>.weight`, `.scales` and `.biases` into one packed tensor.
+fn group_packed(
+    mut loaded: BTreeMap<String, Array>,
+    configuration: &ModelConfiguration,
+) -> Result<Grouped, CheckpointError> {
+    let packed_modules: Vec<String> = loaded
+        .keys()
+        .filter_map(|name| name.strip_suffix(".scales"))
+        .filter(|module| loaded.contains_key(&format!("{module}.weight")))
+        .map(str::to_owned)
+        .collect();
+    let mut stored = BTreeMap::new();
+    let mut packings = BTreeMap::new();
+    for module in packed_modules {
+        let Some(quantization) = quantization_of(configuration, &module) else {
+            continue;
+        };
+        if quantization.mode != QuantizationMode::Affine {
+            return Err(CheckpointError::UnsupportedMode {
+                module,
+                mode: quantization.mode.name(),
+            });
+        }
+        let packing = Packing {
+            group_size: quantization.group_size as i32,
+            bits: quantization.bits as i32,
+        };
+        let mut take = |part: &str| loaded.remove(&format!("{module}.{part}"));
+        let name = format!("{module}.weight");
+        match (take("weight"), take("scales"), take("biases")) {
+            (Some(weight), Some(scales), Some(biases)) if packing.fits(&weight, &scales, &biases) => {
+                packings.insert(module, packing);
+                stored.insert(
+                    name,
+                    StoredTensor::Packed {
+                        weight,
+                        scales,
+                        biases,
+                        packing,
+                    },
+                );
+            }
+            // Parts that do not belong together are left for the check to report by name and shape.
+            (weight, scales, biases) => {
+                for (part, array) in [("weight", weight), ("scales", scales), ("biases", biases)] {
+                    if let Some(array) = array {
+                        stored.insert(format!("{module}.{part}"), StoredTensor::Plain(array));
+                    }
+                }
+            }
+        }
+    }
+    stored.extend(loaded.into_iter().map(|(name, array)| (name, StoredTensor::Plain(array))));
+    Ok((stored, packings))
+}
+
+fn quantization_of(configuration: &ModelConfiguration, module: &str) -> Option<ModuleQuantization> {
+    configuration.quantization.as_ref()?.for_module(module)
+}
+
+fn disagreement(tensors: &BTreeMap<String, StoredTensor>, configuration: &ModelConfiguration) -> Disagreement {
+    let expected: BTreeMap<String, Vec<usize>> = configuration.expected_tensors().into_iter().collect();
+    let missing: Vec<&String> = expected.keys().filter(|name| !tensors.contains_key(*name)).collect();
+    Disagreement {
+        unexpected: tensors
+            .keys()
+            .filter(|name| !expected.contains_key(*name))
+            .map(|name| match closest(name, missing.iter().map(|name| name.as_str())) {
+                Some(near) => format!("{name} (did you mean {near}?)"),
+                None => name.clone(),
+            })
+            .collect(),
+        misshapen: tensors
+            .iter()
+            .filter_map(|(name, stored)| {
+                let (found, wanted) = (stored.shape(), expected.get(name)?);
+                (found != *wanted).then(|| format!("{name} (found {found:?}, expected {wanted:?})"))
+            })
+            .collect(),
+        missing: missing.into_iter().cloned().collect(),
+    }
+}
+
+/// Undoes llama.cpp's order of the rows of query and key projections.
+struct RowOrder {
+    queries: Vec<usize>,
+    keys: Vec<usize>,
+}
+
+impl RowOrder {
+    /// The order of the rows in `header`'s file; empty when its architecture is stored as Hugging Face has it.
+    fn of(header: &GgufHeader, configuration: &ModelConfiguration) -> Self {
+        let permuted = matches!(header.text("general.architecture"), Ok(Some("llama")));
+        let order = |heads: usize| {
+            if permuted {
+                super::rotary_row_order(heads, configuration.head_dim)
+            } else {
+                Vec::new()
+            }
+        };
+        Self {
+            queries: order(configuration.num_attention_heads),
+            keys: order(configuration.num_key_value_heads),
+        }
+    }
+
+    fn apply(&self, name: &str, stored: StoredTensor) -> Result<StoredTensor, CheckpointError> {
+        let order = if name.contains(".q_proj.") {
+            &self.queries
+        } else if name.contains(".k_proj.") {
+            &self.keys
+        } else {
+            return Ok(stored);
+        };
+        // A tensor of another height is left as it is for the check to report.
+        if order.len() != stored.shape().first().copied().unwrap_or(0) {
+            return Ok(stored);
+        }
+        let rows: Vec<i32> = order.iter().map(|&row| row as i32).collect();
+        let rows = Array::from_slice(&rows, &[rows.len() as i32]);
+        let reorder = |array: &Array| array.take_axis(&rows, 0);
+        Ok(match stored {
+            StoredTensor::Plain(array) => StoredTensor::Plain(reorder(&array)?),
+            StoredTensor::Packed {
+                weight,
+                scales,
+                biases,
+                packing,
+            } => StoredTensor::Packed {
+                weight: reorder(&weight)?,
+                scales: reorder(&scales)?,
+                biases: reorder(&biases)?,
+                packing,
+            },
+        })
+    }
+}
+
+fn gguf_tensor(header: &GgufHeader, tensor: &GgufTensor, precision: Precision) -> Result<StoredTensor, CheckpointError> {
+    let shape: Vec<i32> = tensor.shape.iter().map(|&size| size as i32).collect();
+    if precision.keep_packed && let [rows, columns] = shape[..] {
+        let bytes = header.tensor_bytes(tensor)?;
+        if let Some(packed) = gguf_packing::pack(tensor.tensor_type, &bytes) {
+            let packing = packed.packing;
+            let groups = columns / packing.group_size;
+            return Ok(StoredTensor::Packed {
+                weight: Array::from_slice(&packed.words, &[rows, packing.packed_columns(columns)]),
+                scales: Array::from_slice(&packed.scales, &[rows, groups]),
+                biases: Array::from_slice(&packed.biases, &[rows, groups]),
+                packing,
+            });
+        }
+    }
+    Ok(StoredTensor::Plain(Array::from_slice(&plain_values(header, tensor)?, &shape)))
+}
+
+fn plain_values(header: &GgufHeader, tensor: &GgufTensor) -> Result<Vec<f32>, CheckpointError> {
+    let bytes = header.tensor_bytes(tensor)?;
+    super::gguf_blocks::dequantize(tensor.tensor_type, &bytes).map_err(|source| CheckpointError::Block {
+        tensor: tensor.name.clone(),
+        source,
+    })
+}

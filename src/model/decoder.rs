@@ -1,0 +1,180 @@
+use mlx_rs::error::Result;
+use mlx_rs::fast::rms_norm;
+use mlx_rs::macros::ModuleParameters;
+use mlx_rs::module::Parameter;
+use mlx_rs::nn::{silu, RmsNorm};
+use mlx_rs::ops::multiply;
+use mlx_rs::Array;
+
+use super::{Attention, Embedding, KeyValueStore, Linear};
+
+/// The gated feed-forward layer: `down(silu(gate(x)) * up(x))`.
+#[derive(Debug, Clone, ModuleParameters)]
+pub struct FeedForward {
+    /// `[intermediate, hidden]`.
+    #[param]
+    pub gate_proj: Linear,
+    /// `[intermediate, hidden]`.
+    #[param]
+    pub up_proj: Linear,
+    /// `[hidden, intermediate]`.
+    #[param]
+    pub down_proj: Linear,
+}
+
+impl FeedForward {
+    /// Applies the layer to `input` `[..., hidden]`.
+    pub fn forward(&self, input: &Array) -> Result<Array> {
+        let gate = silu(self.gate_proj.forward(input)?)?;
+        self.down_proj.forward(&multiply(gate, self.up_proj.forward(input)?)?)
+    }
+}
+
+/// One transformer block with its norms before attention and before the feed-forward layer.
+#[derive(Debug, Clone, ModuleParameters)]
+pub struct Block {
+    /// Attention over earlier positions.
+    #[param]
+    pub self_attn: Attention,
+    /// The feed-forward layer.
+    #[param]
+    pub mlp: FeedForward,
+    /// Norm before attention.
+    #[param]
+    pub input_layernorm: RmsNorm,
+    /// Norm before the feed-forward layer.
+    #[param]
+    pub post_attention_layernorm: RmsNorm,
+}
+
+impl Block {
+    /// Applies the block to `input` `[batch, tokens, hidden]`.
+    pub fn forward(&self, input: &Array, store: Option<&mut dyn KeyValueStore>) -> Result<Array> {
+        let attended = self.self_attn.forward(&norm(&self.input_layernorm, input)?, store)?;
+        let middle = input.add(attended)?;
+        let fed = self.mlp.forward(&norm(&self.post_attention_layernorm, &middle)?)?;
+        middle.add(fed)
+    }
+}
+
+/// Embedding, blocks and the last norm.
+#[derive(Debug, Clone, ModuleParameters)]
+pub struct Decoder {
+    /// Token vectors.
+    #[param]
+    pub embed_tokens: Embedding,
+    /// The blocks, first to last.
+    #[param]
+    pub layers: Vec<Block>,
+    /// Norm after the last block.
+    #[param]
+    pub norm: RmsNorm,
+}
+
+/// A decoder with its output layer.
+///
+/// Cloning copies handles, not values: MLX arrays are immutable.
+#[derive(Debug, Clone, ModuleParameters)]
+pub struct CausalModel {
+    /// The decoder.
+    #[param]
+    pub model: Decoder,
+    /// The output layer `[vocabulary, hidden]`; `None` when the embedding serves.
+    #[param]
+    pub lm_head: Option<Linear>,
+}
+
+impl CausalModel {
+    /// The last hidden states `[batch, tokens, hidden]` of `tokens` `[batch, tokens]`, after the last norm.
+    ///
+    /// `stores` holds one store per block, or none to attend only within `tokens`.
+    pub fn hidden_states(&self, tokens: &Array, stores: &mut [Box<dyn KeyValueStore>]) -> Result<Array> {
+        let mut hidden = self.model.embed_tokens.forward(tokens)?;
+        let mut stores = stores.iter_mut();
+        for block in &self.model.layers {
+            let store = stores.next().map(|store| &mut **store as &mut dyn KeyValueStore);
+            hidden = block.forward(&hidden, store)?;
+        }
+        norm(&self.model.norm, &hidden)
+    }
+
+    /// The logits `[..., vocabulary]` of `hidden` `[..., hidden]`.
+    pub fn output(&self, hidden: &Array) -> Result<Array> {
+        match &self.lm_head {
+            Some(head) => head.forward(hidden),
+            None => self.model.embed_tokens.as_linear(hidden),
+        }
+    }
+
+    /// The logits `[batch, tokens, vocabulary]` of `tokens` `[batch, tokens]`.
+    pub fn logits(&self, tokens: &Array) -> Result<Array> {
+        self.output(&self.hidden_states(tokens, &mut [])?)
+    }
+
+    /// The output layer's weight `[vocabulary, hidden]` when training leaves it alone and it is a plain matrix.
+    pub fn frozen_output_weight(&self) -> Option<&Array> {
+        match &self.lm_head {
+            Some(head) => {
+                let plain = head.packing.is_none() && head.bias.value.is_none() && head.low_rank.is_none();
+                (plain && head.weight.is_frozen() == Some(true)).then_some(&head.weight.value)
+            }
+            None => {
+                let table = &self.model.embed_tokens;
+                (table.packing.is_none() && table.weight.is_frozen() == Some(true)).then_some(&table.weight.value)
+            }
+        }
+    }
+
+    /// Turns dropout on or off in every adapter.
+    pub fn set_training(&mut self, training: bool) {
+        for (_, linear) in self.linears_mut() {
+            if let Some(settings) = &mut linear.low_rank {
+                settings.training = training;
+            }
+        }
+    }
+
+    /// Every linear layer with its path, block by block, the output layer last.
+    pub fn linears(&self) -> Vec<(String, &Linear)> {
+        let mut linears = Vec::new();
+        for (index, block) in self.model.layers.iter().enumerate() {
+            linears.extend([
+                (format!("model.layers.{index}.self_attn.q_proj"), &block.self_attn.q_proj),
+                (format!("model.layers.{index}.self_attn.k_proj"), &block.self_attn.k_proj),
+                (format!("model.layers.{index}.self_attn.v_proj"), &block.self_attn.v_proj),
+                (format!("model.layers.{index}.self_attn.o_proj"), &block.self_attn.o_proj),
+                (format!("model.layers.{index}.mlp.gate_proj"), &block.mlp.gate_proj),
+                (format!("model.layers.{index}.mlp.up_proj"), &block.mlp.up_proj),
+                (format!("model.layers.{index}.mlp.down_proj"), &block.mlp.down_proj),
+            ]);
+        }
+        if let Some(head) = &self.lm_head {
+            linears.push(("lm_head".to_owned(), head));
+        }
+        linears
+    }
+
+    /// [`Self::linears`], mutable.
+    pub fn linears_mut(&mut self) -> Vec<(String, &mut Linear)> {
+        let mut linears = Vec::new();
+        for (index, block) in self.model.layers.iter_mut().enumerate() {
+            linears.extend([
+                (format!("model.layers.{index}.self_attn.q_proj"), &mut block.self_attn.q_proj),
+                (format!("model.layers.{index}.self_attn.k_proj"), &mut block.self_attn.k_proj),
+                (format!("model.layers.{index}.self_attn.v_proj"), &mut block.self_attn.v_proj),
+                (format!("model.layers.{index}.self_attn.o_proj"), &mut block.self_attn.o_proj),
+                (format!("model.layers.{index}.mlp.gate_proj"), &mut block.mlp.gate_proj),
+                (format!("model.layers.{index}.mlp.up_proj"), &mut block.mlp.up_proj),
+                (format!("model.layers.{index}.mlp.down_proj"), &mut block.mlp.down_proj),
+            ]);
+        }
+        if let Some(head) = &mut self.lm_head {
+            linears.push(("lm_head".to_owned(), head));
+        }
+        linears
+    }
+}
+
+fn norm(norm: &RmsNorm, input: &Array) -> Result<Array> {
+    rms_norm(input, Some(&norm.weight.value), norm.eps)
+}

@@ -1,0 +1,153 @@
+use mlx_rs::error::Result;
+use mlx_rs::macros::ModuleParameters;
+use mlx_rs::module::Param;
+use mlx_rs::ops::{addmm, dequantize, matmul, multiply, quantized_matmul};
+use mlx_rs::{Array, Dtype};
+
+use super::Packing;
+
+/// How a low-rank adapter acts on its layer: `y = W x + scale * (dropout(x) A) B`.
+///
+/// Source: Hu et al. 2021 (arXiv 2106.09685), with mlx-lm's convention that `scale` multiplies directly.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct LowRankSettings {
+    /// Factor on the adapter's output.
+    pub scale: f32,
+    /// Probability that an input value is dropped while training.
+    pub dropout: f32,
+    /// Whether dropout is active.
+    pub training: bool,
+}
+
+/// A linear layer, plain or packed, with room for one low-rank adapter.
+///
+/// The parameter names are those of the checkpoint (`weight`, `scales`, `biases`, `bias`) and of mlx-lm's adapters
+/// (`lora_a`, `lora_b`); attaching an adapter therefore renames nothing.
+#[derive(Debug, Clone, ModuleParameters)]
+pub struct Linear {
+    /// `[outputs, inputs]`, or `[outputs, inputs * bits / 32]` packed words.
+    #[param]
+    pub weight: Param<Array>,
+    /// `[outputs, inputs / group_size]`; present when packed.
+    #[param]
+    pub scales: Param<Option<Array>>,
+    /// `[outputs, inputs / group_size]`; present when packed.
+    #[param]
+    pub biases: Param<Option<Array>>,
+    /// `[outputs]`.
+    #[param]
+    pub bias: Param<Option<Array>>,
+    /// `[inputs, rank]`.
+    #[param]
+    pub lora_a: Param<Option<Array>>,
+    /// `[rank, outputs]`.
+    #[param]
+    pub lora_b: Param<Option<Array>>,
+    /// How `weight` is packed; `None` when it is plain.
+    pub packing: Option<Packing>,
+    /// How the adapter acts; `None` when there is none.
+    pub low_rank: Option<LowRankSettings>,
+}
+
+impl Linear {
+    /// A plain layer of `weight` `[outputs, inputs]` and `bias` `[outputs]`.
+    pub fn new(weight: Array, bias: Option<Array>) -> Self {
+        Self {
+            weight: Param::new(weight),
+            scales: Param::new(None),
+            biases: Param::new(None),
+            bias: Param::new(bias),
+            lora_a: Param::new(None),
+            lora_b: Param::new(None),
+            packing: None,
+            low_rank: None,
+        }
+    }
+
+    /// A packed layer.
+    pub fn packed(weight: Array, scales: Array, biases: Array, bias: Option<Array>, packing: Packing) -> Self {
+        Self {
+            scales: Param::new(Some(scales)),
+            biases: Param::new(Some(biases)),
+            packing: Some(packing),
+            ..Self::new(weight, bias)
+        }
+    }
+
+    /// Number of outputs and inputs of the unpacked layer.
+    pub fn shape(&self) -> (i32, i32) {
+        let (outputs, columns) = (self.weight.dim(0), self.weight.dim(1));
+        let inputs = self.packing.map_or(columns, |packing| packing.unpacked_columns(columns));
+        (outputs, inputs)
+    }
+
+    /// The weight `[outputs, inputs]` in plain form.
+    pub fn plain_weight(&self) -> Result<Array> {
+        match (self.packing, &self.scales.value) {
+            (Some(packing), Some(scales)) => dequantize(
+                &self.weight.value,
+                scales,
+                self.biases.value.as_ref(),
+                packing.group_size,
+                packing.bits,
+            ),
+            _ => Ok(self.weight.value.clone()),
+        }
+    }
+
+    /// Applies the layer to `input` `[..., inputs]`, giving `[..., outputs]`.
+    pub fn forward(&self, input: &Array) -> Result<Array> {
+        let output = self.base_forward(input)?;
+        let (Some(settings), Some(lora_a), Some(lora_b)) = (self.low_rank, &self.lora_a.value, &self.lora_b.value)
+        else {
+            return Ok(output);
+        };
+        let input = settings.drop(input)?;
+        // Scaling the narrow product costs rank values per token instead of one per output.
+        let hidden = multiply(matmul(&input, lora_a)?, scalar(settings.scale, lora_a.dtype())?)?;
+        if hidden.dtype() == output.dtype() && lora_b.dtype() == output.dtype() {
+            addmm(output, hidden, lora_b, 1.0, 1.0)
+        } else {
+            output.add(matmul(hidden, lora_b)?.as_dtype(output.dtype())?)
+        }
+    }
+
+    fn base_forward(&self, input: &Array) -> Result<Array> {
+        match (self.packing, &self.scales.value) {
+            (Some(packing), Some(scales)) => {
+                let output = quantized_matmul(
+                    input,
+                    &self.weight.value,
+                    scales,
+                    self.biases.value.as_ref(),
+                    true,
+                    packing.group_size,
+                    packing.bits,
+                )?;
+                match &self.bias.value {
+                    Some(bias) => output.add(bias),
+                    None => Ok(output),
+                }
+            }
+            _ => match &self.bias.value {
+                Some(bias) => addmm(bias, input, self.weight.value.t(), 1.0, 1.0),
+                None => matmul(input, self.weight.value.t()),
+            },
+        }
+    }
+}
+
+impl LowRankSettings {
+    fn drop(&self, input: &Array) -> Result<Array> {
+        if !self.training || self.dropout == 0.0 {
+            return Ok(input.clone());
+        }
+        let keep = 1.0 - self.dropout;
+        let mask = mlx_rs::random::bernoulli(&Array::from_f32(keep), input.shape(), None)?;
+        multiply(multiply(input, mask.as_dtype(input.dtype())?)?, scalar(1.0 / keep, input.dtype())?)
+    }
+}
+
+fn scalar(value: f32, dtype: Dtype) -> Result<Array> {
+    Array::from_f32(value).as_dtype(dtype)
+}

@@ -1,0 +1,54 @@
+//! Language models: configuration, weights, tokenizer, and the decoder they make.
+
+mod attention;
+mod build;
+mod chat_template;
+mod checkpoint;
+mod configuration;
+mod decoder;
+mod embedding;
+mod gguf_blocks;
+mod gguf_configuration;
+mod gguf_header;
+mod gguf_names;
+mod gguf_packing;
+mod gguf_tokenizer;
+mod hub;
+mod initialise;
+mod json_fields;
+mod key_value_store;
+mod linear;
+mod load;
+mod packing;
+mod problem;
+mod rotary;
+mod stop_set;
+mod template_json;
+mod tokenizer;
+mod weight_file;
+
+pub use attention::Attention;
+pub use build::{build_model, BuildError};
+pub use chat_template::{ChatTemplate, ChatTemplateError, Message, TEMPLATE_TIME};
+pub use checkpoint::{Checkpoint, CheckpointError, Disagreement, Precision, StoredTensor};
+pub use configuration::{
+    Architecture, CheckpointQuantization, ConfigurationError, ModelConfiguration, ModuleQuantization, QuantizationMode,
+    RopeScaling, WeightType,
+};
+pub use decoder::{Block, CausalModel, Decoder, FeedForward};
+pub use embedding::Embedding;
+pub use gguf_blocks::{dequantize, BlockError};
+pub use gguf_header::{GgufArray, GgufError, GgufHeader, GgufTensor, GgufTensorType, GgufValue};
+pub use gguf_names::{hugging_face_name, rotary_row_order, ROPE_FREQUENCIES};
+pub use gguf_tokenizer::{read_gguf_tokenizer, GgufTokenizer, GgufTokenizerError};
+pub use hub::{HubSettings, ResolveError};
+pub use initialise::{initialise, InitialiseError};
+pub use key_value_store::KeyValueStore;
+pub use linear::{Linear, LowRankSettings};
+pub use load::{LoadError, LoadedModel, ModelSource};
+pub use packing::Packing;
+pub use problem::{Problem, Problems, SHOWN_PROBLEMS};
+pub use rotary::{llama3_wavelengths, RotaryEmbedding, Wavelengths};
+pub use stop_set::StopSet;
+pub use tokenizer::{DeclaredEnd, Tokenizer, TokenizerError};
+pub use weight_file::{load_safetensors, save_safetensors, WeightFileError};

@@ -1,0 +1,36 @@
+use mlx_rs::Array;
+use serde::{Deserialize, Serialize};
+
+/// MLX's affine packing: `group_size` weights of `bits` bits share one scale and one bias.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Packing {
+    /// Weights that share one scale.
+    pub group_size: i32,
+    /// Bits per weight.
+    pub bits: i32,
+}
+
+/// Bits in one packed word.
+const WORD_BITS: i32 = 32;
+
+impl Packing {
+    /// Columns of the plain matrix whose packed form has `words` columns.
+    pub fn unpacked_columns(self, words: i32) -> i32 {
+        words * WORD_BITS / self.bits
+    }
+
+    /// Columns of packed words for a plain matrix of `columns` columns.
+    pub fn packed_columns(self, columns: i32) -> i32 {
+        columns * self.bits / WORD_BITS
+    }
+}
+
+impl Packing {
+    /// Whether the three arrays of a packed matrix `[rows, columns]` agree with each other and with this packing.
+    pub fn fits(self, weight: &Array, scales: &Array, biases: &Array) -> bool {
+        if weight.ndim() != 2 || scales.ndim() != 2 || scales.shape() != biases.shape() {
+            return false;
+        }
+        weight.dim(0) == scales.dim(0) && self.unpacked_columns(weight.dim(1)) == scales.dim(1) * self.group_size
+    }
+}

@@ -1,0 +1,68 @@
+use mlx_rs::error::Result;
+use mlx_rs::fast::rope;
+use mlx_rs::Array;
+
+/// Rotary position encoding (Su et al. 2021, arXiv 2104.09864) over the halves of each head.
+#[derive(Debug, Clone)]
+pub struct RotaryEmbedding {
+    /// Values per head that are rotated.
+    pub dimensions: i32,
+    /// Whether neighbouring values are turned together instead of the halves of a head.
+    pub traditional: bool,
+    /// What decides the wavelengths.
+    pub wavelengths: Wavelengths,
+    /// Factor on positions; 1 unless the context was stretched linearly.
+    pub position_scale: f32,
+}
+
+/// Wavelengths of the rotation.
+#[derive(Debug, Clone)]
+pub enum Wavelengths {
+    /// `base^(2i / dimensions)`.
+    Base(f32),
+    /// One per pair of values, `[dimensions / 2]`, in f32.
+    Given(Array),
+}
+
+impl RotaryEmbedding {
+    /// Rotates `heads` `[batch, heads, tokens, dimensions]` whose first token stands at `offset`.
+    pub fn forward(&self, heads: &Array, offset: i32) -> Result<Array> {
+        let (base, given) = match &self.wavelengths {
+            Wavelengths::Base(base) => (Some(*base), None),
+            Wavelengths::Given(wavelengths) => (None, Some(wavelengths)),
+        };
+        rope(heads, self.dimensions, self.traditional, base, self.position_scale, offset, given)
+    }
+}
+
+/// Wavelengths of Llama 3's stretched context (`rope_type` "llama3"), one per pair of values.
+///
+/// Long waves are stretched by `factor`, short ones kept, those between interpolated.
+/// Source: Hugging Face transformers, `rope_type: "llama3"` of the configuration format.
+pub fn llama3_wavelengths(
+    dimensions: i32,
+    base: f32,
+    factor: f32,
+    low_frequency_factor: f32,
+    high_frequency_factor: f32,
+    original_context: f32,
+) -> Vec<f32> {
+    let longest_kept = original_context / high_frequency_factor;
+    let shortest_stretched = original_context / low_frequency_factor;
+    (0..dimensions / 2)
+        .map(|pair| {
+            // Wavelength over 2 pi, as MLX's rope takes it.
+            let period = base.powf(2.0 * pair as f32 / dimensions as f32);
+            let wave = 2.0 * std::f32::consts::PI * period;
+            if wave < longest_kept {
+                period
+            } else if wave > shortest_stretched {
+                period * factor
+            } else {
+                let smooth = (original_context / wave - low_frequency_factor)
+                    / (high_frequency_factor - low_frequency_factor);
+                period / ((1.0 - smooth) / factor + smooth)
+            }
+        })
+        .collect()
+}

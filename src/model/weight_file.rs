@@ -1,0 +1,121 @@
+use std::collections::{BTreeMap, HashMap};
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use mlx_rs::Array;
+use safetensors::tensor::Metadata;
+use thiserror::Error;
+
+/// Largest header that is read, as the safetensors format itself limits it.
+const LARGEST_HEADER: u64 = 100_000_000;
+
+/// Why a safetensors file could not be read or written.
+#[derive(Debug, Error)]
+pub enum WeightFileError {
+    /// The system refused.
+    #[error("cannot use `{}`: {source}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The header is not a safetensors header.
+    #[error("`{}` is not a safetensors file\n  found: {found}\n  hint: download or export the file again", path.display())]
+    Header {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        found: String,
+    },
+    /// The file ends before its last tensor, or goes on after it.
+    #[error("`{}` is not whole\n  found: {found} bytes\n  expected: {expected} bytes, by its own header\n  hint: download or export the file again", path.display())]
+    Length {
+        /// The file.
+        path: PathBuf,
+        /// Bytes in the file.
+        found: u64,
+        /// Bytes that the header calls for.
+        expected: u64,
+    },
+    /// MLX refused.
+    #[error("MLX cannot use `{}`: {message}", path.display())]
+    Mlx {
+        /// The file.
+        path: PathBuf,
+        /// What MLX said.
+        message: String,
+    },
+}
+
+impl From<std::io::Error> for WeightFileError {
+    fn from(source: std::io::Error) -> Self {
+        Self::Io {
+            path: PathBuf::new(),
+            source,
+        }
+    }
+}
+
+/// Reads every tensor of a safetensors file into memory, sorted by name.
+///
+/// The header and the file's length are checked first: MLX would find a cut file only when a tensor is used.
+pub fn load_safetensors(path: &Path) -> Result<BTreeMap<String, Array>, WeightFileError> {
+    check_whole(path)?;
+    let mlx_error = |message: String| WeightFileError::Mlx {
+        path: path.to_owned(),
+        message,
+    };
+    let tensors = Array::load_safetensors(path).map_err(|error| mlx_error(error.to_string()))?;
+    let tensors: BTreeMap<String, Array> = tensors.into_iter().collect();
+    // Loading is lazy; read now so that the file may be replaced or removed afterwards.
+    mlx_rs::transforms::eval(tensors.values()).map_err(|error| mlx_error(error.to_string()))?;
+    Ok(tensors)
+}
+
+/// Writes tensors to a safetensors file, in order of their names.
+pub fn save_safetensors(
+    tensors: &BTreeMap<String, Array>,
+    metadata: Option<&HashMap<String, String>>,
+    path: &Path,
+) -> Result<(), WeightFileError> {
+    Array::save_safetensors(tensors, metadata, path).map_err(|error| WeightFileError::Mlx {
+        path: path.to_owned(),
+        message: error.to_string(),
+    })?;
+    check_whole(path)
+}
+
+fn check_whole(path: &Path) -> Result<(), WeightFileError> {
+    let io_error = |source| WeightFileError::Io {
+        path: path.to_owned(),
+        source,
+    };
+    let header_error = |found: String| WeightFileError::Header {
+        path: path.to_owned(),
+        found,
+    };
+    let mut file = File::open(path).map_err(io_error)?;
+    let length = file.metadata().map_err(io_error)?.len();
+    let mut prefix = [0_u8; 8];
+    file.read_exact(&mut prefix)
+        .map_err(|_| header_error(format!("a file of {length} bytes, too short for a header")))?;
+    let header_length = u64::from_le_bytes(prefix);
+    if header_length > LARGEST_HEADER || header_length + 8 > length {
+        return Err(header_error(format!("a header of {header_length} bytes in a file of {length} bytes")));
+    }
+    let mut header = vec![0_u8; header_length as usize];
+    file.read_exact(&mut header).map_err(io_error)?;
+    let metadata: Metadata = serde_json::from_slice(&header).map_err(|error| header_error(error.to_string()))?;
+    let expected = 8 + header_length + metadata.data_len() as u64;
+    if length == expected {
+        Ok(())
+    } else {
+        Err(WeightFileError::Length {
+            path: path.to_owned(),
+            found: length,
+            expected,
+        })
+    }
+}
