@@ -106,7 +106,8 @@ impl Batch {
 pub struct Batches<'dataset> {
     examples: &'dataset [Example],
     batch_size: usize,
-    random: SplitMix64,
+    /// `None` keeps the order of the dataset.
+    random: Option<SplitMix64>,
     /// What is left of the current epoch, in reverse.
     remaining: Vec<usize>,
 }
@@ -117,8 +118,16 @@ impl<'dataset> Batches<'dataset> {
         Self {
             examples,
             batch_size: batch_size.max(1),
-            random: SplitMix64 { state: seed },
+            random: Some(SplitMix64 { state: seed }),
             remaining: Vec::new(),
+        }
+    }
+
+    /// Batches of `batch_size` rows (at least 1) in the order of the dataset, every epoch the same.
+    pub fn in_order(examples: &'dataset [Example], batch_size: usize) -> Self {
+        Self {
+            random: None,
+            ..Self::new(examples, batch_size, 0)
         }
     }
 
@@ -135,7 +144,10 @@ impl Iterator for Batches<'_> {
     fn next(&mut self) -> Option<Batch> {
         if self.remaining.is_empty() {
             self.remaining = (0..self.examples.len()).collect();
-            self.random.shuffle(&mut self.remaining);
+            match &mut self.random {
+                Some(random) => random.shuffle(&mut self.remaining),
+                None => self.remaining.reverse(),
+            }
         }
         if self.remaining.is_empty() {
             return None;

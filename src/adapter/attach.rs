@@ -1,0 +1,149 @@
+use mlx_rs::module::{ModuleParameters, Param};
+use mlx_rs::ops::zeros;
+use mlx_rs::{random, Array};
+use thiserror::Error;
+
+use super::LoraSettings;
+use crate::model::{CausalModel, Linear, LowRankSettings};
+use crate::suggestion::closest;
+
+/// Why adapters could not be attached.
+#[derive(Debug, Error)]
+pub enum AttachError {
+    /// A key names no linear layer of the model.
+    #[error(
+        "no linear layer matches `{key}`\n  found: layers named {found}\n  expected: a path within a block such as \
+         `self_attn.q_proj`, or a path of the whole model\n  hint: {hint}"
+    )]
+    UnknownKey {
+        /// The key as given.
+        key: String,
+        /// The names a key can have.
+        found: String,
+        /// What to do.
+        hint: String,
+    },
+    /// More blocks are asked for than the model has.
+    #[error("cannot adapt the last {requested} blocks\n  found: a model of {available} blocks\n  hint: use `--layers {available}` or leave it out")]
+    TooManyLayers {
+        /// Blocks asked for.
+        requested: usize,
+        /// Blocks in the model.
+        available: usize,
+    },
+    /// A rank of zero.
+    #[error("the adapters' rank is 0\n  expected: at least 1\n  hint: use `--rank 8`")]
+    ZeroRank,
+    /// MLX failed.
+    #[error("failed to make the adapters: {0}")]
+    Mlx(#[from] mlx_rs::error::Exception),
+}
+
+/// Paths of the linear layers that `settings` select, in the model's order.
+pub fn target_modules(model: &CausalModel, settings: &LoraSettings) -> Result<Vec<String>, AttachError> {
+    let blocks = model.model.layers.len();
+    let adapted = settings.layers.unwrap_or(blocks);
+    if adapted > blocks {
+        return Err(AttachError::TooManyLayers {
+            requested: adapted,
+            available: blocks,
+        });
+    }
+    let first_block = blocks - adapted;
+    let paths: Vec<String> = model.linears().into_iter().map(|(path, _)| path).collect();
+    let in_scope: Vec<(&String, Option<&str>)> = paths
+        .iter()
+        .map(|path| (path, path_within_block(path)))
+        .filter(|(_, within)| within.is_none_or(|(block, _)| block >= first_block))
+        .map(|(path, within)| (path, within.map(|(_, relative)| relative)))
+        .collect();
+    let mut unmatched: Vec<&String> = settings.keys.iter().collect();
+    let mut targets = Vec::new();
+    for (path, relative) in in_scope {
+        let matching = |key: &&String| key.as_str() == path || Some(key.as_str()) == relative;
+        let selected = if settings.keys.is_empty() {
+            relative.is_some()
+        } else {
+            settings.keys.iter().any(|key| matching(&key))
+        };
+        if selected {
+            targets.push(path.clone());
+        }
+        unmatched.retain(|key| !matching(key));
+    }
+    match unmatched.first() {
+        None => Ok(targets),
+        Some(key) => Err(unknown_key(key, &paths)),
+    }
+}
+
+fn unknown_key(key: &str, paths: &[String]) -> AttachError {
+    let mut names: Vec<&str> = paths
+        .iter()
+        .map(|path| path_within_block(path).map_or(path.as_str(), |(_, relative)| relative))
+        .collect();
+    names.sort_unstable();
+    names.dedup();
+    AttachError::UnknownKey {
+        key: key.to_owned(),
+        found: names.join(", "),
+        hint: closest(key, names.iter().copied()).map_or_else(
+            || "leave the keys out to adapt every linear layer".to_owned(),
+            |name| format!("did you mean `{name}`?"),
+        ),
+    }
+}
+
+/// The block number and the rest of a path such as `model.layers.3.self_attn.q_proj`.
+fn path_within_block(path: &str) -> Option<(usize, &str)> {
+    let (number, relative) = path.strip_prefix("model.layers.")?.split_once('.')?;
+    Some((number.parse().ok()?, relative))
+}
+
+/// Freezes `model` and adds an adapter to every layer that `settings` select.
+///
+/// `lora_a` `[inputs, rank]` is uniform within `1 / sqrt(inputs)`, `lora_b` `[rank, outputs]` is zero, both in f32 as
+/// mlx-lm has them, so the fresh adapter leaves the model's answers as they were.
+///
+/// Returns the paths of the adapted layers.
+pub fn attach(model: &mut CausalModel, settings: &LoraSettings, seed: u64) -> Result<Vec<String>, AttachError> {
+    if settings.rank == 0 {
+        return Err(AttachError::ZeroRank);
+    }
+    let targets = target_modules(model, settings)?;
+    model.freeze_parameters(true);
+    let mut key = random::key(seed)?;
+    for (path, linear) in model.linears_mut() {
+        if targets.contains(&path) {
+            let (next, this) = random::split(&key, 2)?;
+            attach_one(linear, settings, &this)?;
+            key = next;
+        }
+    }
+    Ok(targets)
+}
+
+fn attach_one(linear: &mut Linear, settings: &LoraSettings, key: &Array) -> Result<(), AttachError> {
+    let (outputs, inputs) = linear.shape();
+    let rank = settings.rank as i32;
+    let bound = (inputs as f32).powf(-0.5);
+    let lora_a = random::uniform::<_, f32>(-bound, bound, &[inputs, rank], key)?;
+    linear.lora_a = Param::new(Some(lora_a));
+    linear.lora_b = Param::new(Some(zeros::<f32>(&[rank, outputs])?));
+    linear.low_rank = Some(LowRankSettings {
+        scale: settings.scale,
+        dropout: settings.dropout,
+        training: false,
+    });
+    Ok(())
+}
+
+/// Paths of the layers that carry both adapter tensors, in the model's order.
+pub fn attached_modules(model: &CausalModel) -> Vec<String> {
+    model
+        .linears()
+        .into_iter()
+        .filter(|(_, linear)| linear.lora_a.value.is_some() && linear.lora_b.value.is_some())
+        .map(|(path, _)| path)
+        .collect()
+}

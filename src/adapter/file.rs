@@ -1,0 +1,200 @@
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use mlx_rs::module::Param;
+use mlx_rs::Array;
+use serde_json::{json, Value};
+use thiserror::Error;
+
+use super::{attached_modules, LoraSettings};
+use crate::atomic_write::{replace_file, write_file};
+use crate::model::{load_safetensors, save_safetensors, CausalModel, LowRankSettings, WeightFileError};
+
+/// mlx-lm's name for the adapter's tensors.
+const WEIGHTS: &str = "adapters.safetensors";
+/// mlx-lm's name for the adapter's settings.
+const CONFIGURATION: &str = "adapter_config.json";
+
+/// Why an adapter folder could not be written or read.
+#[derive(Debug, Error)]
+pub enum AdapterFileError {
+    /// A file could not be read or written.
+    #[error("cannot use `{}`: {source}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The settings are not what mlx-lm writes.
+    #[error("the adapter settings in `{}` are not usable\n  found: {found}\n  expected: {expected}", path.display())]
+    Configuration {
+        /// The file.
+        path: PathBuf,
+        /// What stands there.
+        found: String,
+        /// What should stand there.
+        expected: String,
+    },
+    /// Tensors and model do not fit, all at once.
+    #[error("the adapter in `{}` does not fit the model\n  {}\n  hint: use the base model it was trained on", path.display(), problems.join("\n  "))]
+    Mismatch {
+        /// The file.
+        path: PathBuf,
+        /// One line per tensor.
+        problems: Vec<String>,
+    },
+    /// The tensors could not be read.
+    #[error(transparent)]
+    Weights(#[from] WeightFileError),
+    /// The model carries no adapter.
+    #[error("there is no adapter to save\n  found: no layer with adapter tensors")]
+    NothingToSave,
+}
+
+/// Saves the adapters of `model` in `folder` as mlx-lm does.
+///
+/// `adapters.safetensors` holds `<path>.lora_a` `[inputs, rank]` and `<path>.lora_b` `[rank, outputs]`;
+/// `adapter_config.json` holds what mlx-lm reads back, with the adapted layers spelt out. Both are written under a
+/// temporary name and renamed, the tensors first.
+pub fn save_adapter(
+    model: &CausalModel,
+    settings: &LoraSettings,
+    model_name: &str,
+    folder: &Path,
+) -> Result<usize, AdapterFileError> {
+    let modules = attached_modules(model);
+    if modules.is_empty() {
+        return Err(AdapterFileError::NothingToSave);
+    }
+    let mut tensors = BTreeMap::new();
+    for (path, linear) in model.linears() {
+        if let (Some(lora_a), Some(lora_b)) = (&linear.lora_a.value, &linear.lora_b.value) {
+            tensors.insert(format!("{path}.lora_a"), lora_a.clone());
+            tensors.insert(format!("{path}.lora_b"), lora_b.clone());
+        }
+    }
+    std::fs::create_dir_all(folder).map_err(|source| AdapterFileError::Io {
+        path: folder.to_owned(),
+        source,
+    })?;
+    replace_file(&folder.join(WEIGHTS), |temporary| save_safetensors(&tensors, None, temporary))?;
+    let path = folder.join(CONFIGURATION);
+    let text = format!("{:#}\n", configuration(settings, &modules, model_name));
+    write_file(&path, text.as_bytes()).map_err(|source| AdapterFileError::Io { path, source })?;
+    Ok(tensors.len())
+}
+
+fn configuration(settings: &LoraSettings, modules: &[String], model_name: &str) -> Value {
+    let mut keys: Vec<&str> = modules
+        .iter()
+        .map(|path| match path.strip_prefix("model.layers.").and_then(|rest| rest.split_once('.')) {
+            Some((_, relative)) => relative,
+            None => path,
+        })
+        .collect();
+    keys.sort_unstable();
+    keys.dedup();
+    json!({
+        "fine_tune_type": "lora",
+        "lora_parameters": {
+            "dropout": settings.dropout,
+            "keys": keys,
+            "rank": settings.rank,
+            "scale": settings.scale,
+        },
+        "model": model_name,
+        "num_layers": settings.layers.map_or(-1, |layers| layers as i64),
+    })
+}
+
+/// Loads an mlx-lm LoRA folder onto `model`, whose own adapters it replaces.
+///
+/// Strict: every adapter tensor that the settings call for must be in the file, with the right shape, and no other.
+pub fn load_adapter(model: &mut CausalModel, folder: &Path) -> Result<LoraSettings, AdapterFileError> {
+    let settings = read_configuration(&folder.join(CONFIGURATION))?;
+    let path = folder.join(WEIGHTS);
+    let mut tensors = load_safetensors(&path)?;
+    let targets = super::target_modules(model, &settings).map_err(|error| AdapterFileError::Mismatch {
+        path: path.clone(),
+        problems: vec![error.to_string()],
+    })?;
+    let mut problems = Vec::new();
+    for (module, linear) in model.linears_mut() {
+        if !targets.contains(&module) {
+            linear.lora_a = Param::new(None);
+            linear.lora_b = Param::new(None);
+            linear.low_rank = None;
+            continue;
+        }
+        let (outputs, inputs) = linear.shape();
+        let rank = settings.rank as i32;
+        let mut take = |name: String, shape: [i32; 2]| -> Option<Array> {
+            match tensors.remove(&name) {
+                None => problems.push(format!("missing: {name} {shape:?}")),
+                Some(tensor) if tensor.shape() != shape => {
+                    problems.push(format!("shape of {name}: found {:?}, expected {shape:?}", tensor.shape()));
+                }
+                Some(tensor) => return Some(tensor),
+            }
+            None
+        };
+        linear.lora_a = Param::new(take(format!("{module}.lora_a"), [inputs, rank]));
+        linear.lora_b = Param::new(take(format!("{module}.lora_b"), [rank, outputs]));
+        linear.low_rank = Some(LowRankSettings {
+            scale: settings.scale,
+            dropout: settings.dropout,
+            training: false,
+        });
+    }
+    problems.extend(tensors.keys().map(|name| format!("unexpected: {name}")));
+    if problems.is_empty() {
+        Ok(settings)
+    } else {
+        Err(AdapterFileError::Mismatch { path, problems })
+    }
+}
+
+fn read_configuration(path: &Path) -> Result<LoraSettings, AdapterFileError> {
+    let text = std::fs::read_to_string(path).map_err(|source| AdapterFileError::Io {
+        path: path.to_owned(),
+        source,
+    })?;
+    let unusable = |found: String, expected: &str| AdapterFileError::Configuration {
+        path: path.to_owned(),
+        found,
+        expected: expected.to_owned(),
+    };
+    let value: Value =
+        serde_json::from_str(&text).map_err(|error| unusable(error.to_string(), "JSON as mlx-lm writes it"))?;
+    match value.get("fine_tune_type").and_then(Value::as_str) {
+        None | Some("lora") => {}
+        Some(other) => {
+            return Err(unusable(format!("fine_tune_type `{other}`"), "`lora`"));
+        }
+    }
+    let parameters = value.get("lora_parameters").unwrap_or(&Value::Null);
+    let number = |name: &str| {
+        parameters
+            .get(name)
+            .and_then(Value::as_f64)
+            .ok_or_else(|| unusable(format!("no number `{name}` in `lora_parameters`"), "rank, scale and dropout"))
+    };
+    let rank = number("rank")?;
+    let layers = value.get("num_layers").and_then(Value::as_i64);
+    let keys = match parameters.get("keys") {
+        None | Some(Value::Null) => Vec::new(),
+        Some(keys) => serde_json::from_value(keys.clone())
+            .map_err(|error| unusable(format!("`keys`: {error}"), "a list of paths"))?,
+    };
+    if rank < 1.0 || rank.fract() != 0.0 {
+        return Err(unusable(format!("rank {rank}"), "a whole number of at least 1"));
+    }
+    Ok(LoraSettings {
+        rank: rank as usize,
+        scale: number("scale")? as f32,
+        dropout: number("dropout")? as f32,
+        layers: layers.and_then(|layers| usize::try_from(layers).ok()).filter(|layers| *layers > 0),
+        keys,
+    })
+}

@@ -1,0 +1,55 @@
+use mlx_rs::error::Result;
+use mlx_rs::{with_stream, Device, Stream};
+
+use crate::data::Batch;
+
+/// Streams on which parts of a batch are computed at the same time.
+///
+/// MLX's CPU backend works through one stream on one thread, and most of what surrounds the matrix products runs on
+/// that thread alone. Two halves of a batch on two streams use two cores for all of it. A GPU needs no such help.
+#[derive(Debug)]
+pub struct Lanes {
+    streams: Vec<Stream>,
+}
+
+impl Lanes {
+    /// One lane: the default stream.
+    pub fn single() -> Self {
+        Self { streams: Vec::new() }
+    }
+
+    /// `count` lanes on the CPU.
+    pub fn on_cpu(count: usize) -> Self {
+        let device = Device::cpu();
+        Self {
+            streams: (0..count).map(|_| Stream::new_with_device(&device)).collect(),
+        }
+    }
+
+    /// Runs `work` on each part of `batch`, one part per lane, and returns the results in order of the lanes.
+    pub fn run<T>(&self, batch: &Batch, work: impl Fn(&Batch) -> Result<T>) -> Result<Vec<T>> {
+        if self.streams.len() < 2 || batch.rows.len() < 2 {
+            return Ok(vec![work(batch)?]);
+        }
+        self.parts(batch)
+            .iter()
+            .zip(&self.streams)
+            .filter(|(part, _)| !part.rows.is_empty())
+            .map(|(part, stream)| with_stream(stream, || work(part)))
+            .collect()
+    }
+
+    /// `batch` dealt out so that the lanes have about as many tokens each: longest first, to the emptiest lane.
+    fn parts(&self, batch: &Batch) -> Vec<Batch> {
+        let mut by_length: Vec<usize> = (0..batch.rows.len()).collect();
+        by_length.sort_by_key(|&position| std::cmp::Reverse(batch.lengths[position]));
+        let mut parts: Vec<(usize, Vec<usize>)> = vec![(0, Vec::new()); self.streams.len()];
+        for position in by_length {
+            if let Some((tokens, part)) = parts.iter_mut().min_by_key(|(tokens, _)| *tokens) {
+                *tokens += batch.lengths[position];
+                part.push(position);
+            }
+        }
+        parts.into_iter().map(|(_, positions)| batch.select(&positions)).collect()
+    }
+}

@@ -1,0 +1,194 @@
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Instant;
+
+use mlx_rs::error::Exception;
+use mlx_rs::module::{update_parameters, ModuleParameters};
+use mlx_rs::ops::{multiply, square};
+use mlx_rs::transforms::eval;
+use mlx_rs::Array;
+use thiserror::Error;
+
+use super::{loss_and_gradients, Lanes, Optimizer, Schedule};
+use crate::data::Batch;
+use crate::interrupt::Interrupt;
+use crate::model::CausalModel;
+use crate::readback::scalar;
+
+/// Added to the norm that gradients are clipped by, so that a norm of zero divides nothing by zero.
+const CLIP_EPSILON: f32 = 1e-6;
+
+/// What a training run is given beside model, data and optimizer.
+#[derive(Debug, Clone, Copy)]
+pub struct TrainSettings {
+    /// Optimizer steps.
+    pub steps: usize,
+    /// Learning rate of each step.
+    pub schedule: Schedule,
+    /// Gradient norm above which gradients are scaled down.
+    pub clip_norm: Option<f32>,
+}
+
+/// What one step did.
+#[derive(Debug, Clone)]
+pub struct TrainingStep {
+    /// Counted from 1.
+    pub step: usize,
+    /// Learning rate used.
+    pub learning_rate: f64,
+    /// Mean loss per supervised token before the update, in nats.
+    pub loss: f32,
+    /// Euclidean norm over all gradients, before clipping.
+    pub gradient_norm: f32,
+    /// Names of the parameters whose gradient is exactly zero.
+    pub zero_gradients: BTreeSet<String>,
+    /// Supervised tokens in the batch.
+    pub supervised_tokens: usize,
+    /// Tokens in the batch, padding not counted.
+    pub tokens: usize,
+    /// Seconds taken.
+    pub seconds: f64,
+}
+
+/// How a training run ended.
+#[derive(Debug, Clone)]
+pub enum TrainingOutcome {
+    /// All steps were made.
+    Completed,
+    /// A step met a number that is not finite; its update was not applied.
+    NotFinite {
+        /// The step, counted from 1.
+        step: usize,
+        /// Whether the loss itself was not finite, or only gradients.
+        loss: bool,
+        /// Parameters whose gradient is not finite.
+        gradients: Vec<String>,
+        /// Positions in the data of the rows in the batch, counted from 1.
+        rows: Vec<usize>,
+    },
+    /// There was no batch left for a step.
+    OutOfData {
+        /// The step, counted from 1.
+        step: usize,
+    },
+    /// The user interrupted the run.
+    Interrupted,
+}
+
+/// Why training could not go on.
+#[derive(Debug, Error)]
+pub enum TrainError {
+    /// MLX failed.
+    #[error("training failed: {0}")]
+    Mlx(#[from] Exception),
+}
+
+/// Trains `model` in place for `settings.steps` steps and reports each to `observe`.
+///
+/// The loop stops at the first number that is not finite, before it can reach the parameters.
+pub fn train(
+    model: &mut CausalModel,
+    batches: &mut dyn Iterator<Item = Batch>,
+    optimizer: &mut dyn Optimizer,
+    lanes: &Lanes,
+    settings: &TrainSettings,
+    interrupt: &Interrupt,
+    observe: &mut dyn FnMut(&TrainingStep),
+) -> Result<TrainingOutcome, TrainError> {
+    model.set_training(true);
+    let outcome = train_steps(model, batches, optimizer, lanes, settings, interrupt, observe);
+    model.set_training(false);
+    outcome
+}
+
+fn train_steps(
+    model: &mut CausalModel,
+    batches: &mut dyn Iterator<Item = Batch>,
+    optimizer: &mut dyn Optimizer,
+    lanes: &Lanes,
+    settings: &TrainSettings,
+    interrupt: &Interrupt,
+    observe: &mut dyn FnMut(&TrainingStep),
+) -> Result<TrainingOutcome, TrainError> {
+    for step in 1..=settings.steps {
+        if interrupt.is_requested() {
+            return Ok(TrainingOutcome::Interrupted);
+        }
+        let started = Instant::now();
+        let Some(batch) = batches.next() else {
+            return Ok(TrainingOutcome::OutOfData { step });
+        };
+        let pass = loss_and_gradients(model, &batch, lanes)?;
+        let norms = gradient_norms(&pass.gradients)?;
+        eval(norms.values().chain([&pass.loss]).chain(pass.gradients.values()))?;
+        let norms: BTreeMap<&String, f32> = norms.iter().map(|(name, norm)| (*name, norm.item_exact())).collect();
+        let loss: f32 = scalar(&pass.loss)?;
+        let gradient_norm = norms.values().map(|norm| norm * norm).sum::<f32>().sqrt();
+        if !loss.is_finite() || !gradient_norm.is_finite() {
+            return Ok(TrainingOutcome::NotFinite {
+                step,
+                loss: !loss.is_finite(),
+                gradients: norms
+                    .iter()
+                    .filter(|(_, norm)| !norm.is_finite())
+                    .map(|(name, _)| (*name).clone())
+                    .collect(),
+                rows: batch.rows.iter().map(|row| row + 1).collect(),
+            });
+        }
+        let zero_gradients = norms.iter().filter(|(_, norm)| **norm == 0.0).map(|(name, _)| (*name).clone()).collect();
+        let gradients = clip(pass.gradients.clone(), gradient_norm, settings.clip_norm)?;
+        let learning_rate = settings.schedule.learning_rate(step);
+        let mut parameters = trainable_parameters(model);
+        optimizer.update(&mut parameters, &gradients, learning_rate)?;
+        eval(parameters.values().chain(optimizer.state()))?;
+        update_parameters(model, parameters.into_iter().map(|(name, value)| (std::rc::Rc::from(name), value)));
+        observe(&TrainingStep {
+            step,
+            learning_rate,
+            loss,
+            gradient_norm,
+            zero_gradients,
+            supervised_tokens: batch.supervised_tokens(),
+            tokens: batch.token_count(),
+            seconds: started.elapsed().as_secs_f64(),
+        });
+    }
+    Ok(TrainingOutcome::Completed)
+}
+
+fn trainable_parameters(model: &CausalModel) -> BTreeMap<String, Array> {
+    model
+        .trainable_parameters()
+        .flatten()
+        .into_iter()
+        .map(|(name, array)| (name.to_string(), array.clone()))
+        .collect()
+}
+
+fn gradient_norms(gradients: &BTreeMap<String, Array>) -> Result<BTreeMap<&String, Array>, Exception> {
+    gradients
+        .iter()
+        .map(|(name, gradient)| {
+            let gradient = gradient.as_dtype(mlx_rs::Dtype::Float32)?;
+            Ok((name, square(gradient)?.sum(None)?.sqrt()?))
+        })
+        .collect()
+}
+
+fn clip(
+    gradients: BTreeMap<String, Array>,
+    norm: f32,
+    limit: Option<f32>,
+) -> Result<BTreeMap<String, Array>, Exception> {
+    let Some(limit) = limit.filter(|limit| norm > *limit) else {
+        return Ok(gradients);
+    };
+    let factor = limit / (norm + CLIP_EPSILON);
+    gradients
+        .into_iter()
+        .map(|(name, gradient)| {
+            let factor = Array::from_f32(factor).as_dtype(gradient.dtype())?;
+            Ok((name, multiply(gradient, factor)?))
+        })
+        .collect()
+}
