@@ -1,0 +1,7 @@
+//! The machine: which backend MLX uses here, and how much memory there is.
+
+mod backend;
+mod memory;
+
+pub use backend::{Backend, BackendKind, PrecisionChoice};
+pub use memory::{predicted_training_bytes, system_memory, SystemMemory, TrainingSize};

@@ -1,0 +1,11 @@
+//! The five phases, in order: they load, train, generate and measure, and leave evidence behind.
+
+mod options;
+mod progress;
+mod prompts;
+mod run;
+mod training;
+
+pub use options::{DataSource, DiagnosisOptions};
+pub use progress::{Progress, Silent};
+pub use run::{diagnose, DiagnosisError};

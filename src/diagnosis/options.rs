@@ -1,0 +1,121 @@
+use std::path::{Path, PathBuf};
+
+use crate::adapter::LoraSettings;
+use crate::data::{DataError, RecordFile};
+use crate::data::DataFiles;
+use crate::device::PrecisionChoice;
+use crate::evidence::{FineTuneKind, RunSettings};
+use crate::model::ModelSource;
+use crate::train::{AdamWSettings, TrainSettings, Schedule};
+
+/// Where training data comes from.
+#[derive(Debug, Clone)]
+pub enum DataSource {
+    /// A JSON lines file, or a folder that holds `train.jsonl`.
+    Path(PathBuf),
+    /// JSON lines that the program carries.
+    Embedded(&'static str),
+}
+
+impl DataSource {
+    /// Reads the records.
+    pub fn read(&self) -> Result<RecordFile, DataError> {
+        match self {
+            Self::Path(path) => Ok(DataFiles::read(path)?.train),
+            Self::Embedded(text) => RecordFile::parse(Path::new("embedded"), text.as_bytes()),
+        }
+    }
+
+    fn name(&self) -> String {
+        match self {
+            Self::Path(path) => path.display().to_string(),
+            Self::Embedded(_) => "embedded".to_owned(),
+        }
+    }
+}
+
+/// Everything a diagnosis is asked to do.
+#[derive(Debug, Clone)]
+pub struct DiagnosisOptions {
+    /// The model.
+    pub source: ModelSource,
+    /// What the user called it.
+    pub model_name: String,
+    /// The data.
+    pub data: DataSource,
+    /// The prompts, one each; empty for the program's own choice.
+    pub prompts: Vec<String>,
+    /// Longest answer in tokens.
+    pub max_tokens: usize,
+    /// Adapters or all weights.
+    pub fine_tune: FineTuneKind,
+    /// The adapters.
+    pub lora: LoraSettings,
+    /// Optimizer steps.
+    pub steps: usize,
+    /// Rows per step.
+    pub batch_size: usize,
+    /// Peak learning rate.
+    pub learning_rate: f64,
+    /// Steps of warm-up.
+    pub warmup_steps: usize,
+    /// Gradient norm above which gradients are scaled down.
+    pub clip_norm: Option<f32>,
+    /// Whether the optimizer corrects its moments' start at zero.
+    pub bias_correction: bool,
+    /// Whether prompts carry no loss.
+    pub mask_prompt: bool,
+    /// Longest row in tokens.
+    pub max_sequence_length: usize,
+    /// Seed of everything random.
+    pub seed: u64,
+    /// What the user asked of precision.
+    pub precision: PrecisionChoice,
+    /// Where the trained adapter is left; `None` to leave nothing.
+    pub adapter_folder: Option<PathBuf>,
+}
+
+impl DiagnosisOptions {
+    /// As evidence.
+    pub fn settings(&self) -> RunSettings {
+        RunSettings {
+            model: self.model_name.clone(),
+            data: self.data.name(),
+            fine_tune: self.fine_tune,
+            steps: self.steps,
+            batch_size: self.batch_size,
+            learning_rate: self.learning_rate,
+            bias_correction: self.bias_correction,
+            warmup_steps: self.warmup_steps,
+            clip_norm: self.clip_norm.map(f64::from),
+            rank: self.lora.rank,
+            scale: f64::from(self.lora.scale),
+            dropout: f64::from(self.lora.dropout),
+            layers: self.lora.layers,
+            keys: self.lora.keys.clone(),
+            mask_prompt: self.mask_prompt,
+            max_sequence_length: self.max_sequence_length,
+            max_tokens: self.max_tokens,
+            seed: self.seed,
+        }
+    }
+
+    pub(super) fn training(&self) -> TrainSettings {
+        TrainSettings {
+            steps: self.steps,
+            schedule: Schedule {
+                peak: self.learning_rate,
+                warmup_steps: self.warmup_steps,
+                decay_steps: None,
+            },
+            clip_norm: self.clip_norm,
+        }
+    }
+
+    pub(super) fn optimizer(&self) -> AdamWSettings {
+        AdamWSettings {
+            bias_correction: self.bias_correction,
+            ..AdamWSettings::default()
+        }
+    }
+}

@@ -1,0 +1,461 @@
+use std::path::Path;
+use std::time::Instant;
+
+use mlx_rs::module::ModuleParameters;
+use mlx_rs::Array;
+use thiserror::Error;
+
+use super::prompts::{self, PromptError};
+use super::{training, DiagnosisOptions, Progress};
+use crate::adapter::{load_adapter, save_adapter, target_modules, AdapterFileError, AttachError};
+use crate::data::{DataError, Dataset, ExampleError, ExampleSettings};
+use crate::device::{predicted_training_bytes, system_memory, Backend, TrainingSize};
+use crate::evidence::{
+    Evidence, FineTuneKind, GenerationEvidence, Listing, ModelEvidence, ParameterEvidence, Quantization, ReloadEvidence,
+    Slot, StateEvidence, TrainingEvidence, EVIDENCE_SCHEMA_VERSION,
+};
+use crate::interrupt::Interrupt;
+use crate::model::{
+    CausalModel, GgufHeader, LoadError, LoadedModel, ModelSource, StopSet, Tokenizer, TokenizerError,
+};
+use crate::param_snapshot::ParameterSnapshot;
+use crate::probes::generation::{GenerationError, GenerationProbe, Prompt};
+use crate::probes::parameters::{non_finite, ParameterProbe};
+use crate::probes::{data, state};
+use crate::rules::Phase;
+use crate::train::Optimizer;
+use crate::workflow::Workflow;
+
+/// Tokens of the row that logits are compared on.
+const COMPARED_TOKENS: usize = 64;
+
+/// Why a diagnosis could not begin.
+#[derive(Debug, Error)]
+pub enum DiagnosisError {
+    /// The model could not be loaded.
+    #[error(transparent)]
+    Load(#[from] LoadError),
+    /// The tokenizer could not be loaded.
+    #[error(transparent)]
+    Tokenizer(#[from] TokenizerError),
+    /// The data could not be read.
+    #[error(transparent)]
+    Data(#[from] DataError),
+    /// A row of the data could not be made into tokens.
+    #[error(transparent)]
+    Example(#[from] ExampleError),
+    /// A prompt cannot be asked.
+    #[error(transparent)]
+    Prompt(#[from] PromptError),
+    /// The adapters asked for do not fit the model.
+    #[error(transparent)]
+    Adapter(#[from] AttachError),
+    /// A token id is beyond the embedding table, which MLX would not notice.
+    #[error("the tokenizer and the model do not fit\n  found: token id {found}\n  expected: an id below {vocabulary}, the rows of the embedding table\n  hint: use the tokenizer that belongs to the model")]
+    TokenOutOfRange {
+        /// The largest id.
+        found: u32,
+        /// Rows of the embedding table.
+        vocabulary: usize,
+    },
+    /// MLX failed before the first phase.
+    #[error("the model could not be examined: {0}")]
+    Mlx(#[from] mlx_rs::error::Exception),
+}
+
+/// Runs the five phases.
+///
+/// Fails only where there is nothing to diagnose yet: a model, data or prompt that cannot be used. From then on a failure
+/// is evidence, and what was measured before it is kept.
+pub fn diagnose(
+    options: &DiagnosisOptions,
+    workflow: &dyn Workflow,
+    interrupt: &Interrupt,
+    progress: &mut dyn Progress,
+) -> Result<Evidence, DiagnosisError> {
+    let backend = Backend::select();
+    progress.phase(Phase::Baseline, None);
+    let records = options.data.read()?;
+    let tokenizer = read_tokenizer(&options.source)?;
+    let configuration = options.source.configuration()?;
+    let precision = backend.precision(&configuration, options.precision);
+    let stop_set = StopSet::of(&tokenizer)?;
+    let settings = ExampleSettings {
+        mask_prompt: options.mask_prompt,
+        max_sequence_length: options.max_sequence_length.min(configuration.max_position_embeddings),
+    };
+    let dataset = workflow.prepare(Dataset::new(&records, &tokenizer, settings)?, &stop_set);
+    let prompts = prompts::prepare(&options.prompts, &dataset, &tokenizer, configuration.max_position_embeddings)?;
+    check_ids(&dataset, &prompts, configuration.vocab_size)?;
+    let loaded = options.source.load(precision)?;
+    if options.fine_tune == FineTuneKind::Lora {
+        target_modules(&loaded.model, &options.lora)?;
+    }
+    let mut evidence = Evidence {
+        schema_version: EVIDENCE_SCHEMA_VERSION,
+        environment: backend.environment(precision, options.precision),
+        settings: options.settings(),
+        model: Slot::Ran(examine(&loaded, &stop_set, &tokenizer)?),
+        data: match data::measure(&dataset, &stop_set, &tokenizer) {
+            Ok(measured) => Slot::Ran(measured),
+            Err(error) => Slot::crashed(error),
+        },
+        baseline: not_reached(),
+        training: not_reached(),
+        parameters: not_reached(),
+        generation: not_reached(),
+        state: not_reached(),
+        interrupted: None,
+    };
+    Run {
+        options,
+        workflow,
+        interrupt,
+        progress,
+        backend,
+        loaded: &loaded,
+        dataset: &dataset,
+        tokenizer: &tokenizer,
+        stop_set: &stop_set,
+        prompts: &prompts,
+    }
+    .phases(&mut evidence);
+    Ok(evidence)
+}
+
+fn not_reached<T>() -> Slot<T> {
+    Slot::skipped("the run ended before this phase")
+}
+
+fn read_tokenizer(source: &ModelSource) -> Result<Tokenizer, DiagnosisError> {
+    Ok(match source {
+        ModelSource::Folder(folder) => Tokenizer::from_folder(folder)?,
+        ModelSource::Gguf(path) => Tokenizer::from_gguf(&GgufHeader::read(path).map_err(LoadError::from)?)?,
+    })
+}
+
+fn check_ids(dataset: &Dataset, prompts: &[Prompt], vocabulary: usize) -> Result<(), DiagnosisError> {
+    let in_data = dataset.examples.iter().flat_map(|example| &example.tokens);
+    match in_data.chain(prompts.iter().flat_map(|prompt| &prompt.tokens)).max() {
+        Some(&found) if found as usize >= vocabulary => Err(DiagnosisError::TokenOutOfRange { found, vocabulary }),
+        _ => Ok(()),
+    }
+}
+
+fn examine(loaded: &LoadedModel, stop_set: &StopSet, tokenizer: &Tokenizer) -> Result<ModelEvidence, DiagnosisError> {
+    let configuration = &loaded.configuration;
+    let snapshot = ParameterSnapshot::capture(&loaded.model);
+    let expected = configuration.expected_tensors();
+    // Scales and biases of packed weights belong to their weight; the configuration predicts neither.
+    let is_packing = |name: &str| name.ends_with(".scales") || name.ends_with(".biases");
+    let registered: Vec<&String> = snapshot.parameters().keys().filter(|name| !is_packing(name)).collect();
+    let values = |name: &String| -> u64 {
+        let shape = expected.iter().find(|(expected, _)| expected == name).map(|(_, shape)| shape.as_slice());
+        let unpacked = shape.map(|shape| shape.iter().map(|&size| size as u64).product());
+        unpacked.unwrap_or_else(|| snapshot.parameters().get(name).map_or(0, Array::size) as u64)
+    };
+    Ok(ModelEvidence {
+        architecture: configuration.architecture.model_type().to_owned(),
+        layers: configuration.num_hidden_layers,
+        vocabulary_size: configuration.vocab_size,
+        context_length: configuration.max_position_embeddings,
+        predicted_values: configuration.expected_values(),
+        registered_values: registered.iter().map(|name| values(name)).sum(),
+        predicted_tensors: expected.len(),
+        registered_tensors: registered.len(),
+        unregistered: expected
+            .iter()
+            .filter(|(name, _)| !snapshot.parameters().contains_key(name))
+            .map(|(name, _)| name.clone())
+            .collect(),
+        quantization: loaded.packings.values().next().map(|packing| Quantization {
+            bits: packing.bits as u32,
+            group_size: packing.group_size as u32,
+            mode: "affine".to_owned(),
+        }),
+        non_finite: non_finite(&snapshot)?,
+        stop_tokens: stop_set.tokens().to_vec(),
+        has_chat_template: tokenizer.chat_template().is_some(),
+        load_seconds: loaded.seconds,
+    })
+}
+
+struct Run<'run> {
+    options: &'run DiagnosisOptions,
+    workflow: &'run dyn Workflow,
+    interrupt: &'run Interrupt,
+    progress: &'run mut dyn Progress,
+    backend: Backend,
+    loaded: &'run LoadedModel,
+    dataset: &'run Dataset,
+    tokenizer: &'run Tokenizer,
+    stop_set: &'run StopSet,
+    prompts: &'run [Prompt],
+}
+
+/// The model on its way through the phases.
+struct Subject {
+    base: ParameterSnapshot,
+    /// With adapters attached, before the first step.
+    untrained: CausalModel,
+    model: CausalModel,
+    optimizer: Box<dyn Optimizer>,
+    /// The row that logits are compared on, `[1, tokens]`.
+    compared: Array,
+    base_logits: Array,
+    identity_difference: Option<f64>,
+    expected_adapters: Option<Vec<String>>,
+}
+
+impl Run<'_> {
+    fn phases(&mut self, evidence: &mut Evidence) {
+        evidence.baseline = self.answer(Phase::Baseline, &self.loaded.model.clone());
+        if self.interrupted(evidence, Phase::Baseline) {
+            return;
+        }
+        self.progress.phase(Phase::Training, Some(self.options.steps));
+        let mut subject = match self.prepare() {
+            Ok(subject) => subject,
+            Err(error) => {
+                evidence.training = Slot::crashed(error);
+                return;
+            }
+        };
+        evidence.training = self.train(&mut subject);
+        if self.interrupted(evidence, Phase::Training) {
+            return;
+        }
+        if evidence.training.ran().is_none() {
+            return;
+        }
+        self.progress.phase(Phase::Parameters, None);
+        evidence.parameters = match self.parameters(&subject) {
+            Ok(measured) => Slot::Ran(measured),
+            Err(error) => Slot::crashed(error),
+        };
+        self.progress.finish("parameters compared");
+        if self.interrupted(evidence, Phase::Parameters) {
+            return;
+        }
+        let generating = self.workflow.model_for_generation(&subject.model, &subject.untrained);
+        evidence.generation = self.answer(Phase::Generation, &generating);
+        if self.interrupted(evidence, Phase::Generation) {
+            return;
+        }
+        self.progress.phase(Phase::State, None);
+        evidence.state = Slot::Ran(self.state(&subject, &generating));
+        self.progress.finish("state examined");
+        self.interrupted(evidence, Phase::State);
+    }
+
+    fn interrupted(&self, evidence: &mut Evidence, phase: Phase) -> bool {
+        let requested = self.interrupt.is_requested();
+        if requested {
+            evidence.interrupted = Some(format!("interrupted by the user in the {} phase", phase.name()));
+        }
+        requested
+    }
+
+    fn answer(&mut self, phase: Phase, model: &CausalModel) -> Slot<GenerationEvidence> {
+        self.progress.phase(phase, Some(self.prompts.len()));
+        let reference_answers: Vec<&str> = self
+            .dataset
+            .examples
+            .iter()
+            .filter_map(|example| example.reference.as_ref().map(|reference| reference.answer.as_str()))
+            .collect();
+        let probe = GenerationProbe {
+            tokenizer: self.tokenizer,
+            stop_set: self.stop_set,
+            prompts: self.prompts,
+            reference_answers: &reference_answers,
+            max_tokens: self.options.max_tokens,
+        };
+        let total = self.prompts.len();
+        let mut answered = |done: usize| self.progress.advance(done, &format!("prompt {done} of {total}"));
+        match probe.measure(model, self.interrupt, &mut answered) {
+            Ok(measured) => {
+                self.progress.finish(&format!("{:.1} tokens/s", measured.tokens_per_second));
+                Slot::Ran(measured)
+            }
+            Err(GenerationError::Interrupted) => Slot::skipped("interrupted"),
+            Err(error) => Slot::crashed(error),
+        }
+    }
+
+    /// Attaches the adapters and measures what they must not change.
+    fn prepare(&self) -> Result<Subject, DiagnosisError> {
+        let base = ParameterSnapshot::capture(&self.loaded.model);
+        let compared = self.compared_row();
+        let base_logits = self.loaded.model.logits(&compared)?;
+        let mut model = self.loaded.model.clone();
+        let expected_adapters = match self.options.fine_tune {
+            FineTuneKind::Full => {
+                model.unfreeze_parameters(true);
+                None
+            }
+            FineTuneKind::Lora => {
+                let expected = target_modules(&model, &self.options.lora)?;
+                self.workflow.attach_adapters(&mut model, &self.options.lora, self.options.seed)?;
+                Some(expected)
+            }
+        };
+        let identity_difference = state::largest_difference(&model.logits(&compared)?, &base_logits)?;
+        Ok(Subject {
+            base,
+            untrained: model.clone(),
+            model,
+            optimizer: self.workflow.optimizer(self.options.optimizer()),
+            compared,
+            base_logits,
+            identity_difference,
+            expected_adapters,
+        })
+    }
+
+    fn compared_row(&self) -> Array {
+        let tokens = self.dataset.examples.first().map_or([].as_slice(), |example| &example.tokens);
+        let ids: Vec<i32> = tokens.iter().take(COMPARED_TOKENS).map(|&token| token as i32).collect();
+        Array::from_slice(&ids, &[1, ids.len() as i32])
+    }
+
+    fn train(&mut self, subject: &mut Subject) -> Slot<TrainingEvidence> {
+        let trainable_values =
+            subject.model.trainable_parameters().flatten().values().map(|array| array.size() as u64).sum();
+        let size = TrainingSize {
+            trainable_values,
+            batch_size: self.options.batch_size.min(self.dataset.examples.len()),
+            tokens: self.dataset.examples.iter().map(|example| example.tokens.len()).max().unwrap_or(0),
+        };
+        let needed = predicted_training_bytes(&self.loaded.configuration, size);
+        if let Some(memory) = system_memory().filter(|memory| memory.available < needed) {
+            return Slot::skipped(format!(
+                "training is predicted to need {:.1} GB and {:.1} GB are available; use a smaller --batch-size or \
+                 --max-seq-length, or fewer --layers",
+                gigabytes(needed),
+                gigabytes(memory.available)
+            ));
+        }
+        let trained = training::run(
+            &mut subject.model,
+            self.dataset,
+            &mut *subject.optimizer,
+            self.backend,
+            self.options,
+            self.interrupt,
+            self.progress,
+        );
+        match trained {
+            Ok(measured) => {
+                self.progress.finish(&format!("{:.0} tokens/s", measured.tokens_per_second));
+                Slot::Ran(measured)
+            }
+            Err(error) => Slot::crashed(error),
+        }
+    }
+
+    fn parameters(&self, subject: &Subject) -> Result<ParameterEvidence, mlx_rs::error::Exception> {
+        ParameterProbe {
+            base: &subject.base,
+            before: &ParameterSnapshot::capture(&subject.untrained),
+            expected_adapters: subject.expected_adapters.as_deref(),
+            identity_difference: subject.identity_difference,
+        }
+        .measure(&subject.model)
+    }
+
+    fn state(&self, subject: &Subject, generating: &CausalModel) -> StateEvidence {
+        let started = Instant::now();
+        let slot = |result: Result<_, mlx_rs::error::Exception>| match result {
+            Ok(measured) => Slot::Ran(measured),
+            Err(error) => Slot::crashed(error),
+        };
+        let generation = slot(state::generation_binding(
+            generating,
+            &subject.model,
+            &subject.base_logits,
+            &subject.compared,
+        ));
+        let evaluations = match state::evaluations(&subject.model, &*subject.optimizer) {
+            Ok(measured) => Slot::Ran(measured),
+            Err(error) => Slot::crashed(error),
+        };
+        let reload = match self.options.fine_tune {
+            FineTuneKind::Full => Slot::skipped("all weights were trained, so there is no adapter to save"),
+            FineTuneKind::Lora => match self.reload(subject) {
+                Ok(measured) => Slot::Ran(measured),
+                Err(error) => Slot::crashed(error),
+            },
+        };
+        StateEvidence {
+            generation,
+            evaluations,
+            reload,
+            seconds: started.elapsed().as_secs_f64(),
+        }
+    }
+
+    /// Saves the adapter and loads it onto the base's own handles, so that no second copy of the base is needed.
+    fn reload(&self, subject: &Subject) -> Result<ReloadEvidence, ReloadError> {
+        let temporary;
+        let folder: &Path = if let Some(folder) = &self.options.adapter_folder {
+            folder
+        } else {
+            temporary = tempfile::tempdir()?;
+            temporary.path()
+        };
+        let live_logits = subject.model.logits(&subject.compared)?;
+        let mut reloaded = self.loaded.model.clone();
+        let saved = match save_adapter(&subject.model, &self.options.lora, &self.options.model_name, folder) {
+            Ok(saved) => {
+                load_adapter(&mut reloaded, folder)?;
+                saved
+            }
+            // Nothing attached is nothing saved: a fact about the run, not a failure of this probe.
+            Err(AdapterFileError::NothingToSave) => 0,
+            Err(error) => return Err(error.into()),
+        };
+        let (loaded, lost) = came_back(&subject.model, &reloaded)?;
+        let reloaded_logits = reloaded.logits(&subject.compared)?;
+        Ok(ReloadEvidence {
+            saved,
+            loaded,
+            lost,
+            difference_from_live: state::largest_difference(&reloaded_logits, &live_logits)?,
+            live_from_base: state::largest_difference(&live_logits, &subject.base_logits)?,
+        })
+    }
+}
+
+#[derive(Debug, Error)]
+enum ReloadError {
+    #[error(transparent)]
+    File(#[from] AdapterFileError),
+    #[error(transparent)]
+    Mlx(#[from] mlx_rs::error::Exception),
+    #[error("cannot make a folder for the adapter: {0}")]
+    Folder(#[from] std::io::Error),
+}
+
+/// Adapter tensors that came back with their values, and the changed parameters of `live` that did not.
+fn came_back(live: &CausalModel, reloaded: &CausalModel) -> Result<(usize, Listing), mlx_rs::error::Exception> {
+    let reloaded = ParameterSnapshot::capture(reloaded);
+    let mut loaded = 0;
+    let mut lost = Vec::new();
+    for (name, array) in ParameterSnapshot::capture(live).parameters() {
+        let is_adapter = name.ends_with(".lora_a") || name.ends_with(".lora_b");
+        let same = match reloaded.parameters().get(name) {
+            Some(counterpart) => state::same_values(counterpart, array)?,
+            None => false,
+        };
+        loaded += usize::from(is_adapter && same);
+        if !same {
+            lost.push(name.clone());
+        }
+    }
+    Ok((loaded, lost.into_iter().collect()))
+}
+
+fn gigabytes(bytes: u64) -> f64 {
+    bytes as f64 / 1e9
+}

@@ -1,0 +1,48 @@
+//! The label audit: what the loss will really be computed on.
+
+use crate::data::{Dataset, Example};
+use crate::evidence::{DataEvidence, Listing};
+use crate::model::{StopSet, Tokenizer, TokenizerError};
+
+/// Audits every example of `dataset`.
+pub fn measure(dataset: &Dataset, stop_set: &StopSet, tokenizer: &Tokenizer) -> Result<DataEvidence, TokenizerError> {
+    let examples = &dataset.examples;
+    let contents = examples
+        .iter()
+        .map(|example| content_targets(example, tokenizer))
+        .collect::<Result<Vec<_>, _>>()?;
+    let is_stop = |token: &u32| stop_set.contains(*token);
+    Ok(DataEvidence {
+        format: dataset.format.name().to_owned(),
+        rows: examples.len(),
+        tokens: examples.iter().map(|example| example.tokens.len()).sum(),
+        longest_row: examples.iter().map(|example| example.original_length).max().unwrap_or(0),
+        supervised_tokens: examples.iter().map(Example::supervised_tokens).sum(),
+        supervised_stop_tokens: examples.iter().flat_map(Example::targets).filter(is_stop).count(),
+        rows_without_supervision: rows(examples.iter().map(|example| example.supervised_tokens() == 0)),
+        rows_only_stop_tokens: rows(contents.iter().map(|content| !content.is_empty() && content.iter().all(is_stop))),
+        rows_ending_in_stop: contents.iter().filter(|content| content.last().is_some_and(is_stop)).count(),
+        rows_truncated: rows(examples.iter().map(|example| example.truncated)),
+        rows_with_moved_boundary: rows(examples.iter().map(|example| example.boundary_moved)),
+    })
+}
+
+/// The rows whose flag is set, as `row N`, in the order of the data.
+fn rows(flags: impl Iterator<Item = bool>) -> Listing {
+    let numbers = flags.enumerate().filter(|(_, flagged)| *flagged).map(|(index, _)| index + 1);
+    Listing::numbered("row", numbers)
+}
+
+/// The supervised tokens of a row without those at its end that are only white space: a template's newline after the
+/// turn end teaches nothing.
+fn content_targets(example: &Example, tokenizer: &Tokenizer) -> Result<Vec<u32>, TokenizerError> {
+    let mut targets: Vec<u32> = example.targets().collect();
+    while let Some(&last) = targets.last() {
+        let text = tokenizer.decode(&[last], false)?;
+        if text.is_empty() || !text.trim().is_empty() {
+            break;
+        }
+        targets.pop();
+    }
+    Ok(targets)
+}

@@ -1,0 +1,135 @@
+//! Answers: what the model says to each prompt, and what it would say if nothing stopped it.
+
+use std::collections::BTreeSet;
+use std::time::Instant;
+
+use thiserror::Error;
+
+use super::{repetition, voice};
+use crate::data::{Batch, Example};
+use crate::engine::{decode_greedily, DecodeLimits, Decoded};
+use crate::evidence::{Answer, FinishReason, FreeRun, GenerationEvidence};
+use crate::interrupt::Interrupt;
+use crate::model::{CausalModel, StopSet, Tokenizer, TokenizerError};
+use crate::train::mean_loss;
+
+/// Tokens of the run with the stop set off.
+pub const FREE_RUN_TOKENS: usize = 64;
+
+/// A prompt, ready to be answered.
+#[derive(Debug, Clone)]
+pub struct Prompt {
+    /// As the user wrote it.
+    pub text: String,
+    /// As the model reads it, at least one token.
+    pub tokens: Vec<u32>,
+    /// The row of the data that this prompt comes from, with its answer supervised.
+    pub reference: Option<Example>,
+}
+
+/// What answers are measured with.
+#[derive(Debug)]
+pub struct GenerationProbe<'run> {
+    /// Text and tokens.
+    pub tokenizer: &'run Tokenizer,
+    /// What ends an answer.
+    pub stop_set: &'run StopSet,
+    /// The prompts.
+    pub prompts: &'run [Prompt],
+    /// The data's answers, for the voice score.
+    pub reference_answers: &'run [&'run str],
+    /// Longest answer in tokens.
+    pub max_tokens: usize,
+}
+
+/// Why answers could not be measured.
+#[derive(Debug, Error)]
+pub enum GenerationError {
+    /// MLX failed.
+    #[error("generation failed: {0}")]
+    Mlx(#[from] mlx_rs::error::Exception),
+    /// Tokens could not be made into text.
+    #[error(transparent)]
+    Tokenizer(#[from] TokenizerError),
+    /// The user ended it.
+    #[error("generation was interrupted")]
+    Interrupted,
+}
+
+impl GenerationProbe<'_> {
+    /// Answers every prompt with `model`; `answered` is told the number of answers so far.
+    pub fn measure(
+        &self,
+        model: &CausalModel,
+        interrupt: &Interrupt,
+        answered: &mut dyn FnMut(usize),
+    ) -> Result<GenerationEvidence, GenerationError> {
+        let started = Instant::now();
+        let stop_ids: BTreeSet<u32> = self.stop_set.ids().into_iter().collect();
+        let limits = DecodeLimits {
+            answer: self.max_tokens,
+            at_least: FREE_RUN_TOKENS,
+        };
+        let mut answers = Vec::with_capacity(self.prompts.len());
+        let mut tokens = 0;
+        for prompt in self.prompts {
+            let decoded = decode_greedily(model, &prompt.tokens, &stop_ids, limits, interrupt)?;
+            if decoded.interrupted {
+                return Err(GenerationError::Interrupted);
+            }
+            tokens += decoded.tokens.len();
+            answers.push(self.answer(model, prompt, &decoded)?);
+            answered(answers.len());
+        }
+        let seconds = started.elapsed().as_secs_f64();
+        Ok(GenerationEvidence {
+            answers,
+            seconds,
+            tokens_per_second: tokens as f64 / seconds,
+        })
+    }
+
+    fn answer(&self, model: &CausalModel, prompt: &Prompt, decoded: &Decoded) -> Result<Answer, GenerationError> {
+        let within_limit = &decoded.tokens[..decoded.tokens.len().min(self.max_tokens)];
+        let end = within_limit.iter().position(|&token| self.stop_set.contains(token));
+        let answer = &within_limit[..end.unwrap_or(within_limit.len())];
+        let text = self.tokenizer.decode(answer, true)?;
+        let reference_nll = match &prompt.reference {
+            Some(example) => {
+                let loss = mean_loss(model, &Batch::new(std::slice::from_ref(example), &[0]))?;
+                loss.is_finite().then_some(loss)
+            }
+            None => None,
+        };
+        Ok(Answer {
+            prompt: prompt.text.clone(),
+            tokens: answer.len(),
+            finish: match end {
+                Some(_) => FinishReason::Stop,
+                None if decoded.not_finite => FinishReason::NonFinite,
+                None => FinishReason::Length,
+            },
+            starts_with_stop: end == Some(0),
+            repetition: repetition::measure(answer, |span| self.shown(span)),
+            free_run: self.free_run(&decoded.tokens[..decoded.tokens.len().min(FREE_RUN_TOKENS)]),
+            reference_nll,
+            voice: voice::score(&text, self.reference_answers),
+            text,
+        })
+    }
+
+    fn free_run(&self, tokens: &[u32]) -> FreeRun {
+        let is_stop = |token: &&u32| self.stop_set.contains(**token);
+        FreeRun {
+            tokens: tokens.len(),
+            leading_end_of_text: tokens.iter().take_while(is_stop).count(),
+            end_of_text: tokens.iter().filter(is_stop).count(),
+            text: self.shown(tokens),
+        }
+    }
+
+    /// Text with special tokens shown; tokens that have none are shown by number.
+    fn shown(&self, tokens: &[u32]) -> String {
+        self.tokenizer.decode(tokens, false).unwrap_or_else(|_| format!("{tokens:?}"))
+    }
+}
