@@ -1,0 +1,259 @@
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::faults::Fault;
+use crate::report::FailOn;
+
+/// Why does a fine-tuned MLX model answer badly? Runs five phases on a model and names the cause, with evidence and a fix.
+///
+/// Without arguments it diagnoses a tiny chat model that it carries itself.
+///
+/// Exit codes: 0 healthy; 1 findings at or above --fail-on, or abnormal for an unknown cause; 2 could not complete.
+#[derive(Debug, Parser)]
+#[command(name = "diagnose", version, args_conflicts_with_subcommands = true)]
+pub struct Arguments {
+    /// Something else than the five phases.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+    /// The five phases.
+    #[command(flatten)]
+    pub diagnose: DiagnoseArguments,
+}
+
+/// Everything beside the five phases.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Explain a rule: what it finds, why it matters, how to fix it
+    Explain {
+        /// Its name or code, for example `adapter-not-attached` or `ATTACH001`
+        rule: String,
+    },
+    /// List the rules
+    Rules {
+        /// As a JSON array
+        #[arg(long)]
+        json: bool,
+    },
+    /// Judge stored evidence again, without a model
+    Replay {
+        /// An evidence.json of an earlier run
+        file: PathBuf,
+        /// How to print the report and when to fail
+        #[command(flatten)]
+        output: OutputArguments,
+    },
+    /// Compute single figures for comparison with other programs
+    #[command(subcommand)]
+    Verify(Verify),
+}
+
+/// Figures for comparison with other programs.
+#[derive(Debug, Subcommand)]
+pub enum Verify {
+    /// The logits of a row of token ids
+    Logits {
+        /// Folder or GGUF file
+        #[arg(long)]
+        model: PathBuf,
+        /// mlx-lm adapter folder
+        #[arg(long)]
+        adapter: Option<PathBuf>,
+        /// Token ids, separated by commas
+        #[arg(long, value_delimiter = ',', required = true)]
+        ids: Vec<u32>,
+        /// Where to write them, as JSON
+        #[arg(long)]
+        out: PathBuf,
+    },
+    /// Seconds per training step on rows of token ids, all of them supervised
+    TrainingSpeed {
+        /// Folder or GGUF file
+        #[arg(long)]
+        model: PathBuf,
+        /// JSON: {"rows": [[ids...], ...]}
+        #[arg(long)]
+        ids: PathBuf,
+        /// Rows per step
+        #[arg(long, default_value_t = 4)]
+        batch_size: usize,
+        /// Tokens that are predicted in each row
+        #[arg(long, default_value_t = 128)]
+        sequence_length: usize,
+        /// Steps
+        #[arg(long, default_value_t = 5)]
+        steps: usize,
+        /// Rank of the adapters
+        #[arg(long, default_value_t = 8)]
+        rank: usize,
+    },
+}
+
+/// Options of the five phases.
+#[derive(Debug, Args)]
+#[command(next_line_help = false)]
+pub struct DiagnoseArguments {
+    /// Model folder, GGUF file or hub id [default: a tiny model carried by the program]
+    #[arg(long, value_name = "DIR|FILE.gguf|HUB_ID")]
+    pub model: Option<String>,
+    /// Training data: a JSON lines file, or a folder with train.jsonl [default: two rows carried by the program]
+    #[arg(long, value_name = "DIR|FILE")]
+    pub data: Option<PathBuf>,
+    /// File with one prompt on each line [default: two general questions and the first two of the data]
+    #[arg(long, value_name = "FILE")]
+    pub prompts: Option<PathBuf>,
+    /// Longest answer in tokens
+    #[arg(long, value_name = "N", default_value_t = 64, value_parser = at_least_one)]
+    pub max_tokens: usize,
+    /// Optimizer steps
+    #[arg(long, value_name = "N", default_value_t = 6, value_parser = at_least_one)]
+    pub steps: usize,
+    /// Rows per step
+    #[arg(long, value_name = "N", default_value_t = 4, value_parser = at_least_one)]
+    pub batch_size: usize,
+    /// Peak learning rate
+    #[arg(long, value_name = "F", default_value_t = 1e-4, value_parser = not_negative)]
+    pub learning_rate: f64,
+    /// Steps over which the learning rate rises to its peak
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub warmup_steps: usize,
+    /// Scale gradients down to this norm [default: no clipping, as mlx-lm]
+    #[arg(long, value_name = "F", value_parser = positive)]
+    pub clip_norm: Option<f64>,
+    /// Correct Adam's moments for their start at zero (MLX's default is not to)
+    #[arg(long)]
+    pub bias_correction: bool,
+    /// Train all weights instead of adapters
+    #[arg(long)]
+    pub full: bool,
+    /// Rank of the adapters
+    #[arg(long, value_name = "N", default_value_t = 8, value_parser = at_least_one)]
+    pub rank: usize,
+    /// Factor on the adapters' output, as mlx-lm's `scale`
+    #[arg(long, value_name = "F", default_value_t = 20.0, value_parser = not_negative)]
+    pub scale: f64,
+    /// Dropout on the adapters' input, 0 to below 1
+    #[arg(long, value_name = "F", default_value_t = 0.0, value_parser = probability)]
+    pub dropout: f64,
+    /// Blocks to adapt, counted from the last [default: all]
+    #[arg(long, value_name = "N", value_parser = at_least_one)]
+    pub layers: Option<usize>,
+    /// Modules to adapt, for example self_attn.q_proj,self_attn.v_proj [default: every linear layer of a block]
+    #[arg(long, value_name = "PATH,...", value_delimiter = ',')]
+    pub keys: Vec<String>,
+    /// Train on prompts too, as mlx-lm does without --mask-prompt
+    #[arg(long)]
+    pub no_mask_prompt: bool,
+    /// Longest row in tokens; longer rows are cut
+    #[arg(long, value_name = "N", default_value_t = 512, value_parser = at_least_one)]
+    pub max_seq_length: usize,
+    /// Seed of everything random
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub seed: u64,
+    /// Element type to compute in [default: float32 on a CPU, the checkpoint's on a GPU]
+    #[arg(long, value_name = "D", value_enum)]
+    pub dtype: Option<DtypeArgument>,
+    /// Keep packed weights packed on a CPU too
+    #[arg(long)]
+    pub keep_packed: bool,
+    /// Do one thing wrongly on purpose, to see it found
+    #[arg(long, value_name = "FAULT", value_enum)]
+    pub inject: Option<Fault>,
+    /// Where the report goes
+    #[command(flatten)]
+    pub output: OutputArguments,
+    /// Folder for report.json, report.md, evidence.json and the trained adapter
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+}
+
+/// How a report is printed and when it fails the run.
+#[derive(Debug, Clone, Args)]
+pub struct OutputArguments {
+    /// Format on standard output
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    pub format: Format,
+    /// From which severity on findings exit with 1
+    #[arg(long, value_enum, default_value_t = FailOnArgument::Error)]
+    pub fail_on: FailOnArgument,
+}
+
+/// Element types.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum DtypeArgument {
+    /// IEEE single precision
+    Float32,
+    /// The upper half of a single
+    Bfloat16,
+    /// IEEE half precision
+    Float16,
+}
+
+/// Formats of the report.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// For a terminal
+    Text,
+    /// For programs
+    Json,
+    /// For issues and notes
+    Markdown,
+}
+
+/// Severities that fail a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum FailOnArgument {
+    /// Errors
+    Error,
+    /// Warnings too
+    Warning,
+    /// Nothing
+    Never,
+}
+
+impl From<FailOnArgument> for FailOn {
+    fn from(argument: FailOnArgument) -> Self {
+        match argument {
+            FailOnArgument::Error => Self::Error,
+            FailOnArgument::Warning => Self::Warning,
+            FailOnArgument::Never => Self::Never,
+        }
+    }
+}
+
+impl From<DtypeArgument> for mlx_rs::Dtype {
+    fn from(argument: DtypeArgument) -> Self {
+        match argument {
+            DtypeArgument::Float32 => Self::Float32,
+            DtypeArgument::Bfloat16 => Self::Bfloat16,
+            DtypeArgument::Float16 => Self::Float16,
+        }
+    }
+}
+
+fn at_least_one(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(0) => Err("must be at least 1".to_owned()),
+        Ok(number) => Ok(number),
+        Err(_) => Err("must be a whole number".to_owned()),
+    }
+}
+
+fn number(text: &str, accepted: impl Fn(f64) -> bool, expected: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(number) if number.is_finite() && accepted(number) => Ok(number),
+        _ => Err(format!("must be {expected}")),
+    }
+}
+
+fn not_negative(text: &str) -> Result<f64, String> {
+    number(text, |number| number >= 0.0, "a finite number that is not negative")
+}
+
+fn positive(text: &str) -> Result<f64, String> {
+    number(text, |number| number > 0.0, "a finite number above 0")
+}
+
+fn probability(text: &str) -> Result<f64, String> {
+    number(text, |number| (0.0..1.0).contains(&number), "a number from 0 to below 1")
+}

@@ -1,0 +1,11 @@
+//! The command line: what was typed, what it means, and what is printed.
+
+mod arguments;
+mod embedded;
+mod output;
+mod progress;
+mod run;
+mod verify;
+
+pub use arguments::Arguments;
+pub use run::run;

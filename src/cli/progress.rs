@@ -1,0 +1,73 @@
+use std::io::IsTerminal;
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressStyle};
+
+use crate::diagnosis::Progress;
+use crate::rules::Phase;
+
+/// Redraws of a spinner per second.
+const SPINNER_INTERVAL: Duration = Duration::from_millis(120);
+
+/// Progress on standard error: a moving line on a terminal, one plain line per phase elsewhere.
+pub fn progress() -> Box<dyn Progress> {
+    if std::io::stderr().is_terminal() {
+        Box::new(Bar { bar: ProgressBar::hidden() })
+    } else {
+        Box::new(Lines { phase: None })
+    }
+}
+
+fn title(phase: Phase) -> String {
+    let number = Phase::ALL.iter().position(|known| *known == phase).map_or(0, |index| index + 1);
+    format!("phase {number} of {}: {}", Phase::ALL.len(), phase.name())
+}
+
+struct Bar {
+    bar: ProgressBar,
+}
+
+impl Progress for Bar {
+    fn phase(&mut self, phase: Phase, units: Option<usize>) {
+        self.bar.finish_and_clear();
+        let template = match units {
+            Some(_) => "{prefix:<24} [{bar:24}] {pos}/{len} {wide_msg}",
+            None => "{prefix:<24} {spinner} {wide_msg}",
+        };
+        let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
+        self.bar = match units {
+            Some(units) => ProgressBar::new(units as u64),
+            None => ProgressBar::new_spinner(),
+        }
+        .with_style(style.progress_chars("=> "))
+        .with_prefix(title(phase));
+        self.bar.enable_steady_tick(SPINNER_INTERVAL);
+    }
+
+    fn advance(&mut self, done: usize, message: &str) {
+        self.bar.set_message(message.to_owned());
+        self.bar.set_position(done as u64);
+    }
+
+    fn finish(&mut self, _message: &str) {
+        self.bar.finish_and_clear();
+    }
+}
+
+struct Lines {
+    phase: Option<Phase>,
+}
+
+impl Progress for Lines {
+    fn phase(&mut self, phase: Phase, _units: Option<usize>) {
+        self.phase = Some(phase);
+    }
+
+    fn advance(&mut self, _done: usize, _message: &str) {}
+
+    fn finish(&mut self, message: &str) {
+        if let Some(phase) = self.phase.take() {
+            super::output::note(&format!("{}: {message}", title(phase)));
+        }
+    }
+}

@@ -1,0 +1,207 @@
+use std::io::IsTerminal;
+use std::path::{Path, PathBuf};
+
+use anyhow::{anyhow, Context, Result};
+use colored::Colorize;
+
+use super::arguments::{Arguments, Command, DiagnoseArguments, Format, OutputArguments};
+use super::output::{note, print};
+use super::{embedded, progress, verify};
+use crate::adapter::LoraSettings;
+use crate::atomic_write::write_file;
+use crate::device::PrecisionChoice;
+use crate::diagnosis::{diagnose, DataSource, DiagnosisOptions};
+use crate::evidence::{Evidence, FineTuneKind, EVIDENCE_SCHEMA_VERSION};
+use crate::interrupt::Interrupt;
+use crate::model::{HubSettings, ModelSource};
+use crate::report::{exit_code, to_json, to_markdown, to_text, Report, EXIT_HEALTHY, EXIT_INCOMPLETE};
+use crate::{faults, rules};
+
+/// Width of the report where there is no terminal to ask.
+const PLAIN_WIDTH: usize = 100;
+/// Exit code of a process that a second Ctrl-C ends at once, as shells report it.
+const EXIT_KILLED_BY_INTERRUPT: i32 = 130;
+
+/// Runs the program and returns its exit code; every error is printed here.
+pub fn run(arguments: Arguments) -> u8 {
+    match dispatch(arguments) {
+        Ok(code) => code,
+        Err(error) => {
+            note(&format!("{} {error:#}", "error:".red().bold()));
+            EXIT_INCOMPLETE
+        }
+    }
+}
+
+fn dispatch(arguments: Arguments) -> Result<u8> {
+    match arguments.command {
+        None => run_phases(&arguments.diagnose),
+        Some(Command::Explain { rule }) => {
+            print(&rules::explain(&rule)?)?;
+            Ok(EXIT_HEALTHY)
+        }
+        Some(Command::Rules { json }) => {
+            print(&if json { format!("{:#}\n", rules::catalogue_json()) } else { rules::table() })?;
+            Ok(EXIT_HEALTHY)
+        }
+        Some(Command::Replay { file, output }) => {
+            let report = Report::new(&read_evidence(&file)?, Vec::new());
+            finish(&report, &output)
+        }
+        Some(Command::Verify(what)) => verify::run(what).map(|()| EXIT_HEALTHY),
+    }
+}
+
+fn run_phases(arguments: &DiagnoseArguments) -> Result<u8> {
+    if let Some(folder) = &arguments.out {
+        check_writable(folder)?;
+    }
+    // Held until the run is over: dropping it removes the unpacked model.
+    let (_unpacked, source) = match &arguments.model {
+        Some(model) => (None, resolve_model(model)?),
+        None => {
+            let (guard, folder) = embedded::unpack_model().context("cannot unpack the embedded model")?;
+            (Some(guard), ModelSource::Folder(folder))
+        }
+    };
+    let options = options(arguments, source)?;
+    let interrupt = Interrupt::default();
+    listen_for_interrupt(&interrupt)?;
+    let workflow = faults::workflow(arguments.inject);
+    let evidence = diagnose(&options, &*workflow, &interrupt, &mut *progress::progress())?;
+    let mut paths = Vec::new();
+    if let Some(folder) = &arguments.out {
+        paths = output_paths(folder);
+        if let Some(adapter) = options.adapter_folder.filter(|adapter| adapter.is_dir()) {
+            paths.push(adapter);
+        }
+    }
+    let report = Report::new(&evidence, paths);
+    if let Some(folder) = &arguments.out {
+        write_outputs(folder, &evidence, &report)?;
+    }
+    finish(&report, &arguments.output)
+}
+
+/// The model that `argument` names: a folder, a GGUF file or a hub id.
+pub(super) fn resolve_model(argument: &str) -> Result<ModelSource> {
+    Ok(ModelSource::resolve(argument, &HubSettings::from_environment(), &mut note)?)
+}
+
+fn options(arguments: &DiagnoseArguments, source: ModelSource) -> Result<DiagnosisOptions> {
+    let lines = |text: &str| -> Vec<String> {
+        text.lines().map(str::trim).filter(|line| !line.is_empty()).map(str::to_owned).collect()
+    };
+    let prompts = match &arguments.prompts {
+        Some(path) => {
+            let text = std::fs::read_to_string(path).with_context(|| format!("cannot read `{}`", path.display()))?;
+            let prompts = lines(&text);
+            if prompts.is_empty() {
+                return Err(anyhow!("`{}` has no prompt\n  expected: one prompt on each line", path.display()));
+            }
+            prompts
+        }
+        None if arguments.model.is_none() => lines(embedded::PROMPTS),
+        None => Vec::new(),
+    };
+    Ok(DiagnosisOptions {
+        source,
+        model_name: arguments.model.clone().unwrap_or_else(|| "embedded".to_owned()),
+        data: match &arguments.data {
+            Some(path) => DataSource::Path(path.clone()),
+            None => DataSource::Embedded(embedded::MINIMAL_DATA),
+        },
+        prompts,
+        max_tokens: arguments.max_tokens,
+        fine_tune: if arguments.full { FineTuneKind::Full } else { FineTuneKind::Lora },
+        lora: LoraSettings {
+            rank: arguments.rank,
+            scale: arguments.scale as f32,
+            dropout: arguments.dropout as f32,
+            layers: arguments.layers,
+            keys: arguments.keys.clone(),
+        },
+        steps: arguments.steps,
+        batch_size: arguments.batch_size,
+        learning_rate: arguments.learning_rate,
+        warmup_steps: arguments.warmup_steps,
+        clip_norm: arguments.clip_norm.map(|norm| norm as f32),
+        bias_correction: arguments.bias_correction,
+        mask_prompt: !arguments.no_mask_prompt,
+        max_sequence_length: arguments.max_seq_length,
+        seed: arguments.seed,
+        precision: PrecisionChoice {
+            dtype: arguments.dtype.map(Into::into),
+            keep_packed: arguments.keep_packed,
+        },
+        adapter_folder: arguments.out.as_ref().map(|folder| folder.join("adapter")),
+    })
+}
+
+/// The first Ctrl-C asks the run to end with a report, a second one ends the process.
+fn listen_for_interrupt(interrupt: &Interrupt) -> Result<()> {
+    let interrupt = interrupt.clone();
+    ctrlc::set_handler(move || {
+        if interrupt.request() {
+            #[expect(clippy::exit, reason = "the user asked twice; a running MLX kernel cannot be ended otherwise")]
+            std::process::exit(EXIT_KILLED_BY_INTERRUPT);
+        }
+        note("interrupted: finishing with a report of what was done; press Ctrl-C again to stop at once");
+    })
+    .context("cannot listen for Ctrl-C")
+}
+
+/// Fails before the work rather than after it.
+fn check_writable(folder: &Path) -> Result<()> {
+    std::fs::create_dir_all(folder)
+        .and_then(|()| tempfile::tempfile_in(folder))
+        .with_context(|| format!("cannot write to the folder `{}`", folder.display()))?;
+    Ok(())
+}
+
+fn output_paths(folder: &Path) -> Vec<PathBuf> {
+    ["report.json", "report.md", "evidence.json"].map(|name| folder.join(name)).to_vec()
+}
+
+fn write_outputs(folder: &Path, evidence: &Evidence, report: &Report) -> Result<()> {
+    let write = |name: &str, text: &str| {
+        let path = folder.join(name);
+        write_file(&path, text.as_bytes()).with_context(|| format!("cannot write `{}`", path.display()))
+    };
+    write("evidence.json", &format!("{}\n", serde_json::to_string_pretty(evidence)?))?;
+    write("report.json", &to_json(report)?)?;
+    write("report.md", &to_markdown(report))
+}
+
+fn finish(report: &Report, output: &OutputArguments) -> Result<u8> {
+    let text = match output.format {
+        Format::Text => to_text(report, width()),
+        Format::Json => to_json(report)?,
+        Format::Markdown => to_markdown(report),
+    };
+    print(&text)?;
+    Ok(exit_code(report, output.fail_on.into()))
+}
+
+fn width() -> usize {
+    if !std::io::stdout().is_terminal() {
+        return PLAIN_WIDTH;
+    }
+    console::Term::stdout().size_checked().map_or(PLAIN_WIDTH, |(_, columns)| usize::from(columns))
+}
+
+fn read_evidence(path: &Path) -> Result<Evidence> {
+    let shown = path.display();
+    let text = std::fs::read_to_string(path).with_context(|| format!("cannot read `{shown}`"))?;
+    let value: serde_json::Value =
+        serde_json::from_str(&text).with_context(|| format!("`{shown}` is not JSON"))?;
+    let version = value.get("schema_version").and_then(serde_json::Value::as_u64);
+    if version != Some(u64::from(EVIDENCE_SCHEMA_VERSION)) {
+        return Err(anyhow!(
+            "`{shown}` cannot be replayed\n  found: evidence of schema version {}\n  expected: {EVIDENCE_SCHEMA_VERSION}\n  \
+             hint: replay it with the program that wrote it, or run the diagnosis again",
+            version.map_or_else(|| "unknown".to_owned(), |version| version.to_string())
+        ));
+    }
+    serde_json::from_value(value).with_context(|| format!("`{shown}` is not evidence of this program"))
+}

@@ -1,0 +1,149 @@
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use anyhow::{anyhow, Context, Result};
+use serde::Deserialize;
+use serde_json::json;
+
+use super::arguments::Verify;
+use super::output::print;
+use super::run::resolve_model;
+use crate::adapter::{attach, load_adapter, LoraSettings};
+use crate::atomic_write::write_file;
+use crate::data::{Batches, Example};
+use crate::device::{Backend, PrecisionChoice};
+use crate::interrupt::Interrupt;
+use crate::model::LoadedModel;
+use crate::train::{train, AdamW, AdamWSettings, TrainSettings, TrainingStep, Schedule};
+
+/// Learning rate of the speed measurement, mlx-lm's default.
+const LEARNING_RATE: f64 = 1e-5;
+
+/// Computes one figure.
+pub fn run(what: Verify) -> Result<()> {
+    match what {
+        Verify::Logits {
+            model,
+            adapter,
+            ids,
+            out,
+        } => logits(&model, adapter.as_deref(), &ids, &out),
+        Verify::TrainingSpeed {
+            model,
+            ids,
+            batch_size,
+            sequence_length,
+            steps,
+            rank,
+        } => training_speed(&model, &ids, batch_size, sequence_length, steps, rank),
+    }
+}
+
+fn load(model: &Path) -> Result<(Backend, LoadedModel)> {
+    let backend = Backend::select();
+    let source = resolve_model(&model.to_string_lossy())?;
+    let precision = backend.precision(&source.configuration()?, PrecisionChoice::default());
+    Ok((backend, source.load(precision)?))
+}
+
+fn logits(model: &Path, adapter: Option<&Path>, ids: &[u32], out: &Path) -> Result<()> {
+    let (_, mut loaded) = load(model)?;
+    if let Some(folder) = adapter {
+        load_adapter(&mut loaded.model, folder)?;
+    }
+    check_ids(ids, loaded.configuration.vocab_size)?;
+    let tokens: Vec<i32> = ids.iter().map(|&id| id as i32).collect();
+    let logits = loaded.model.logits(&mlx_rs::Array::from_slice(&tokens, &[1, tokens.len() as i32]))?;
+    let values: Vec<f32> = logits.as_dtype(mlx_rs::Dtype::Float32)?.to_vec_exact()?;
+    let text = json!({ "shape": [ids.len(), loaded.configuration.vocab_size], "logits": values }).to_string();
+    write_file(out, text.as_bytes()).with_context(|| format!("cannot write `{}`", out.display()))
+}
+
+fn check_ids(ids: &[u32], vocabulary: usize) -> Result<()> {
+    match ids.iter().find(|&&id| id as usize >= vocabulary) {
+        Some(id) => Err(anyhow!("token id {id} is out of range\n  expected: below {vocabulary}")),
+        None => Ok(()),
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Rows {
+    rows: Vec<Vec<u32>>,
+}
+
+fn training_speed(
+    model: &Path,
+    ids: &Path,
+    batch_size: usize,
+    sequence_length: usize,
+    steps: usize,
+    rank: usize,
+) -> Result<()> {
+    let text = std::fs::read_to_string(ids).with_context(|| format!("cannot read `{}`", ids.display()))?;
+    let rows: Rows = serde_json::from_str(&text).with_context(|| format!("`{}` has no usable rows", ids.display()))?;
+    let (backend, mut loaded) = load(model)?;
+    let examples = rows
+        .rows
+        .into_iter()
+        .map(|tokens| supervised_row(tokens, sequence_length, loaded.configuration.vocab_size))
+        .collect::<Result<Vec<Example>>>()?;
+    let settings = LoraSettings {
+        rank,
+        ..LoraSettings::default()
+    };
+    attach(&mut loaded.model, &settings, 0)?;
+    let mut seconds = Vec::new();
+    let mut losses = Vec::new();
+    let mut observe = |step: &TrainingStep| {
+        seconds.push(step.seconds);
+        losses.push(step.loss);
+    };
+    mlx_rs::memory::reset_peak_memory()?;
+    train(
+        &mut loaded.model,
+        // In the order of the file, so that every program sees the same first batch.
+        &mut Batches::in_order(&examples, batch_size),
+        &mut AdamW::new(AdamWSettings::default()),
+        &backend.lanes(),
+        &TrainSettings {
+            steps,
+            schedule: Schedule {
+                peak: LEARNING_RATE,
+                warmup_steps: 0,
+                decay_steps: None,
+            },
+            clip_norm: None,
+        },
+        &Interrupt::default(),
+        &mut observe,
+    )?;
+    let report = BTreeMap::from([
+        ("first_loss", json!(losses.first())),
+        ("losses", json!(losses)),
+        ("step_seconds", json!(seconds)),
+        ("tokens_per_step", json!(batch_size * sequence_length)),
+        ("peak_memory_bytes", json!(mlx_rs::memory::peak_memory()?)),
+    ]);
+    print(&format!("{}\n", serde_json::to_string(&report)?))
+}
+
+/// A row of `length` predictions, all of which count.
+fn supervised_row(mut tokens: Vec<u32>, length: usize, vocabulary: usize) -> Result<Example> {
+    check_ids(&tokens, vocabulary)?;
+    if tokens.len() <= length {
+        return Err(anyhow!("a row is too short\n  found: {} ids\n  expected: {}", tokens.len(), length + 1));
+    }
+    tokens.truncate(length + 1);
+    let mut supervised = vec![true; tokens.len()];
+    supervised[0] = false;
+    Ok(Example {
+        original_length: tokens.len(),
+        tokens,
+        supervised,
+        prompt_boundary: 0,
+        truncated: false,
+        boundary_moved: false,
+        reference: None,
+    })
+}
