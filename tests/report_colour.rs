@@ -2,6 +2,7 @@
 
 #![expect(clippy::expect_used, reason = "a test that cannot be set up fails")]
 
+#[path = "it/situations/mod.rs"]
 mod situations;
 
 use mlx_diagnose::report::{Report, to_text};

@@ -1,14 +1,10 @@
 //! What a report says in each situation, in each format.
 
-#![expect(clippy::expect_used, reason = "a test that cannot be set up fails")]
-
-mod situations;
-
 use insta::{Settings, assert_snapshot};
 use mlx_diagnose::evidence::{Evidence, Slot};
 use mlx_diagnose::report::{FailOn, Report, Verdict, exit_code, to_json, to_markdown, to_text};
 use rstest::rstest;
-use situations::*;
+use super::situations::*;
 use std::path::PathBuf;
 
 fn snapshots() -> Settings {
@@ -131,8 +127,8 @@ fn a_run_that_measured_nothing_is_not_healthy() {
     adapter(evidence).identity_difference = Some(0.4);
 })]
 #[case("change-without-effect", |evidence: &mut Evidence| {
-    binding(evidence).trained_from_base = 0.0;
-    binding(evidence).difference_from_base = 0.0;
+    binding(evidence).trained_from_base = Some(0.0);
+    binding(evidence).difference_from_base = Some(0.0);
 })]
 #[case("answers-collapsed", |evidence: &mut Evidence| {
     for answer in &mut generation(evidence).answers {

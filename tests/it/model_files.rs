@@ -1,9 +1,4 @@
 //! Configurations and GGUF headers: what is read, and that everything broken is refused.
-#![allow(
-    clippy::expect_used,
-    clippy::print_stderr,
-    reason = "a test says why it fails or skips"
-)]
 
 use std::fs;
 use std::path::{Path, PathBuf};

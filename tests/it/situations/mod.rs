@@ -11,7 +11,7 @@ use mlx_diagnose::evidence::{
 
 /// A healthy run of six adapter steps on a model of two layers.
 pub fn healthy() -> Evidence {
-    serde_json::from_str(include_str!("../../fixtures/evidence/healthy.json")).expect("the fixture is evidence")
+    serde_json::from_str(include_str!("../../../fixtures/evidence/healthy.json")).expect("the fixture is evidence")
 }
 
 pub fn changed(change: impl FnOnce(&mut Evidence)) -> Evidence {
@@ -134,9 +134,9 @@ pub fn change_nothing(evidence: &mut Evidence) {
     adapter(evidence).nonzero_b = 0;
     answer_like_the_base(evidence);
     let binding = binding(evidence);
-    binding.difference_from_base = 0.0;
-    binding.trained_from_base = 0.0;
-    reload(evidence).live_from_base = 0.0;
+    binding.difference_from_base = Some(0.0);
+    binding.trained_from_base = Some(0.0);
+    reload(evidence).live_from_base = Some(0.0);
 }
 
 fn answer_like_the_base(evidence: &mut Evidence) {
@@ -203,7 +203,7 @@ pub fn stale_generation() -> Evidence {
         binding.same_object = 0;
         binding.stale = adapter_tensors;
         binding.difference_from_trained = binding.trained_from_base;
-        binding.difference_from_base = 0.0;
+        binding.difference_from_base = Some(0.0);
     })
 }
 

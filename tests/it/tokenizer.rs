@@ -1,5 +1,4 @@
 //! Tokenizers, chat templates and stop sets against what Python's transformers makes of the same files.
-#![allow(clippy::print_stderr, reason = "a test says why it skips")]
 
 use std::fs;
 use std::path::{Path, PathBuf};
