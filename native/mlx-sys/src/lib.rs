@@ -3,6 +3,7 @@
 //! Takes the place of the `mlx-sys` package of the same version, which builds
 //! MLX from source and only links on macOS.
 
+pub mod backend;
 #[allow(
     non_camel_case_types,
     non_snake_case,
