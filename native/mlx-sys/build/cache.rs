@@ -10,7 +10,7 @@ use std::{
 
 use super::{error::Error, platform::System};
 
-/// The folder for downloads, from the variables `XDG_CACHE_HOME` and `HOME`.
+/// The folder for downloads on the system that builds, from the variables `XDG_CACHE_HOME` and `HOME`.
 ///
 /// As the XDG specification asks, a relative `XDG_CACHE_HOME` counts as not set.
 pub fn folder(system: System, cache_home: Option<OsString>, home: Option<OsString>) -> Result<PathBuf, Error> {

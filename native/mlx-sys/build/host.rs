@@ -1,9 +1,16 @@
-//! The version of the system that builds.
+//! The system that builds, and its version.
 
 use super::{
     command,
     error::Error,
     platform::{System, SystemVersion, Target, cargo_variable, parse_version},
+};
+
+/// The system this build script runs on; other ones than these two build for them like Linux does.
+pub const SYSTEM: System = if cfg!(target_os = "macos") {
+    System::MacOs
+} else {
+    System::Linux
 };
 
 /// The version of glibc or macOS that the program will run on.

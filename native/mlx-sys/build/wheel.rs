@@ -9,6 +9,7 @@ use super::{
     cache, command,
     error::Error,
     existing::{self, Mlx},
+    host,
     pins::{MLX_VERSION, Pin},
 };
 
@@ -17,7 +18,8 @@ const HASH_PREFIX: usize = 12;
 
 /// The wheel's library and headers in the user's cache, downloaded when they are not there.
 pub fn fetch(pin: &'static Pin) -> Result<Mlx, Error> {
-    let folder = cache::folder(pin.system, env::var_os("XDG_CACHE_HOME"), env::var_os("HOME"))?.join(folder_name(pin));
+    let folder =
+        cache::folder(host::SYSTEM, env::var_os("XDG_CACHE_HOME"), env::var_os("HOME"))?.join(folder_name(pin));
     let find = |folder: &Path| existing::in_prefix(&folder.join("mlx"), pin.system);
     cache::install(
         &folder,
