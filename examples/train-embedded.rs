@@ -4,18 +4,18 @@
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 
-use anyhow::{anyhow, Context, Result};
+use anyhow::{Context, Result, anyhow};
 use mlx_diagnose::atomic_write::{replace_file, write_file};
 use mlx_diagnose::data::{Batch, Batches, DataFiles, Dataset, ExampleSettings, Record, RecordFile};
 use mlx_diagnose::device::Backend;
 use mlx_diagnose::interrupt::Interrupt;
-use mlx_diagnose::model::{initialise, save_safetensors, CausalModel, ModelConfiguration, Tokenizer, WeightFileError};
+use mlx_diagnose::model::{CausalModel, ModelConfiguration, Tokenizer, WeightFileError, initialise, save_safetensors};
 use mlx_diagnose::param_snapshot::ParameterSnapshot;
-use mlx_diagnose::train::{mean_loss, train, AdamW, AdamWSettings, Schedule, TrainSettings, TrainingStep};
+use mlx_diagnose::train::{AdamW, AdamWSettings, Schedule, TrainSettings, TrainingStep, mean_loss, train};
 use mlx_rs::Dtype;
-use serde_json::{json, Value};
+use serde_json::{Value, json};
 use tokenizers::decoders::byte_level::ByteLevel as ByteLevelDecoder;
-use tokenizers::models::bpe::{BpeTrainerBuilder, BPE};
+use tokenizers::models::bpe::{BPE, BpeTrainerBuilder};
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 use tokenizers::{AddedToken, TokenizerBuilder};
 
@@ -72,7 +72,10 @@ fn fit(model: &mut CausalModel, train_set: &Dataset, valid_set: &Dataset) -> Res
     let mut observe = |step: &TrainingStep| {
         if step.step.is_multiple_of(REPORT_EVERY) {
             let seconds = since.elapsed().as_secs_f64();
-            eprintln!("step {:>5} of {STEPS}, loss {:.4}, {seconds:.1} s", step.step, step.loss);
+            eprintln!(
+                "step {:>5} of {STEPS}, loss {:.4}, {seconds:.1} s",
+                step.step, step.loss
+            );
             since = std::time::Instant::now();
         }
     };
@@ -110,14 +113,22 @@ fn write_tokenizer(corpus: &RecordFile, output: &Path) -> Result<()> {
         let Record::Chat { messages, .. } = record else {
             return Err(anyhow!("the corpus is not made of conversations"));
         };
-        texts.extend(messages.iter().filter_map(|message| message.content().map(str::to_owned)));
+        texts.extend(
+            messages
+                .iter()
+                .filter_map(|message| message.content().map(str::to_owned)),
+        );
     }
     texts.extend(["user", "assistant", "system", "\n"].map(str::to_owned));
     let mut trainer = BpeTrainerBuilder::new()
         .show_progress(false)
         .vocab_size(VOCABULARY)
         .initial_alphabet(ByteLevel::alphabet().into_iter().collect())
-        .special_tokens([END_OF_TEXT, TURN_START, TURN_END].map(|text| AddedToken::from(text, true)).to_vec())
+        .special_tokens(
+            [END_OF_TEXT, TURN_START, TURN_END]
+                .map(|text| AddedToken::from(text, true))
+                .to_vec(),
+        )
         .build();
     let mut tokenizer = TokenizerBuilder::<
         BPE,
@@ -131,7 +142,9 @@ fn write_tokenizer(corpus: &RecordFile, output: &Path) -> Result<()> {
     .with_decoder(Some(ByteLevelDecoder::default()))
     .build()
     .map_err(|error| anyhow!("{error}"))?;
-    tokenizer.train(&mut trainer, texts.into_iter()).map_err(|error| anyhow!("{error}"))?;
+    tokenizer
+        .train(&mut trainer, texts.into_iter())
+        .map_err(|error| anyhow!("{error}"))?;
     let text = tokenizer.to_string(true).map_err(|error| anyhow!("{error}"))?;
     write_file(&output.join("tokenizer.json"), format!("{text}\n").as_bytes())?;
     write_json(
@@ -174,7 +187,10 @@ fn write_configuration(output: &Path) -> Result<ModelConfiguration> {
             "torch_dtype": "bfloat16",
         }),
     )?;
-    write_json(&output.join("generation_config.json"), &json!({ "eos_token_id": [2, 0] }))?;
+    write_json(
+        &output.join("generation_config.json"),
+        &json!({ "eos_token_id": [2, 0] }),
+    )?;
     Ok(ModelConfiguration::read(&path)?)
 }
 
@@ -189,8 +205,9 @@ fn save(model: &CausalModel, output: &Path) -> Result<()> {
         .map(|(name, array)| Ok((name.clone(), array.as_dtype(Dtype::Bfloat16)?)))
         .collect::<Result<BTreeMap<_, _>>>()?;
     let metadata = HashMap::from([("format".to_owned(), "mlx".to_owned())]);
-    replace_file(&output.join("model.safetensors"), |temporary| -> Result<(), WeightFileError> {
-        save_safetensors(&tensors, Some(&metadata), temporary)
-    })?;
+    replace_file(
+        &output.join("model.safetensors"),
+        |temporary| -> Result<(), WeightFileError> { save_safetensors(&tensors, Some(&metadata), temporary) },
+    )?;
     Ok(())
 }

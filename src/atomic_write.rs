@@ -16,11 +16,10 @@ pub fn write_file(path: &Path, contents: &[u8]) -> std::io::Result<()> {
 }
 
 /// Lets `write` fill a temporary file with the extension of `path`, then renames it to `path`.
-pub fn replace_file<E: From<std::io::Error>>(
-    path: &Path,
-    write: impl FnOnce(&Path) -> Result<(), E>,
-) -> Result<(), E> {
-    let extension = path.extension().map_or_else(String::new, |extension| format!(".{}", extension.to_string_lossy()));
+pub fn replace_file<E: From<std::io::Error>>(path: &Path, write: impl FnOnce(&Path) -> Result<(), E>) -> Result<(), E> {
+    let extension = path
+        .extension()
+        .map_or_else(String::new, |extension| format!(".{}", extension.to_string_lossy()));
     let temporary = tempfile::Builder::new()
         .prefix(".partial-")
         .suffix(&extension)

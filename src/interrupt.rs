@@ -1,7 +1,7 @@
 //! The user's wish to stop, seen between tokens and steps so that a partial report can still be written.
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// A flag that is raised once and shared by clones.
 #[derive(Debug, Clone, Default)]

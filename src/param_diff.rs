@@ -78,7 +78,11 @@ fn difference(name: &str, old: &Array, new: &Array) -> Result<ParameterDifferenc
         });
     }
     let changed = ne(bits(old)?, bits(new)?)?.as_dtype(Dtype::Uint32)?.sum(None)?;
-    let norms = [norm(old)?, norm(new)?, norm(&subtract(as_numbers(new)?, as_numbers(old)?)?)?];
+    let norms = [
+        norm(old)?,
+        norm(new)?,
+        norm(&subtract(as_numbers(new)?, as_numbers(old)?)?)?,
+    ];
     eval(norms.iter().chain([&changed]))?;
     Ok(ParameterDifference {
         name: name.to_owned(),

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use mlx_rs::module::ModuleParameters;
 use mlx_rs::Array;
+use mlx_rs::module::ModuleParameters;
 
 /// Every parameter of a model by its path.
 ///

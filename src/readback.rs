@@ -5,7 +5,9 @@ use mlx_rs::{Array, ArrayElement, Dtype};
 
 /// The value of a scalar array of type `T`.
 pub fn scalar<T: ArrayElement>(array: &Array) -> Result<T> {
-    array.try_item_exact().map_err(|error| Exception::custom(error.to_string()))
+    array
+        .try_item_exact()
+        .map_err(|error| Exception::custom(error.to_string()))
 }
 
 /// The largest absolute value, in f32; NaN when there is one.

@@ -1,6 +1,6 @@
 //! The steps of a fine-tuning run that can be done wrongly, each as a seam.
 
-use crate::adapter::{attach, AttachError, LoraSettings};
+use crate::adapter::{AttachError, LoraSettings, attach};
 use crate::data::Dataset;
 use crate::model::{CausalModel, StopSet};
 use crate::train::{AdamW, AdamWSettings, Optimizer};

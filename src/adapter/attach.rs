@@ -1,6 +1,6 @@
 use mlx_rs::module::{ModuleParameters, Param};
 use mlx_rs::ops::zeros;
-use mlx_rs::{random, Array};
+use mlx_rs::{Array, random};
 use thiserror::Error;
 
 use super::LoraSettings;
@@ -24,7 +24,9 @@ pub enum AttachError {
         hint: String,
     },
     /// More blocks are asked for than the model has.
-    #[error("cannot adapt the last {requested} blocks\n  found: a model of {available} blocks\n  hint: use `--layers {available}` or leave it out")]
+    #[error(
+        "cannot adapt the last {requested} blocks\n  found: a model of {available} blocks\n  hint: use `--layers {available}` or leave it out"
+    )]
     TooManyLayers {
         /// Blocks asked for.
         requested: usize,

@@ -1,14 +1,14 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use mlx_rs::module::Param;
 use mlx_rs::Array;
-use serde_json::{json, Value};
+use mlx_rs::module::{ModuleParameters, Param};
+use serde_json::{Value, json};
 use thiserror::Error;
 
-use super::{attached_modules, LoraSettings};
+use super::{LoraSettings, attached_modules};
 use crate::atomic_write::{replace_file, write_file};
-use crate::model::{load_safetensors, save_safetensors, CausalModel, LowRankSettings, WeightFileError};
+use crate::model::{CausalModel, LowRankSettings, WeightFileError, load_safetensors, save_safetensors};
 
 /// mlx-lm's name for the adapter's tensors.
 const WEIGHTS: &str = "adapters.safetensors";
@@ -78,7 +78,9 @@ pub fn save_adapter(
         path: folder.to_owned(),
         source,
     })?;
-    replace_file(&folder.join(WEIGHTS), |temporary| save_safetensors(&tensors, None, temporary))?;
+    replace_file(&folder.join(WEIGHTS), |temporary| {
+        save_safetensors(&tensors, None, temporary)
+    })?;
     let path = folder.join(CONFIGURATION);
     let text = format!("{:#}\n", configuration(settings, &modules, model_name));
     write_file(&path, text.as_bytes()).map_err(|source| AdapterFileError::Io { path, source })?;
@@ -88,10 +90,12 @@ pub fn save_adapter(
 fn configuration(settings: &LoraSettings, modules: &[String], model_name: &str) -> Value {
     let mut keys: Vec<&str> = modules
         .iter()
-        .map(|path| match path.strip_prefix("model.layers.").and_then(|rest| rest.split_once('.')) {
-            Some((_, relative)) => relative,
-            None => path,
-        })
+        .map(
+            |path| match path.strip_prefix("model.layers.").and_then(|rest| rest.split_once('.')) {
+                Some((_, relative)) => relative,
+                None => path,
+            },
+        )
         .collect();
     keys.sort_unstable();
     keys.dedup();
@@ -108,7 +112,7 @@ fn configuration(settings: &LoraSettings, modules: &[String], model_name: &str) 
     })
 }
 
-/// Loads an mlx-lm LoRA folder onto `model`, whose own adapters it replaces.
+/// Loads an mlx-lm LoRA folder onto `model`, whose own adapters it replaces and whose base it freezes.
 ///
 /// Strict: every adapter tensor that the settings call for must be in the file, with the right shape, and no other.
 pub fn load_adapter(model: &mut CausalModel, folder: &Path) -> Result<LoraSettings, AdapterFileError> {
@@ -120,6 +124,7 @@ pub fn load_adapter(model: &mut CausalModel, folder: &Path) -> Result<LoraSettin
         problems: vec![error.to_string()],
     })?;
     let mut problems = Vec::new();
+    model.freeze_parameters(true);
     for (module, linear) in model.linears_mut() {
         if !targets.contains(&module) {
             linear.lora_a = Param::new(None);
@@ -133,7 +138,10 @@ pub fn load_adapter(model: &mut CausalModel, folder: &Path) -> Result<LoraSettin
             match tensors.remove(&name) {
                 None => problems.push(format!("missing: {name} {shape:?}")),
                 Some(tensor) if tensor.shape() != shape => {
-                    problems.push(format!("shape of {name}: found {:?}, expected {shape:?}", tensor.shape()));
+                    problems.push(format!(
+                        "shape of {name}: found {:?}, expected {shape:?}",
+                        tensor.shape()
+                    ));
                 }
                 Some(tensor) => return Some(tensor),
             }
@@ -175,10 +183,12 @@ fn read_configuration(path: &Path) -> Result<LoraSettings, AdapterFileError> {
     }
     let parameters = value.get("lora_parameters").unwrap_or(&Value::Null);
     let number = |name: &str| {
-        parameters
-            .get(name)
-            .and_then(Value::as_f64)
-            .ok_or_else(|| unusable(format!("no number `{name}` in `lora_parameters`"), "rank, scale and dropout"))
+        parameters.get(name).and_then(Value::as_f64).ok_or_else(|| {
+            unusable(
+                format!("no number `{name}` in `lora_parameters`"),
+                "rank, scale and dropout",
+            )
+        })
     };
     let rank = number("rank")?;
     let layers = value.get("num_layers").and_then(Value::as_i64);
@@ -194,7 +204,9 @@ fn read_configuration(path: &Path) -> Result<LoraSettings, AdapterFileError> {
         rank: rank as usize,
         scale: number("scale")? as f32,
         dropout: number("dropout")? as f32,
-        layers: layers.and_then(|layers| usize::try_from(layers).ok()).filter(|layers| *layers > 0),
+        layers: layers
+            .and_then(|layers| usize::try_from(layers).ok())
+            .filter(|layers| *layers > 0),
         keys,
     })
 }

@@ -4,6 +4,6 @@ mod attach;
 mod file;
 mod settings;
 
-pub use attach::{attach, attached_modules, target_modules, AttachError};
-pub use file::{load_adapter, save_adapter, AdapterFileError};
+pub use attach::{AttachError, attach, attached_modules, target_modules};
+pub use file::{AdapterFileError, load_adapter, save_adapter};
 pub use settings::LoraSettings;

@@ -106,7 +106,7 @@ pub struct DiagnoseArguments {
     #[arg(long, value_name = "N", default_value_t = 64, value_parser = at_least_one)]
     pub max_tokens: usize,
     /// Optimizer steps
-    #[arg(long, value_name = "N", default_value_t = 6, value_parser = at_least_one)]
+    #[arg(long, value_name = "N", default_value_t = 10, value_parser = at_least_one)]
     pub steps: usize,
     /// Rows per step
     #[arg(long, value_name = "N", default_value_t = 4, value_parser = at_least_one)]
@@ -255,5 +255,9 @@ fn positive(text: &str) -> Result<f64, String> {
 }
 
 fn probability(text: &str) -> Result<f64, String> {
-    number(text, |number| (0.0..1.0).contains(&number), "a number from 0 to below 1")
+    number(
+        text,
+        |number| (0.0..1.0).contains(&number),
+        "a number from 0 to below 1",
+    )
 }

@@ -12,14 +12,19 @@ const SPINNER_INTERVAL: Duration = Duration::from_millis(120);
 /// Progress on standard error: a moving line on a terminal, one plain line per phase elsewhere.
 pub fn progress() -> Box<dyn Progress> {
     if std::io::stderr().is_terminal() {
-        Box::new(Bar { bar: ProgressBar::hidden() })
+        Box::new(Bar {
+            bar: ProgressBar::hidden(),
+        })
     } else {
         Box::new(Lines { phase: None })
     }
 }
 
 fn title(phase: Phase) -> String {
-    let number = Phase::ALL.iter().position(|known| *known == phase).map_or(0, |index| index + 1);
+    let number = Phase::ALL
+        .iter()
+        .position(|known| *known == phase)
+        .map_or(0, |index| index + 1);
     format!("phase {number} of {}: {}", Phase::ALL.len(), phase.name())
 }
 

@@ -1,7 +1,7 @@
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 
-use anyhow::{anyhow, Context, Result};
+use anyhow::{Context, Result, anyhow};
 use colored::Colorize;
 
 use super::arguments::{Arguments, Command, DiagnoseArguments, Format, OutputArguments};
@@ -10,11 +10,11 @@ use super::{embedded, progress, verify};
 use crate::adapter::LoraSettings;
 use crate::atomic_write::write_file;
 use crate::device::PrecisionChoice;
-use crate::diagnosis::{diagnose, DataSource, DiagnosisOptions};
-use crate::evidence::{Evidence, FineTuneKind, EVIDENCE_SCHEMA_VERSION};
+use crate::diagnosis::{DataSource, DiagnosisOptions, diagnose};
+use crate::evidence::{EVIDENCE_SCHEMA_VERSION, Evidence, FineTuneKind};
 use crate::interrupt::Interrupt;
 use crate::model::{HubSettings, ModelSource};
-use crate::report::{exit_code, to_json, to_markdown, to_text, Report, EXIT_HEALTHY, EXIT_INCOMPLETE};
+use crate::report::{EXIT_HEALTHY, EXIT_INCOMPLETE, Report, exit_code, to_json, to_markdown, to_text};
 use crate::{faults, rules};
 
 /// Width of the report where there is no terminal to ask.
@@ -41,7 +41,11 @@ fn dispatch(arguments: Arguments) -> Result<u8> {
             Ok(EXIT_HEALTHY)
         }
         Some(Command::Rules { json }) => {
-            print(&if json { format!("{:#}\n", rules::catalogue_json()) } else { rules::table() })?;
+            print(&if json {
+                format!("{:#}\n", rules::catalogue_json())
+            } else {
+                rules::table()
+            })?;
             Ok(EXIT_HEALTHY)
         }
         Some(Command::Replay { file, output }) => {
@@ -85,19 +89,30 @@ fn run_phases(arguments: &DiagnoseArguments) -> Result<u8> {
 
 /// The model that `argument` names: a folder, a GGUF file or a hub id.
 pub(super) fn resolve_model(argument: &str) -> Result<ModelSource> {
-    Ok(ModelSource::resolve(argument, &HubSettings::from_environment(), &mut note)?)
+    Ok(ModelSource::resolve(
+        argument,
+        &HubSettings::from_environment(),
+        &mut note,
+    )?)
 }
 
 fn options(arguments: &DiagnoseArguments, source: ModelSource) -> Result<DiagnosisOptions> {
     let lines = |text: &str| -> Vec<String> {
-        text.lines().map(str::trim).filter(|line| !line.is_empty()).map(str::to_owned).collect()
+        text.lines()
+            .map(str::trim)
+            .filter(|line| !line.is_empty())
+            .map(str::to_owned)
+            .collect()
     };
     let prompts = match &arguments.prompts {
         Some(path) => {
             let text = std::fs::read_to_string(path).with_context(|| format!("cannot read `{}`", path.display()))?;
             let prompts = lines(&text);
             if prompts.is_empty() {
-                return Err(anyhow!("`{}` has no prompt\n  expected: one prompt on each line", path.display()));
+                return Err(anyhow!(
+                    "`{}` has no prompt\n  expected: one prompt on each line",
+                    path.display()
+                ));
             }
             prompts
         }
@@ -113,7 +128,11 @@ fn options(arguments: &DiagnoseArguments, source: ModelSource) -> Result<Diagnos
         },
         prompts,
         max_tokens: arguments.max_tokens,
-        fine_tune: if arguments.full { FineTuneKind::Full } else { FineTuneKind::Lora },
+        fine_tune: if arguments.full {
+            FineTuneKind::Full
+        } else {
+            FineTuneKind::Lora
+        },
         lora: LoraSettings {
             rank: arguments.rank,
             scale: arguments.scale as f32,
@@ -143,7 +162,10 @@ fn listen_for_interrupt(interrupt: &Interrupt) -> Result<()> {
     let interrupt = interrupt.clone();
     ctrlc::set_handler(move || {
         if interrupt.request() {
-            #[expect(clippy::exit, reason = "the user asked twice; a running MLX kernel cannot be ended otherwise")]
+            #[expect(
+                clippy::exit,
+                reason = "the user asked twice; a running MLX kernel cannot be ended otherwise"
+            )]
             std::process::exit(EXIT_KILLED_BY_INTERRUPT);
         }
         note("interrupted: finishing with a report of what was done; press Ctrl-C again to stop at once");
@@ -160,7 +182,9 @@ fn check_writable(folder: &Path) -> Result<()> {
 }
 
 fn output_paths(folder: &Path) -> Vec<PathBuf> {
-    ["report.json", "report.md", "evidence.json"].map(|name| folder.join(name)).to_vec()
+    ["report.json", "report.md", "evidence.json"]
+        .map(|name| folder.join(name))
+        .to_vec()
 }
 
 fn write_outputs(folder: &Path, evidence: &Evidence, report: &Report) -> Result<()> {
@@ -168,7 +192,10 @@ fn write_outputs(folder: &Path, evidence: &Evidence, report: &Report) -> Result<
         let path = folder.join(name);
         write_file(&path, text.as_bytes()).with_context(|| format!("cannot write `{}`", path.display()))
     };
-    write("evidence.json", &format!("{}\n", serde_json::to_string_pretty(evidence)?))?;
+    write(
+        "evidence.json",
+        &format!("{}\n", serde_json::to_string_pretty(evidence)?),
+    )?;
     write("report.json", &to_json(report)?)?;
     write("report.md", &to_markdown(report))
 }
@@ -187,14 +214,15 @@ fn width() -> usize {
     if !std::io::stdout().is_terminal() {
         return PLAIN_WIDTH;
     }
-    console::Term::stdout().size_checked().map_or(PLAIN_WIDTH, |(_, columns)| usize::from(columns))
+    console::Term::stdout()
+        .size_checked()
+        .map_or(PLAIN_WIDTH, |(_, columns)| usize::from(columns))
 }
 
 fn read_evidence(path: &Path) -> Result<Evidence> {
     let shown = path.display();
     let text = std::fs::read_to_string(path).with_context(|| format!("cannot read `{shown}`"))?;
-    let value: serde_json::Value =
-        serde_json::from_str(&text).with_context(|| format!("`{shown}` is not JSON"))?;
+    let value: serde_json::Value = serde_json::from_str(&text).with_context(|| format!("`{shown}` is not JSON"))?;
     let version = value.get("schema_version").and_then(serde_json::Value::as_u64);
     if version != Some(u64::from(EVIDENCE_SCHEMA_VERSION)) {
         return Err(anyhow!(

@@ -1,20 +1,20 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use anyhow::{anyhow, Context, Result};
+use anyhow::{Context, Result, anyhow};
 use serde::Deserialize;
 use serde_json::json;
 
 use super::arguments::Verify;
 use super::output::print;
 use super::run::resolve_model;
-use crate::adapter::{attach, load_adapter, LoraSettings};
+use crate::adapter::{LoraSettings, attach, load_adapter};
 use crate::atomic_write::write_file;
 use crate::data::{Batches, Example};
 use crate::device::{Backend, PrecisionChoice};
 use crate::interrupt::Interrupt;
 use crate::model::LoadedModel;
-use crate::train::{train, AdamW, AdamWSettings, TrainSettings, TrainingStep, Schedule};
+use crate::train::{AdamW, AdamWSettings, Schedule, TrainSettings, TrainingStep, train};
 
 /// Learning rate of the speed measurement, mlx-lm's default.
 const LEARNING_RATE: f64 = 1e-5;
@@ -53,7 +53,9 @@ fn logits(model: &Path, adapter: Option<&Path>, ids: &[u32], out: &Path) -> Resu
     }
     check_ids(ids, loaded.configuration.vocab_size)?;
     let tokens: Vec<i32> = ids.iter().map(|&id| id as i32).collect();
-    let logits = loaded.model.logits(&mlx_rs::Array::from_slice(&tokens, &[1, tokens.len() as i32]))?;
+    let logits = loaded
+        .model
+        .logits(&mlx_rs::Array::from_slice(&tokens, &[1, tokens.len() as i32]))?;
     let values: Vec<f32> = logits.as_dtype(mlx_rs::Dtype::Float32)?.to_vec_exact()?;
     let text = json!({ "shape": [ids.len(), loaded.configuration.vocab_size], "logits": values }).to_string();
     write_file(out, text.as_bytes()).with_context(|| format!("cannot write `{}`", out.display()))
@@ -132,7 +134,11 @@ fn training_speed(
 fn supervised_row(mut tokens: Vec<u32>, length: usize, vocabulary: usize) -> Result<Example> {
     check_ids(&tokens, vocabulary)?;
     if tokens.len() <= length {
-        return Err(anyhow!("a row is too short\n  found: {} ids\n  expected: {}", tokens.len(), length + 1));
+        return Err(anyhow!(
+            "a row is too short\n  found: {} ids\n  expected: {}",
+            tokens.len(),
+            length + 1
+        ));
     }
     tokens.truncate(length + 1);
     let mut supervised = vec![true; tokens.len()];

@@ -78,7 +78,9 @@ impl Backend {
         };
         let on_gpu = self.kind != BackendKind::Cpu;
         Precision {
-            dtype: choice.dtype.unwrap_or(if on_gpu { of_checkpoint } else { Dtype::Float32 }),
+            dtype: choice
+                .dtype
+                .unwrap_or(if on_gpu { of_checkpoint } else { Dtype::Float32 }),
             keep_packed: choice.keep_packed || on_gpu,
         }
     }

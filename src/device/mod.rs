@@ -4,4 +4,4 @@ mod backend;
 mod memory;
 
 pub use backend::{Backend, BackendKind, PrecisionChoice};
-pub use memory::{predicted_training_bytes, system_memory, SystemMemory, TrainingSize};
+pub use memory::{SystemMemory, TrainingSize, predicted_training_bytes, system_memory};

@@ -8,4 +8,4 @@ mod training;
 
 pub use options::{DataSource, DiagnosisOptions};
 pub use progress::{Progress, Silent};
-pub use run::{diagnose, DiagnosisError};
+pub use run::{DiagnosisError, diagnose};

@@ -1,12 +1,12 @@
 use std::path::{Path, PathBuf};
 
 use crate::adapter::LoraSettings;
-use crate::data::{DataError, RecordFile};
 use crate::data::DataFiles;
+use crate::data::{DataError, RecordFile};
 use crate::device::PrecisionChoice;
 use crate::evidence::{FineTuneKind, RunSettings};
 use crate::model::ModelSource;
-use crate::train::{AdamWSettings, TrainSettings, Schedule};
+use crate::train::{AdamWSettings, Schedule, TrainSettings};
 
 /// Where training data comes from.
 #[derive(Debug, Clone)]

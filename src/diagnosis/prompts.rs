@@ -5,7 +5,10 @@ use crate::model::{Message, Tokenizer, TokenizerError};
 use crate::probes::generation::Prompt;
 
 /// Questions of general knowledge, for when the user names none.
-const GENERAL: [&str; 2] = ["What is the capital of France?", "Tell me about the sea in one sentence."];
+const GENERAL: [&str; 2] = [
+    "What is the capital of France?",
+    "Tell me about the sea in one sentence.",
+];
 /// Questions of the data that are asked in that case.
 const FROM_DATA: usize = 2;
 
@@ -16,7 +19,9 @@ pub enum PromptError {
     #[error(transparent)]
     Tokenizer(#[from] TokenizerError),
     /// It leaves no room for an answer.
-    #[error("a prompt is longer than the model's context\n  found: {tokens} tokens in `{start}`\n  expected: fewer than {context}\n  hint: shorten the prompt")]
+    #[error(
+        "a prompt is longer than the model's context\n  found: {tokens} tokens in `{start}`\n  expected: fewer than {context}\n  hint: shorten the prompt"
+    )]
     TooLong {
         /// Its length in tokens.
         tokens: usize,
@@ -64,7 +69,11 @@ pub fn prepare(
                     context,
                 });
             }
-            let reference = dataset.examples.iter().find(|example| question(example).as_ref() == Some(&text)).cloned();
+            let reference = dataset
+                .examples
+                .iter()
+                .find(|example| question(example).as_ref() == Some(&text))
+                .cloned();
             Ok(Prompt {
                 text,
                 tokens,

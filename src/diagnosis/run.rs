@@ -1,26 +1,28 @@
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Instant;
 
-use mlx_rs::module::ModuleParameters;
 use mlx_rs::Array;
+use mlx_rs::module::ModuleParameters;
 use thiserror::Error;
 
 use super::prompts::{self, PromptError};
-use super::{training, DiagnosisOptions, Progress};
-use crate::adapter::{load_adapter, save_adapter, target_modules, AdapterFileError, AttachError};
+use super::{DiagnosisOptions, Progress, training};
+use crate::adapter::{AdapterFileError, AttachError, load_adapter, save_adapter, target_modules};
 use crate::data::{DataError, Dataset, ExampleError, ExampleSettings};
-use crate::device::{predicted_training_bytes, system_memory, Backend, TrainingSize};
+use crate::device::{Backend, TrainingSize, predicted_training_bytes, system_memory};
 use crate::evidence::{
-    Evidence, FineTuneKind, GenerationEvidence, Listing, ModelEvidence, ParameterEvidence, Quantization, ReloadEvidence,
-    Slot, StateEvidence, TrainingEvidence, EVIDENCE_SCHEMA_VERSION,
+    EVIDENCE_SCHEMA_VERSION, Evidence, FineTuneKind, GenerationEvidence, Listing, ModelEvidence, ParameterEvidence,
+    Quantization, ReloadEvidence, Slot, StateEvidence, TrainingEvidence,
 };
 use crate::interrupt::Interrupt;
 use crate::model::{
-    CausalModel, GgufHeader, LoadError, LoadedModel, ModelSource, StopSet, Tokenizer, TokenizerError,
+    CausalModel, GgufHeader, LoadError, LoadedModel, ModelSource, Packing, StopSet, Tokenizer, TokenizerError,
 };
 use crate::param_snapshot::ParameterSnapshot;
 use crate::probes::generation::{GenerationError, GenerationProbe, Prompt};
-use crate::probes::parameters::{non_finite, ParameterProbe};
+use crate::probes::parameters::{ParameterProbe, non_finite};
 use crate::probes::{data, state};
 use crate::rules::Phase;
 use crate::train::Optimizer;
@@ -51,7 +53,9 @@ pub enum DiagnosisError {
     #[error(transparent)]
     Adapter(#[from] AttachError),
     /// A token id is beyond the embedding table, which MLX would not notice.
-    #[error("the tokenizer and the model do not fit\n  found: token id {found}\n  expected: an id below {vocabulary}, the rows of the embedding table\n  hint: use the tokenizer that belongs to the model")]
+    #[error(
+        "the tokenizer and the model do not fit\n  found: token id {found}\n  expected: an id below {vocabulary}, the rows of the embedding table\n  hint: use the tokenizer that belongs to the model"
+    )]
     TokenOutOfRange {
         /// The largest id.
         found: u32,
@@ -85,7 +89,12 @@ pub fn diagnose(
         max_sequence_length: options.max_sequence_length.min(configuration.max_position_embeddings),
     };
     let dataset = workflow.prepare(Dataset::new(&records, &tokenizer, settings)?, &stop_set);
-    let prompts = prompts::prepare(&options.prompts, &dataset, &tokenizer, configuration.max_position_embeddings)?;
+    let prompts = prompts::prepare(
+        &options.prompts,
+        &dataset,
+        &tokenizer,
+        configuration.max_position_embeddings,
+    )?;
     check_ids(&dataset, &prompts, configuration.vocab_size)?;
     let loaded = options.source.load(precision)?;
     if options.fine_tune == FineTuneKind::Lora {
@@ -150,7 +159,10 @@ fn examine(loaded: &LoadedModel, stop_set: &StopSet, tokenizer: &Tokenizer) -> R
     let is_packing = |name: &str| name.ends_with(".scales") || name.ends_with(".biases");
     let registered: Vec<&String> = snapshot.parameters().keys().filter(|name| !is_packing(name)).collect();
     let values = |name: &String| -> u64 {
-        let shape = expected.iter().find(|(expected, _)| expected == name).map(|(_, shape)| shape.as_slice());
+        let shape = expected
+            .iter()
+            .find(|(expected, _)| expected == name)
+            .map(|(_, shape)| shape.as_slice());
         let unpacked = shape.map(|shape| shape.iter().map(|&size| size as u64).product());
         unpacked.unwrap_or_else(|| snapshot.parameters().get(name).map_or(0, Array::size) as u64)
     };
@@ -168,7 +180,7 @@ fn examine(loaded: &LoadedModel, stop_set: &StopSet, tokenizer: &Tokenizer) -> R
             .filter(|(name, _)| !snapshot.parameters().contains_key(name))
             .map(|(name, _)| name.clone())
             .collect(),
-        quantization: loaded.packings.values().next().map(|packing| Quantization {
+        quantization: commonest(loaded.packings.values().copied()).map(|packing| Quantization {
             bits: packing.bits as u32,
             group_size: packing.group_size as u32,
             mode: "affine".to_owned(),
@@ -178,6 +190,18 @@ fn examine(loaded: &LoadedModel, stop_set: &StopSet, tokenizer: &Tokenizer) -> R
         has_chat_template: tokenizer.chat_template().is_some(),
         load_seconds: loaded.seconds,
     })
+}
+
+/// The packing of most modules, the narrower one where two are as common.
+fn commonest(packings: impl Iterator<Item = Packing>) -> Option<Packing> {
+    let mut counts: BTreeMap<Packing, usize> = BTreeMap::new();
+    for packing in packings {
+        *counts.entry(packing).or_insert(0) += 1;
+    }
+    counts
+        .into_iter()
+        .max_by_key(|(packing, count)| (*count, Reverse(*packing)))
+        .map(|(packing, _)| packing)
 }
 
 struct Run<'run> {
@@ -275,7 +299,8 @@ impl Run<'_> {
         let mut answered = |done: usize| self.progress.advance(done, &format!("prompt {done} of {total}"));
         match probe.measure(model, self.interrupt, &mut answered) {
             Ok(measured) => {
-                self.progress.finish(&format!("{:.1} tokens/s", measured.tokens_per_second));
+                self.progress
+                    .finish(&format!("{:.1} tokens/s", measured.tokens_per_second));
                 Slot::Ran(measured)
             }
             Err(GenerationError::Interrupted) => Slot::skipped("interrupted"),
@@ -296,7 +321,8 @@ impl Run<'_> {
             }
             FineTuneKind::Lora => {
                 let expected = target_modules(&model, &self.options.lora)?;
-                self.workflow.attach_adapters(&mut model, &self.options.lora, self.options.seed)?;
+                self.workflow
+                    .attach_adapters(&mut model, &self.options.lora, self.options.seed)?;
                 Some(expected)
             }
         };
@@ -314,18 +340,33 @@ impl Run<'_> {
     }
 
     fn compared_row(&self) -> Array {
-        let tokens = self.dataset.examples.first().map_or([].as_slice(), |example| &example.tokens);
+        let tokens = self
+            .dataset
+            .examples
+            .first()
+            .map_or([].as_slice(), |example| &example.tokens);
         let ids: Vec<i32> = tokens.iter().take(COMPARED_TOKENS).map(|&token| token as i32).collect();
         Array::from_slice(&ids, &[1, ids.len() as i32])
     }
 
     fn train(&mut self, subject: &mut Subject) -> Slot<TrainingEvidence> {
-        let trainable_values =
-            subject.model.trainable_parameters().flatten().values().map(|array| array.size() as u64).sum();
+        let trainable_values = subject
+            .model
+            .trainable_parameters()
+            .flatten()
+            .values()
+            .map(|array| array.size() as u64)
+            .sum();
         let size = TrainingSize {
             trainable_values,
             batch_size: self.options.batch_size.min(self.dataset.examples.len()),
-            tokens: self.dataset.examples.iter().map(|example| example.tokens.len()).max().unwrap_or(0),
+            tokens: self
+                .dataset
+                .examples
+                .iter()
+                .map(|example| example.tokens.len())
+                .max()
+                .unwrap_or(0),
         };
         let needed = predicted_training_bytes(&self.loaded.configuration, size);
         if let Some(memory) = system_memory().filter(|memory| memory.available < needed) {
@@ -347,7 +388,8 @@ impl Run<'_> {
         );
         match trained {
             Ok(measured) => {
-                self.progress.finish(&format!("{:.0} tokens/s", measured.tokens_per_second));
+                self.progress
+                    .finish(&format!("{:.0} tokens/s", measured.tokens_per_second));
                 Slot::Ran(measured)
             }
             Err(error) => Slot::crashed(error),

@@ -9,7 +9,7 @@ use crate::device::Backend;
 use crate::evidence::{GradientEvidence, Listing, OptimizerEvidence, StepRecord, StoppedEarly, TrainingEvidence};
 use crate::interrupt::Interrupt;
 use crate::model::CausalModel;
-use crate::train::{mean_loss, train, Optimizer, TrainError, TrainingOutcome, TrainingStep};
+use crate::train::{Optimizer, TrainError, TrainingOutcome, TrainingStep, mean_loss, train};
 
 /// Trains `model` in place and records every step.
 pub fn run(
@@ -37,7 +37,10 @@ pub fn run(
     let outcome = {
         let mut observe = |step: &TrainingStep| {
             recorder.record(step);
-            progress.advance(step.step, &format!("loss {:.4}, gradient norm {:.3}", step.loss, step.gradient_norm));
+            progress.advance(
+                step.step,
+                &format!("loss {:.4}, gradient norm {:.3}", step.loss, step.gradient_norm),
+            );
         };
         train(
             model,
@@ -136,7 +139,12 @@ impl Recorder {
                 let rows = Listing::numbered("row", rows.into_iter());
                 Some(StoppedEarly {
                     step,
-                    reason: if loss { "the loss is not finite" } else { "a gradient is not finite" }.to_owned(),
+                    reason: if loss {
+                        "the loss is not finite"
+                    } else {
+                        "a gradient is not finite"
+                    }
+                    .to_owned(),
                     found_in: if loss { rows } else { gradients.into_iter().collect() },
                 })
             }
@@ -163,7 +171,11 @@ impl Recorder {
 
     /// Median over steps after the first, which also compiles and warms up.
     fn tokens_per_second(&self) -> f64 {
-        let later = if self.steps.len() > 1 { &self.steps[1..] } else { &self.steps };
+        let later = if self.steps.len() > 1 {
+            &self.steps[1..]
+        } else {
+            &self.steps
+        };
         let mut rates: Vec<f64> = later.iter().map(|step| step.tokens as f64 / step.seconds).collect();
         rates.sort_by(f64::total_cmp);
         rates.get(rates.len() / 2).copied().unwrap_or(0.0)

@@ -1,6 +1,6 @@
-use mlx_rs::error::Result;
-use mlx_rs::ops::concatenate_axis;
 use mlx_rs::Array;
+use mlx_rs::error::Result;
+use mlx_rs::ops::concatenate;
 
 use crate::model::{CausalModel, KeyValueStore};
 
@@ -19,8 +19,8 @@ impl KeyValueStore for KeyValueCache {
         let joined = match self.held.take() {
             None => (keys, values),
             Some((held_keys, held_values)) => (
-                concatenate_axis(&[held_keys, keys], 2)?,
-                concatenate_axis(&[held_values, values], 2)?,
+                concatenate(&[held_keys, keys], 2)?,
+                concatenate(&[held_values, values], 2)?,
             ),
         };
         self.held = Some(joined.clone());
@@ -30,5 +30,10 @@ impl KeyValueStore for KeyValueCache {
 
 /// An empty cache for each block of `model`.
 pub fn caches(model: &CausalModel) -> Vec<Box<dyn KeyValueStore>> {
-    model.model.layers.iter().map(|_| Box::<KeyValueCache>::default() as Box<dyn KeyValueStore>).collect()
+    model
+        .model
+        .layers
+        .iter()
+        .map(|_| Box::<KeyValueCache>::default() as Box<dyn KeyValueStore>)
+        .collect()
 }

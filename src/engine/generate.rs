@@ -1,7 +1,7 @@
 use std::collections::BTreeSet;
 
 use mlx_rs::error::Result;
-use mlx_rs::ops::indexing::{argmax_axis, TryIndexOp};
+use mlx_rs::ops::indexing::{TryIndexOp, argmax_axis};
 use mlx_rs::{Array, Dtype};
 
 use super::caches;

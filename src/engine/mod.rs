@@ -3,5 +3,5 @@
 mod cache;
 mod generate;
 
-pub use cache::{caches, KeyValueCache};
-pub use generate::{decode_greedily, DecodeLimits, Decoded};
+pub use cache::{KeyValueCache, caches};
+pub use generate::{DecodeLimits, Decoded, decode_greedily};

@@ -1,7 +1,7 @@
 use std::collections::BTreeMap;
 
-use mlx_rs::error::Result;
 use mlx_rs::Array;
+use mlx_rs::error::Result;
 
 use crate::train::{AdamWSettings, Optimizer};
 use crate::workflow::Workflow;

@@ -9,7 +9,12 @@ use crate::workflow::Workflow;
 pub struct StubAdapter;
 
 impl Workflow for StubAdapter {
-    fn attach_adapters(&self, model: &mut CausalModel, _settings: &LoraSettings, _seed: u64) -> Result<(), AttachError> {
+    fn attach_adapters(
+        &self,
+        model: &mut CausalModel,
+        _settings: &LoraSettings,
+        _seed: u64,
+    ) -> Result<(), AttachError> {
         model.unfreeze_parameters(true);
         Ok(())
     }

@@ -1,8 +1,8 @@
+use mlx_rs::Array;
 use mlx_rs::error::Result;
-use mlx_rs::fast::{rms_norm, scaled_dot_product_attention, ScaledDotProductAttentionMask};
+use mlx_rs::fast::{ScaledDotProductAttentionMask, rms_norm, scaled_dot_product_attention};
 use mlx_rs::macros::ModuleParameters;
 use mlx_rs::nn::RmsNorm;
-use mlx_rs::Array;
 
 use super::{KeyValueStore, Linear, RotaryEmbedding};
 
@@ -66,9 +66,10 @@ impl Attention {
         let mask = (tokens > 1).then_some(ScaledDotProductAttentionMask::Causal);
         let scale = (self.head_dimensions as f32).powf(-0.5);
         let attended = scaled_dot_product_attention(queries, keys, values, scale, mask, None)?;
-        let merged = attended
-            .transpose_axes(&[0, 2, 1, 3])?
-            .reshape(&[batch, tokens, self.heads * self.head_dimensions])?;
+        let merged =
+            attended
+                .transpose_axes(&[0, 2, 1, 3])?
+                .reshape(&[batch, tokens, self.heads * self.head_dimensions])?;
         self.o_proj.forward(&merged)
     }
 }

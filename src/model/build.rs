@@ -1,13 +1,13 @@
 use std::collections::BTreeMap;
 
+use mlx_rs::Array;
 use mlx_rs::module::Param;
 use mlx_rs::nn::RmsNorm;
-use mlx_rs::Array;
 use thiserror::Error;
 
 use super::{
-    llama3_wavelengths, Attention, Block, CausalModel, Checkpoint, Decoder, Embedding, FeedForward, Linear, ModelConfiguration,
-    RopeScaling, RotaryEmbedding, StoredTensor, Wavelengths,
+    Attention, Block, CausalModel, Checkpoint, Decoder, Embedding, FeedForward, Linear, ModelConfiguration,
+    RopeScaling, RotaryEmbedding, StoredTensor, Wavelengths, llama3_wavelengths,
 };
 
 /// A tensor that the configuration expects is not in the checkpoint: the check of the checkpoint and the construction of
@@ -134,7 +134,8 @@ impl Source {
 fn rotary(configuration: &ModelConfiguration, factors: Option<&[f32]>) -> RotaryEmbedding {
     let dimensions = configuration.head_dim as i32;
     let base = configuration.rope_theta as f32;
-    let given = |wavelengths: Vec<f32>| Wavelengths::Given(Array::from_slice(&wavelengths, &[wavelengths.len() as i32]));
+    let given =
+        |wavelengths: Vec<f32>| Wavelengths::Given(Array::from_slice(&wavelengths, &[wavelengths.len() as i32]));
     let mut rotary = RotaryEmbedding {
         dimensions,
         traditional: configuration.rope_traditional,

@@ -6,8 +6,8 @@ use mlx_rs::{Array, Dtype};
 use thiserror::Error;
 
 use super::{
-    gguf_packing, load_safetensors, BlockError, GgufError, GgufHeader, GgufTensor, ModelConfiguration, ModuleQuantization, Packing,
-    QuantizationMode, WeightFileError,
+    BlockError, GgufError, GgufHeader, GgufTensor, ModelConfiguration, ModuleQuantization, Packing, QuantizationMode,
+    WeightFileError, gguf_packing, load_safetensors,
 };
 use crate::evidence::Listing;
 use crate::suggestion::closest;
@@ -77,7 +77,9 @@ pub enum CheckpointError {
         tensors: Listing,
     },
     /// A packing that MLX's affine layout does not cover.
-    #[error("`{module}` is packed in mode `{mode}`\n  expected: `affine`\n  hint: convert the model with `mlx_lm.convert --q-mode affine`")]
+    #[error(
+        "`{module}` is packed in mode `{mode}`\n  expected: `affine`\n  hint: convert the model with `mlx_lm.convert --q-mode affine`"
+    )]
     UnsupportedMode {
         /// The module.
         module: String,
@@ -226,7 +228,9 @@ impl Checkpoint {
         let order = RowOrder::of(header, configuration);
         for (name, tensor) in header.hugging_face_tensors()? {
             let stored = order.apply(&name, gguf_tensor(header, tensor, precision)?)?;
-            if let (Some(packing), Some(module)) = (gguf_packing::packing(tensor.tensor_type), name.strip_suffix(".weight")) {
+            if let (Some(packing), Some(module)) =
+                (gguf_packing::packing(tensor.tensor_type), name.strip_suffix(".weight"))
+            {
                 packings.insert(module.to_owned(), packing);
             }
             tensors.insert(name, stored);
@@ -320,7 +324,11 @@ fn shards(folder: &Path) -> Result<Vec<PathBuf>, CheckpointError> {
             _ => return Err(unusable(format!("the shard name {file}"))),
         }
     }
-    let missing: Listing = names.iter().filter(|name| !folder.join(name).is_file()).cloned().collect();
+    let missing: Listing = names
+        .iter()
+        .filter(|name| !folder.join(name).is_file())
+        .cloned()
+        .collect();
     if missing.is_empty() {
         Ok(names.iter().map(|name| folder.join(name)).collect())
     } else {
@@ -385,7 +393,11 @@ fn group_packed(
             }
         }
     }
-    stored.extend(loaded.into_iter().map(|(name, array)| (name, StoredTensor::Plain(array))));
+    stored.extend(
+        loaded
+            .into_iter()
+            .map(|(name, array)| (name, StoredTensor::Plain(array))),
+    );
     Ok((stored, packings))
 }
 
@@ -471,9 +483,15 @@ impl RowOrder {
     }
 }
 
-fn gguf_tensor(header: &GgufHeader, tensor: &GgufTensor, precision: Precision) -> Result<StoredTensor, CheckpointError> {
+fn gguf_tensor(
+    header: &GgufHeader,
+    tensor: &GgufTensor,
+    precision: Precision,
+) -> Result<StoredTensor, CheckpointError> {
     let shape: Vec<i32> = tensor.shape.iter().map(|&size| size as i32).collect();
-    if precision.keep_packed && let [rows, columns] = shape[..] {
+    if precision.keep_packed
+        && let [rows, columns] = shape[..]
+    {
         let bytes = header.tensor_bytes(tensor)?;
         if let Some(packed) = gguf_packing::pack(tensor.tensor_type, &bytes) {
             let packing = packed.packing;
@@ -486,7 +504,10 @@ fn gguf_tensor(header: &GgufHeader, tensor: &GgufTensor, precision: Precision) -
             });
         }
     }
-    Ok(StoredTensor::Plain(Array::from_slice(&plain_values(header, tensor)?, &shape)))
+    Ok(StoredTensor::Plain(Array::from_slice(
+        &plain_values(header, tensor)?,
+        &shape,
+    )))
 }
 
 fn plain_values(header: &GgufHeader, tensor: &GgufTensor) -> Result<Vec<f32>, CheckpointError> {

@@ -1,10 +1,10 @@
+use mlx_rs::Array;
 use mlx_rs::error::Result;
 use mlx_rs::fast::rms_norm;
 use mlx_rs::macros::ModuleParameters;
 use mlx_rs::module::Parameter;
-use mlx_rs::nn::{silu, RmsNorm};
+use mlx_rs::nn::{RmsNorm, silu};
 use mlx_rs::ops::multiply;
-use mlx_rs::Array;
 
 use super::{Attention, Embedding, KeyValueStore, Linear};
 
@@ -139,10 +139,22 @@ impl CausalModel {
         let mut linears = Vec::new();
         for (index, block) in self.model.layers.iter().enumerate() {
             linears.extend([
-                (format!("model.layers.{index}.self_attn.q_proj"), &block.self_attn.q_proj),
-                (format!("model.layers.{index}.self_attn.k_proj"), &block.self_attn.k_proj),
-                (format!("model.layers.{index}.self_attn.v_proj"), &block.self_attn.v_proj),
-                (format!("model.layers.{index}.self_attn.o_proj"), &block.self_attn.o_proj),
+                (
+                    format!("model.layers.{index}.self_attn.q_proj"),
+                    &block.self_attn.q_proj,
+                ),
+                (
+                    format!("model.layers.{index}.self_attn.k_proj"),
+                    &block.self_attn.k_proj,
+                ),
+                (
+                    format!("model.layers.{index}.self_attn.v_proj"),
+                    &block.self_attn.v_proj,
+                ),
+                (
+                    format!("model.layers.{index}.self_attn.o_proj"),
+                    &block.self_attn.o_proj,
+                ),
                 (format!("model.layers.{index}.mlp.gate_proj"), &block.mlp.gate_proj),
                 (format!("model.layers.{index}.mlp.up_proj"), &block.mlp.up_proj),
                 (format!("model.layers.{index}.mlp.down_proj"), &block.mlp.down_proj),
@@ -159,10 +171,22 @@ impl CausalModel {
         let mut linears = Vec::new();
         for (index, block) in self.model.layers.iter_mut().enumerate() {
             linears.extend([
-                (format!("model.layers.{index}.self_attn.q_proj"), &mut block.self_attn.q_proj),
-                (format!("model.layers.{index}.self_attn.k_proj"), &mut block.self_attn.k_proj),
-                (format!("model.layers.{index}.self_attn.v_proj"), &mut block.self_attn.v_proj),
-                (format!("model.layers.{index}.self_attn.o_proj"), &mut block.self_attn.o_proj),
+                (
+                    format!("model.layers.{index}.self_attn.q_proj"),
+                    &mut block.self_attn.q_proj,
+                ),
+                (
+                    format!("model.layers.{index}.self_attn.k_proj"),
+                    &mut block.self_attn.k_proj,
+                ),
+                (
+                    format!("model.layers.{index}.self_attn.v_proj"),
+                    &mut block.self_attn.v_proj,
+                ),
+                (
+                    format!("model.layers.{index}.self_attn.o_proj"),
+                    &mut block.self_attn.o_proj,
+                ),
                 (format!("model.layers.{index}.mlp.gate_proj"), &mut block.mlp.gate_proj),
                 (format!("model.layers.{index}.mlp.up_proj"), &mut block.mlp.up_proj),
                 (format!("model.layers.{index}.mlp.down_proj"), &mut block.mlp.down_proj),

@@ -1,8 +1,8 @@
+use mlx_rs::Array;
 use mlx_rs::error::Result;
 use mlx_rs::macros::ModuleParameters;
 use mlx_rs::module::Param;
 use mlx_rs::ops::{dequantize, matmul, quantized_matmul};
-use mlx_rs::Array;
 
 use super::Packing;
 

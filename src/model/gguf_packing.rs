@@ -67,12 +67,26 @@ fn half(block: &[u8], at: usize) -> f32 {
 
 /// Sixteen bytes whose low nibbles are values 0 to 15 and whose high nibbles are values 16 to 31.
 fn pack_nibbles(quants: &[u8], words: &mut Vec<u32>) {
-    let value = |index: usize| u32::from(if index < GROUP / 2 { quants[index] & 15 } else { quants[index - GROUP / 2] >> 4 });
-    words.extend((0..GROUP).step_by(8).map(|start| (0..8).map(|offset| value(start + offset) << (4 * offset)).sum::<u32>()));
+    let value = |index: usize| {
+        u32::from(if index < GROUP / 2 {
+            quants[index] & 15
+        } else {
+            quants[index - GROUP / 2] >> 4
+        })
+    };
+    words.extend(
+        (0..GROUP)
+            .step_by(8)
+            .map(|start| (0..8).map(|offset| value(start + offset) << (4 * offset)).sum::<u32>()),
+    );
 }
 
 /// Signed bytes, moved to start at zero.
 fn pack_signed_bytes(quants: &[u8], words: &mut Vec<u32>) {
     // Flipping the sign bit adds 128 to a two's complement byte.
-    words.extend(quants.chunks_exact(4).map(|four| u32::from_le_bytes([four[0], four[1], four[2], four[3]]) ^ 0x8080_8080));
+    words.extend(
+        quants
+            .chunks_exact(4)
+            .map(|four| u32::from_le_bytes([four[0], four[1], four[2], four[3]]) ^ 0x8080_8080),
+    );
 }

@@ -2,7 +2,7 @@ use mlx_rs::ops::ones;
 use mlx_rs::random;
 use std::collections::BTreeMap;
 
-use super::{build_model, BuildError, CausalModel, Checkpoint, ModelConfiguration, StoredTensor};
+use super::{BuildError, CausalModel, Checkpoint, ModelConfiguration, StoredTensor, build_model};
 use thiserror::Error;
 
 /// Spread of fresh weights, as GPT-2 and llama start.
@@ -31,7 +31,11 @@ pub fn initialise(configuration: &ModelConfiguration, seed: u64) -> std::result:
         let shape: Vec<i32> = shape.into_iter().map(|size| size as i32).collect();
         let (next, this) = random::split(&key, 2)?;
         key = next;
-        let deviation = if name.contains("o_proj") || name.contains("down_proj") { residual } else { STANDARD_DEVIATION };
+        let deviation = if name.contains("o_proj") || name.contains("down_proj") {
+            residual
+        } else {
+            STANDARD_DEVIATION
+        };
         let tensor = if name.ends_with("norm.weight") {
             ones::<f32>(&shape)?
         } else if name.ends_with(".bias") {

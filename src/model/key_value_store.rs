@@ -1,5 +1,5 @@
-use mlx_rs::error::Result;
 use mlx_rs::Array;
+use mlx_rs::error::Result;
 
 /// Where one attention layer keeps the keys and values of earlier positions.
 pub trait KeyValueStore {

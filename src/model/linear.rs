@@ -77,7 +77,9 @@ impl Linear {
     /// Number of outputs and inputs of the unpacked layer.
     pub fn shape(&self) -> (i32, i32) {
         let (outputs, columns) = (self.weight.dim(0), self.weight.dim(1));
-        let inputs = self.packing.map_or(columns, |packing| packing.unpacked_columns(columns));
+        let inputs = self
+            .packing
+            .map_or(columns, |packing| packing.unpacked_columns(columns));
         (outputs, inputs)
     }
 
@@ -144,7 +146,10 @@ impl LowRankSettings {
         }
         let keep = 1.0 - self.dropout;
         let mask = mlx_rs::random::bernoulli(&Array::from_f32(keep), input.shape(), None)?;
-        multiply(multiply(input, mask.as_dtype(input.dtype())?)?, scalar(1.0 / keep, input.dtype())?)
+        multiply(
+            multiply(input, mask.as_dtype(input.dtype())?)?,
+            scalar(1.0 / keep, input.dtype())?,
+        )
     }
 }
 

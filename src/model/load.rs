@@ -5,8 +5,8 @@ use std::time::Instant;
 use thiserror::Error;
 
 use super::{
-    build_model, BuildError, CausalModel, Checkpoint, CheckpointError, ConfigurationError, GgufError, GgufHeader,
-    ModelConfiguration, Packing, Precision,
+    BuildError, CausalModel, Checkpoint, CheckpointError, ConfigurationError, GgufError, GgufHeader,
+    ModelConfiguration, Packing, Precision, build_model,
 };
 
 /// Where a model lies.

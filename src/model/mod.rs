@@ -28,7 +28,7 @@ mod tokenizer;
 mod weight_file;
 
 pub use attention::Attention;
-pub use build::{build_model, BuildError};
+pub use build::{BuildError, build_model};
 pub use chat_template::{ChatTemplate, ChatTemplateError, Message, TEMPLATE_TIME};
 pub use checkpoint::{Checkpoint, CheckpointError, Disagreement, Precision, StoredTensor};
 pub use configuration::{
@@ -37,18 +37,18 @@ pub use configuration::{
 };
 pub use decoder::{Block, CausalModel, Decoder, FeedForward};
 pub use embedding::Embedding;
-pub use gguf_blocks::{dequantize, BlockError};
+pub use gguf_blocks::{BlockError, dequantize};
 pub use gguf_header::{GgufArray, GgufError, GgufHeader, GgufTensor, GgufTensorType, GgufValue};
-pub use gguf_names::{hugging_face_name, rotary_row_order, ROPE_FREQUENCIES};
-pub use gguf_tokenizer::{read_gguf_tokenizer, GgufTokenizer, GgufTokenizerError};
+pub use gguf_names::{ROPE_FREQUENCIES, hugging_face_name, rotary_row_order};
+pub use gguf_tokenizer::{GgufTokenizer, GgufTokenizerError, read_gguf_tokenizer};
 pub use hub::{HubSettings, ResolveError};
-pub use initialise::{initialise, InitialiseError};
+pub use initialise::{InitialiseError, initialise};
 pub use key_value_store::KeyValueStore;
 pub use linear::{Linear, LowRankSettings};
 pub use load::{LoadError, LoadedModel, ModelSource};
 pub use packing::Packing;
 pub use problem::{Problem, Problems, SHOWN_PROBLEMS};
-pub use rotary::{llama3_wavelengths, RotaryEmbedding, Wavelengths};
+pub use rotary::{RotaryEmbedding, Wavelengths, llama3_wavelengths};
 pub use stop_set::StopSet;
 pub use tokenizer::{DeclaredEnd, Tokenizer, TokenizerError};
-pub use weight_file::{load_safetensors, save_safetensors, WeightFileError};
+pub use weight_file::{WeightFileError, load_safetensors, save_safetensors};

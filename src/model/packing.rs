@@ -2,7 +2,7 @@ use mlx_rs::Array;
 use serde::{Deserialize, Serialize};
 
 /// MLX's affine packing: `group_size` weights of `bits` bits share one scale and one bias.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Packing {
     /// Weights that share one scale.
     pub group_size: i32,

@@ -1,6 +1,6 @@
+use mlx_rs::Array;
 use mlx_rs::error::Result;
 use mlx_rs::fast::rope;
-use mlx_rs::Array;
 
 /// Rotary position encoding (Su et al. 2021, arXiv 2104.09864) over the halves of each head.
 #[derive(Debug, Clone)]
@@ -31,7 +31,15 @@ impl RotaryEmbedding {
             Wavelengths::Base(base) => (Some(*base), None),
             Wavelengths::Given(wavelengths) => (None, Some(wavelengths)),
         };
-        rope(heads, self.dimensions, self.traditional, base, self.position_scale, offset, given)
+        rope(
+            heads,
+            self.dimensions,
+            self.traditional,
+            base,
+            self.position_scale,
+            offset,
+            given,
+        )
     }
 }
 
@@ -59,8 +67,8 @@ pub fn llama3_wavelengths(
             } else if wave > shortest_stretched {
                 period * factor
             } else {
-                let smooth = (original_context / wave - low_frequency_factor)
-                    / (high_frequency_factor - low_frequency_factor);
+                let smooth =
+                    (original_context / wave - low_frequency_factor) / (high_frequency_factor - low_frequency_factor);
                 period / ((1.0 - smooth) / factor + smooth)
             }
         })

@@ -103,7 +103,9 @@ fn check_whole(path: &Path) -> Result<(), WeightFileError> {
         .map_err(|_| header_error(format!("a file of {length} bytes, too short for a header")))?;
     let header_length = u64::from_le_bytes(prefix);
     if header_length > LARGEST_HEADER || header_length + 8 > length {
-        return Err(header_error(format!("a header of {header_length} bytes in a file of {length} bytes")));
+        return Err(header_error(format!(
+            "a header of {header_length} bytes in a file of {length} bytes"
+        )));
     }
     let mut header = vec![0_u8; header_length as usize];
     file.read_exact(&mut header).map_err(io_error)?;

@@ -16,12 +16,23 @@ pub fn measure(dataset: &Dataset, stop_set: &StopSet, tokenizer: &Tokenizer) -> 
         format: dataset.format.name().to_owned(),
         rows: examples.len(),
         tokens: examples.iter().map(|example| example.tokens.len()).sum(),
-        longest_row: examples.iter().map(|example| example.original_length).max().unwrap_or(0),
+        longest_row: examples
+            .iter()
+            .map(|example| example.original_length)
+            .max()
+            .unwrap_or(0),
         supervised_tokens: examples.iter().map(Example::supervised_tokens).sum(),
         supervised_stop_tokens: examples.iter().flat_map(Example::targets).filter(is_stop).count(),
         rows_without_supervision: rows(examples.iter().map(|example| example.supervised_tokens() == 0)),
-        rows_only_stop_tokens: rows(contents.iter().map(|content| !content.is_empty() && content.iter().all(is_stop))),
-        rows_ending_in_stop: contents.iter().filter(|content| content.last().is_some_and(is_stop)).count(),
+        rows_only_stop_tokens: rows(
+            contents
+                .iter()
+                .map(|content| !content.is_empty() && content.iter().all(is_stop)),
+        ),
+        rows_ending_in_stop: contents
+            .iter()
+            .filter(|content| content.last().is_some_and(is_stop))
+            .count(),
         rows_truncated: rows(examples.iter().map(|example| example.truncated)),
         rows_with_moved_boundary: rows(examples.iter().map(|example| example.boundary_moved)),
     })
@@ -29,7 +40,10 @@ pub fn measure(dataset: &Dataset, stop_set: &StopSet, tokenizer: &Tokenizer) -> 
 
 /// The rows whose flag is set, as `row N`, in the order of the data.
 fn rows(flags: impl Iterator<Item = bool>) -> Listing {
-    let numbers = flags.enumerate().filter(|(_, flagged)| *flagged).map(|(index, _)| index + 1);
+    let numbers = flags
+        .enumerate()
+        .filter(|(_, flagged)| *flagged)
+        .map(|(index, _)| index + 1);
     Listing::numbered("row", numbers)
 }
 

@@ -7,7 +7,7 @@ use thiserror::Error;
 
 use super::{repetition, voice};
 use crate::data::{Batch, Example};
-use crate::engine::{decode_greedily, DecodeLimits, Decoded};
+use crate::engine::{DecodeLimits, Decoded, decode_greedily};
 use crate::evidence::{Answer, FinishReason, FreeRun, GenerationEvidence};
 use crate::interrupt::Interrupt;
 use crate::model::{CausalModel, StopSet, Tokenizer, TokenizerError};
@@ -130,6 +130,8 @@ impl GenerationProbe<'_> {
 
     /// Text with special tokens shown; tokens that have none are shown by number.
     fn shown(&self, tokens: &[u32]) -> String {
-        self.tokenizer.decode(tokens, false).unwrap_or_else(|_| format!("{tokens:?}"))
+        self.tokenizer
+            .decode(tokens, false)
+            .unwrap_or_else(|_| format!("{tokens:?}"))
     }
 }

@@ -3,14 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
+use mlx_rs::Array;
 use mlx_rs::error::Result;
 use mlx_rs::module::ModuleParameters;
-use mlx_rs::Array;
 
 use crate::adapter::attached_modules;
 use crate::evidence::{AdapterEvidence, GroupChange, Listing, ParameterEvidence, TensorChange};
 use crate::model::CausalModel;
-use crate::param_diff::{compare, ParameterDifference};
+use crate::param_diff::{ParameterDifference, compare};
 use crate::param_snapshot::ParameterSnapshot;
 use crate::readback::{is_finite, largest_magnitude};
 
@@ -33,8 +33,12 @@ impl ParameterProbe<'_> {
         let started = Instant::now();
         let after = ParameterSnapshot::capture(trained);
         let difference = compare(self.before, &after)?;
-        let trainable: BTreeSet<String> =
-            trained.trainable_parameters().flatten().keys().map(ToString::to_string).collect();
+        let trainable: BTreeSet<String> = trained
+            .trainable_parameters()
+            .flatten()
+            .keys()
+            .map(ToString::to_string)
+            .collect();
         let changed = |difference: &&ParameterDifference| difference.changed_values > 0;
         let is_trainable = |difference: &&ParameterDifference| trainable.contains(&difference.name);
         let compared = &difference.compared;
@@ -53,10 +57,19 @@ impl ParameterProbe<'_> {
                 Some(_) => names(compared.iter().filter(changed).filter(is_base)),
                 None => names([].iter()),
             },
-            appeared_or_vanished: difference.appeared.iter().chain(&difference.vanished).cloned().collect(),
+            appeared_or_vanished: difference
+                .appeared
+                .iter()
+                .chain(&difference.vanished)
+                .cloned()
+                .collect(),
             non_finite: non_finite(&after)?,
             groups: groups(compared),
-            changes: compared.iter().filter(|one| is_trainable(one) || changed(one)).map(tensor_change).collect(),
+            changes: compared
+                .iter()
+                .filter(|one| is_trainable(one) || changed(one))
+                .map(tensor_change)
+                .collect(),
             adapter: match self.expected_adapters {
                 Some(expected) => Some(self.adapter(expected, trained, &after)?),
                 None => None,
@@ -65,7 +78,12 @@ impl ParameterProbe<'_> {
         })
     }
 
-    fn adapter(&self, expected: &[String], trained: &CausalModel, after: &ParameterSnapshot) -> Result<AdapterEvidence> {
+    fn adapter(
+        &self,
+        expected: &[String],
+        trained: &CausalModel,
+        after: &ParameterSnapshot,
+    ) -> Result<AdapterEvidence> {
         let attached = attached_modules(trained);
         let tensors: BTreeMap<&String, &Array> = after
             .parameters()
@@ -110,7 +128,10 @@ fn groups(differences: &[ParameterDifference]) -> Vec<GroupChange> {
     let mut groups: BTreeMap<String, Vec<&ParameterDifference>> = BTreeMap::new();
     for difference in differences {
         let parts = difference.name.split('.').filter(|part| part.parse::<usize>().is_err());
-        groups.entry(parts.collect::<Vec<_>>().join(".")).or_default().push(difference);
+        groups
+            .entry(parts.collect::<Vec<_>>().join("."))
+            .or_default()
+            .push(difference);
     }
     let root_of_squares = |members: &[&ParameterDifference], norm: fn(&ParameterDifference) -> f64| {
         members.iter().map(|member| norm(member).powi(2)).sum::<f64>().sqrt()

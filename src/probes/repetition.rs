@@ -16,7 +16,11 @@ pub fn measure(tokens: &[u32], to_text: impl Fn(&[u32]) -> String) -> Repetition
         distinct_1: distinct(tokens, 1),
         distinct_2: distinct(tokens, 2),
         distinct_4: distinct(tokens, 4),
-        looped_share: if tokens.is_empty() { 0.0 } else { covered as f64 / tokens.len() as f64 },
+        looped_share: if tokens.is_empty() {
+            0.0
+        } else {
+            covered as f64 / tokens.len() as f64
+        },
         looped_span: if span.is_empty() { String::new() } else { to_text(span) },
     }
 }

@@ -103,5 +103,7 @@ fn fingerprints(parameters: &BTreeMap<String, Array>) -> Result<BTreeMap<String,
         .map(|(name, array)| Ok((name, bits(array)?.as_dtype(Dtype::Uint32)?.sum(None)?)))
         .collect::<Result<Vec<_>>>()?;
     eval(sums.iter().map(|(_, sum)| sum))?;
-    sums.into_iter().map(|(name, sum)| Ok((name.clone(), scalar(&sum)?))).collect()
+    sums.into_iter()
+        .map(|(name, sum)| Ok((name.clone(), scalar(&sum)?)))
+        .collect()
 }

@@ -9,10 +9,10 @@ use std::collections::BTreeMap;
 
 /// English words that carry style rather than topic.
 const FUNCTION_WORDS: [&str; 60] = [
-    "a", "about", "all", "am", "an", "and", "any", "are", "as", "at", "be", "been", "but", "by", "can", "did", "do", "for",
-    "from", "had", "has", "have", "he", "her", "his", "i", "if", "in", "is", "it", "its", "me", "my", "no", "not", "of",
-    "on", "or", "our", "she", "so", "that", "the", "their", "them", "then", "there", "they", "this", "to", "was", "we",
-    "were", "what", "when", "which", "will", "with", "would", "you",
+    "a", "about", "all", "am", "an", "and", "any", "are", "as", "at", "be", "been", "but", "by", "can", "did", "do",
+    "for", "from", "had", "has", "have", "he", "her", "his", "i", "if", "in", "is", "it", "its", "me", "my", "no",
+    "not", "of", "on", "or", "our", "she", "so", "that", "the", "their", "them", "then", "there", "they", "this", "to",
+    "was", "we", "were", "what", "when", "which", "will", "with", "would", "you",
 ];
 
 /// Characters in a gram.
@@ -63,7 +63,10 @@ impl Style {
 /// Cosine of two count vectors; 0 when either is empty.
 fn cosine(left: &BTreeMap<Vec<char>, f64>, right: &BTreeMap<Vec<char>, f64>) -> f64 {
     let norm = |counts: &BTreeMap<Vec<char>, f64>| counts.values().map(|count| count * count).sum::<f64>().sqrt();
-    let product: f64 = left.iter().filter_map(|(key, count)| Some(count * right.get(key)?)).sum();
+    let product: f64 = left
+        .iter()
+        .filter_map(|(key, count)| Some(count * right.get(key)?))
+        .sum();
     let norms = norm(left) * norm(right);
     if norms == 0.0 { 0.0 } else { (product / norms).min(1.0) }
 }
@@ -92,7 +95,10 @@ mod tests {
 
     #[test]
     fn the_own_voice_scores_above_a_foreign_one() {
-        let pirate = ["Ahoy, the boat is blue, says the old sailor.", "Ahoy, we were there, says the old sailor."];
+        let pirate = [
+            "Ahoy, the boat is blue, says the old sailor.",
+            "Ahoy, we were there, says the old sailor.",
+        ];
         let own = score("Ahoy, the gull is grey, says the old sailor.", &pirate).unwrap();
         let foreign = score("Photosynthesis converts light energy into chemical energy.", &pirate).unwrap();
         assert!(own > foreign + 0.3, "own {own}, foreign {foreign}");

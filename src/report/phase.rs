@@ -477,7 +477,12 @@ fn state(evidence: &Evidence) -> PhaseReport {
         );
         figures = state_figures(state);
     }
-    report(Phase::State, &problems, evidence.state.ran().map(|measured| measured.seconds), figures)
+    report(
+        Phase::State,
+        &problems,
+        evidence.state.ran().map(|measured| measured.seconds),
+        figures,
+    )
 }
 
 fn state_figures(state: &StateEvidence) -> Vec<Figure> {

@@ -56,7 +56,11 @@ fn check(evidence: &Evidence) -> Outcome {
     // Logits of a model that training blew up are large, and so is their rounding.
     let tolerance = logit_tolerance(&evidence.environment.dtype) * live_from_base.max(1.0);
     let complete = reload.lost.is_empty() && reload.loaded == reload.saved;
-    if complete && reload.difference_from_live.is_some_and(|difference| difference <= tolerance) {
+    if complete
+        && reload
+            .difference_from_live
+            .is_some_and(|difference| difference <= tolerance)
+    {
         return Outcome::Pass;
     }
     Finding::new(

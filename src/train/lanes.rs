@@ -1,5 +1,5 @@
 use mlx_rs::error::Result;
-use mlx_rs::{with_stream, Device, Stream};
+use mlx_rs::{Device, Stream, with_stream};
 
 use crate::data::Batch;
 
@@ -26,9 +26,19 @@ impl Lanes {
         }
     }
 
+    /// Whether `batch` is dealt out to several lanes.
+    fn split(&self, batch: &Batch) -> bool {
+        self.streams.len() > 1 && batch.rows.len() > 1
+    }
+
+    /// Lets matrix products use one thread each for as long as the guard lives, when `batch` keeps several lanes busy.
+    pub fn share_cores(&self, batch: &Batch) -> SharedCores {
+        SharedCores::new(self.split(batch))
+    }
+
     /// Runs `work` on each part of `batch`, one part per lane, and returns the results in order of the lanes.
     pub fn run<T>(&self, batch: &Batch, work: impl Fn(&Batch) -> Result<T>) -> Result<Vec<T>> {
-        if self.streams.len() < 2 || batch.rows.len() < 2 {
+        if !self.split(batch) {
             return Ok(vec![work(batch)?]);
         }
         self.parts(batch)
@@ -50,6 +60,41 @@ impl Lanes {
                 part.push(position);
             }
         }
-        parts.into_iter().map(|(_, positions)| batch.select(&positions)).collect()
+        parts
+            .into_iter()
+            .map(|(_, positions)| batch.select(&positions))
+            .collect()
     }
 }
+
+/// While it lives, matrix products of several lanes do not compete for cores.
+#[derive(Debug)]
+pub struct SharedCores {
+    active: bool,
+}
+
+impl SharedCores {
+    fn new(active: bool) -> Self {
+        if active {
+            use_threads(1);
+        }
+        Self { active }
+    }
+}
+
+impl Drop for SharedCores {
+    fn drop(&mut self) {
+        if self.active {
+            use_threads(0);
+        }
+    }
+}
+
+/// Threads of one matrix product; 0 for all cores. Only Linux has products of our own.
+#[cfg(target_os = "linux")]
+fn use_threads(threads: usize) {
+    mlx_sys::blas::set_threads(threads);
+}
+
+#[cfg(not(target_os = "linux"))]
+fn use_threads(_threads: usize) {}

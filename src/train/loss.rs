@@ -2,11 +2,11 @@ use std::collections::{BTreeMap, HashMap};
 use std::rc::Rc;
 
 use mlx_rs::error::{Exception, Result};
-use mlx_rs::module::{update_parameters, ModuleParameters};
+use mlx_rs::module::{ModuleParameters, update_parameters};
 use mlx_rs::ops::indexing::take_along_axis;
 use mlx_rs::ops::{divide, exp, matmul, multiply, subtract};
 use mlx_rs::transforms::keyed_value_and_grad;
-use mlx_rs::{stop_gradient, Array, Dtype};
+use mlx_rs::{Array, Dtype, stop_gradient};
 
 use super::Lanes;
 use crate::data::Batch;
@@ -53,7 +53,10 @@ pub fn loss_and_gradients(model: &CausalModel, batch: &Batch, lanes: &Lanes) -> 
     };
     let (mut values, gradients) = keyed_value_and_grad(loss)(trainable, ())?;
     let loss = values.pop().ok_or_else(|| Exception::custom("the loss has no value"))?;
-    let gradients = gradients.into_iter().map(|(name, gradient)| (name.to_string(), gradient)).collect();
+    let gradients = gradients
+        .into_iter()
+        .map(|(name, gradient)| (name.to_string(), gradient))
+        .collect();
     Ok(LossAndGradients { loss, gradients })
 }
 
@@ -73,7 +76,11 @@ struct SummedLoss {
 }
 
 fn summed_loss(model: &CausalModel, batch: &Batch) -> Result<SummedLoss> {
-    let Targets { tokens, positions, targets } = Targets::of(batch);
+    let Targets {
+        tokens,
+        positions,
+        targets,
+    } = Targets::of(batch);
     let hidden = model.hidden_states(&tokens, &mut [])?;
     let width = hidden.dim(-1);
     // Logits are made only where there is something to learn.
@@ -123,7 +130,9 @@ fn frozen_output_loss(hidden: &Array, targets: &Array, weight: &Array) -> Result
     let (value, normaliser) = cross_entropy(&logits, targets)?;
     let probabilities = exp(subtract(logits, normaliser)?)?.as_dtype(weight.dtype())?;
     let gradient = subtract(matmul(probabilities, weight)?, weight.take_axis(targets, 0)?)?;
-    let differentiable = multiply(hidden, stop_gradient(&gradient)?)?.as_dtype(Dtype::Float32)?.sum(None)?;
+    let differentiable = multiply(hidden, stop_gradient(&gradient)?)?
+        .as_dtype(Dtype::Float32)?
+        .sum(None)?;
     Ok(SummedLoss { differentiable, value })
 }
 

@@ -7,7 +7,7 @@ mod schedule;
 mod trainer;
 
 pub use lanes::Lanes;
-pub use loss::{loss_and_gradients, mean_loss, LossAndGradients};
+pub use loss::{LossAndGradients, loss_and_gradients, mean_loss};
 pub use optimizer::{AdamW, AdamWSettings, Optimizer};
 pub use schedule::Schedule;
-pub use trainer::{train, TrainError, TrainSettings, TrainingOutcome, TrainingStep};
+pub use trainer::{TrainError, TrainSettings, TrainingOutcome, TrainingStep, train};

@@ -1,8 +1,8 @@
 use std::collections::BTreeMap;
 
+use mlx_rs::Array;
 use mlx_rs::error::Result;
 use mlx_rs::ops::{add, divide, multiply, square, subtract};
-use mlx_rs::Array;
 
 /// Turns gradients into new parameters.
 pub trait Optimizer {
@@ -141,6 +141,9 @@ impl Optimizer for AdamW {
     }
 
     fn state(&self) -> Vec<&Array> {
-        self.moments.values().flat_map(|moments| [&moments.mean, &moments.square]).collect()
+        self.moments
+            .values()
+            .flat_map(|moments| [&moments.mean, &moments.square])
+            .collect()
     }
 }

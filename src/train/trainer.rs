@@ -1,14 +1,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
+use mlx_rs::Array;
 use mlx_rs::error::Exception;
-use mlx_rs::module::{update_parameters, ModuleParameters};
+use mlx_rs::module::{ModuleParameters, update_parameters};
 use mlx_rs::ops::{multiply, square};
 use mlx_rs::transforms::eval;
-use mlx_rs::Array;
 use thiserror::Error;
 
-use super::{loss_and_gradients, Lanes, Optimizer, Schedule};
+use super::{Lanes, Optimizer, Schedule, loss_and_gradients};
 use crate::data::Batch;
 use crate::interrupt::Interrupt;
 use crate::model::CausalModel;
@@ -117,6 +117,7 @@ fn train_steps(
         let Some(batch) = batches.next() else {
             return Ok(TrainingOutcome::OutOfData { step });
         };
+        let _shared_cores = lanes.share_cores(&batch);
         let pass = loss_and_gradients(model, &batch, lanes)?;
         let norms = gradient_norms(&pass.gradients)?;
         eval(norms.values().chain([&pass.loss]).chain(pass.gradients.values()))?;
@@ -135,13 +136,22 @@ fn train_steps(
                 rows: batch.rows.iter().map(|row| row + 1).collect(),
             });
         }
-        let zero_gradients = norms.iter().filter(|(_, norm)| **norm == 0.0).map(|(name, _)| (*name).clone()).collect();
+        let zero_gradients = norms
+            .iter()
+            .filter(|(_, norm)| **norm == 0.0)
+            .map(|(name, _)| (*name).clone())
+            .collect();
         let gradients = clip(pass.gradients.clone(), gradient_norm, settings.clip_norm)?;
         let learning_rate = settings.schedule.learning_rate(step);
         let mut parameters = trainable_parameters(model);
         optimizer.update(&mut parameters, &gradients, learning_rate)?;
         eval(parameters.values().chain(optimizer.state()))?;
-        update_parameters(model, parameters.into_iter().map(|(name, value)| (std::rc::Rc::from(name), value)));
+        update_parameters(
+            model,
+            parameters
+                .into_iter()
+                .map(|(name, value)| (std::rc::Rc::from(name), value)),
+        );
         observe(&TrainingStep {
             step,
             learning_rate,

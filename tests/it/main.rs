@@ -7,11 +7,15 @@
     reason = "a test that cannot go on stops, and one that skips says why"
 )]
 
+mod command_line;
 mod data;
+mod diagnosis;
 mod forward_parity;
+mod golden;
 mod hub;
 mod model_files;
 mod report;
 mod rules;
 mod situations;
 mod tokenizer;
+mod training_parity;

@@ -1,10 +1,10 @@
 //! What a report says in each situation, in each format.
 
+use super::situations::*;
 use insta::{Settings, assert_snapshot};
 use mlx_diagnose::evidence::{Evidence, Slot};
 use mlx_diagnose::report::{FailOn, Report, Verdict, exit_code, to_json, to_markdown, to_text};
 use rstest::rstest;
-use super::situations::*;
 use std::path::PathBuf;
 
 fn snapshots() -> Settings {

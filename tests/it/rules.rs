@@ -1,5 +1,6 @@
 //! Every rule fires on its fault, stays silent beside it, and says when it cannot judge.
 
+use super::situations::*;
 use insta::{Settings, assert_snapshot};
 use mlx_diagnose::evidence::{Evidence, FineTuneKind, FinishReason, Listing, Slot, StoppedEarly};
 use mlx_diagnose::rules::{
@@ -7,7 +8,6 @@ use mlx_diagnose::rules::{
 };
 use mlx_diagnose::thresholds::TABLE;
 use rstest::rstest;
-use super::situations::*;
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};

@@ -1,0 +1,289 @@
+//! The program as a user runs it: exit codes, files, and errors that name the remedy.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+use mlx_rs::Array;
+use rstest::rstest;
+use serde_json::Value;
+
+use super::golden::root;
+
+fn diagnose() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_diagnose"));
+    command
+        .env("NO_COLOR", "1")
+        .env("HF_HUB_OFFLINE", "1")
+        .stdin(Stdio::null());
+    command
+}
+
+fn run(arguments: &[&str]) -> Output {
+    diagnose().args(arguments).output().unwrap()
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+fn stdout(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+fn text(path: &Path) -> &str {
+    path.to_str().unwrap()
+}
+
+/// A copy of the embedded model to break.
+fn model_copy() -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    for entry in fs::read_dir(root().join("fixtures/embedded/model")).unwrap() {
+        let path = entry.unwrap().path();
+        fs::copy(&path, folder.path().join(path.file_name().unwrap())).unwrap();
+    }
+    folder
+}
+
+/// The run fails before its first phase: exit code 2, a clear error with `words`, no panic, nothing on standard output.
+fn assert_refused(output: &Output, words: &[&str]) {
+    let error = stderr(output);
+    assert_eq!(output.status.code(), Some(2), "{error}");
+    assert!(error.starts_with("error:"), "{error}");
+    assert!(!error.contains("panicked"), "{error}");
+    for word in words {
+        assert!(error.contains(word), "`{word}` is not in: {error}");
+    }
+    assert_eq!(stdout(output), "");
+}
+
+#[test]
+fn without_arguments_the_embedded_model_is_healthy() {
+    let output = run(&[]);
+    assert_eq!(output.status.code(), Some(0), "{}{}", stdout(&output), stderr(&output));
+    assert!(stdout(&output).contains("healthy"), "{}", stdout(&output));
+    assert!(!stdout(&output).contains('\u{1b}'));
+    for phase in ["phase 1 of 5: baseline", "phase 5 of 5: state"] {
+        assert!(stderr(&output).contains(phase), "{}", stderr(&output));
+    }
+}
+
+#[test]
+fn the_output_folder_holds_the_report_the_evidence_and_an_adapter_and_nothing_half_written() {
+    let folder = tempfile::tempdir().unwrap();
+    let output = run(&[
+        "--steps",
+        "2",
+        "--max-tokens",
+        "8",
+        "--inject",
+        "stub-adapter",
+        "--out",
+        text(folder.path()),
+    ]);
+    assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
+    let mut names: Vec<String> = fs::read_dir(folder.path())
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    names.sort();
+    assert_eq!(names, ["evidence.json", "report.json", "report.md"]);
+    let report: Value = serde_json::from_str(&fs::read_to_string(folder.path().join("report.json")).unwrap()).unwrap();
+    assert_eq!(report["verdict"], "findings");
+    assert_eq!(report["findings"][0]["name"], "adapter-not-attached");
+    assert_eq!(report["findings"][0]["root"], true);
+
+    let replayed = run(&["replay", text(&folder.path().join("evidence.json")), "--format", "json"]);
+    assert_eq!(replayed.status.code(), Some(1));
+    let replayed: Value = serde_json::from_str(&stdout(&replayed)).unwrap();
+    assert_eq!(replayed["findings"], report["findings"]);
+}
+
+#[test]
+fn a_truncated_weight_file_is_refused_with_both_lengths() {
+    let model = model_copy();
+    let path = model.path().join("model.safetensors");
+    let bytes = fs::read(&path).unwrap();
+    fs::write(&path, &bytes[..bytes.len() / 2]).unwrap();
+    let output = run(&["--model", text(model.path())]);
+    assert_refused(
+        &output,
+        &["is not whole", &bytes.len().to_string(), &(bytes.len() / 2).to_string()],
+    );
+}
+
+#[test]
+fn weights_that_are_not_numbers_are_refused_by_name() {
+    let model = model_copy();
+    let path = model.path().join("model.safetensors");
+    let mut tensors: BTreeMap<String, Array> = Array::load_safetensors(&path).unwrap().into_iter().collect();
+    let name = "model.layers.1.mlp.up_proj.weight";
+    let poisoned = tensors[name].multiply(Array::from_f32(f32::NAN)).unwrap();
+    poisoned.eval().unwrap();
+    tensors.insert(name.to_owned(), poisoned);
+    mlx_rs::transforms::eval(tensors.values()).unwrap();
+    Array::save_safetensors(&tensors, None, &path).unwrap();
+    assert_refused(&run(&["--model", text(model.path())]), &["NaN or infinite", name]);
+}
+
+#[test]
+fn missing_unexpected_and_misshapen_tensors_are_listed_at_once() {
+    let model = model_copy();
+    let path = model.path().join("model.safetensors");
+    let mut tensors: BTreeMap<String, Array> = Array::load_safetensors(&path).unwrap().into_iter().collect();
+    mlx_rs::transforms::eval(tensors.values()).unwrap();
+    let moved = tensors.remove("model.layers.0.self_attn.q_proj.weight").unwrap();
+    tensors.insert("model.layers.0.self_attn.q_porj.weight".to_owned(), moved);
+    tensors.insert("model.norm.weight".to_owned(), Array::from_slice(&[1.0_f32; 3], &[3]));
+    Array::save_safetensors(&tensors, None, &path).unwrap();
+    let words = [
+        "missing (1)",
+        "unexpected (1)",
+        "did you mean model.layers.0.self_attn.q_proj.weight",
+        "wrong shape (1)",
+    ];
+    assert_refused(&run(&["--model", text(model.path())]), &words);
+}
+
+#[rstest]
+#[case::zero_layers("num_hidden_layers", "0", "num_hidden_layers")]
+#[case::an_unknown_architecture("model_type", "\"mamba\"", "mamba")]
+#[case::heads_that_do_not_divide("num_key_value_heads", "3", "num_key_value_heads")]
+fn an_impossible_configuration_is_refused(#[case] key: &str, #[case] value: &str, #[case] named: &str) {
+    let model = model_copy();
+    let path = model.path().join("config.json");
+    let mut configuration: Value = serde_json::from_str(&fs::read_to_string(&path).unwrap()).unwrap();
+    configuration[key] = serde_json::from_str(value).unwrap();
+    fs::write(&path, configuration.to_string()).unwrap();
+    assert_refused(&run(&["--model", text(model.path())]), &[named]);
+}
+
+#[rstest]
+#[case::no_tokenizer("tokenizer.json", None, "tokenizer")]
+#[case::a_broken_tokenizer("tokenizer.json", Some("{\"model\": 3}"), "tokenizer")]
+#[case::no_configuration("config.json", None, "config.json")]
+#[case::no_weights("model.safetensors", None, "weights")]
+#[case::a_header_that_is_no_header(
+    "model.safetensors",
+    Some("\u{1}\u{0}\u{0}\u{0}\u{0}\u{0}\u{0}\u{0}{"),
+    "safetensors"
+)]
+fn a_missing_or_broken_file_is_refused(#[case] name: &str, #[case] contents: Option<&str>, #[case] named: &str) {
+    let model = model_copy();
+    let path = model.path().join(name);
+    match contents {
+        Some(contents) => fs::write(&path, contents).unwrap(),
+        None => fs::remove_file(&path).unwrap(),
+    }
+    assert_refused(&run(&["--model", text(model.path())]), &[named]);
+}
+
+#[rstest]
+#[case::an_empty_file("", "train.jsonl")]
+#[case::malformed_json("{\"text\": \"a\"}\n{\"text\": \n", "train.jsonl:2")]
+#[case::mixed_formats("{\"text\": \"a\"}\n{\"prompt\": \"b\", \"completion\": \"c\"}\n", "2")]
+fn unusable_data_is_refused_with_the_line(#[case] data: &str, #[case] named: &str) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("train.jsonl");
+    fs::write(&path, data).unwrap();
+    assert_refused(&run(&["--data", text(&path)]), &[named]);
+}
+
+#[test]
+fn a_prompt_beyond_the_context_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("prompts.txt");
+    fs::write(&path, "boat ".repeat(1000)).unwrap();
+    assert_refused(
+        &run(&["--prompts", text(&path)]),
+        &["longer than the model's context", "256"],
+    );
+}
+
+#[test]
+fn an_output_folder_that_cannot_be_made_is_refused_before_the_work() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("file");
+    fs::write(&file, "not a folder").unwrap();
+    let output = run(&["--out", text(&file.join("below"))]);
+    assert_refused(&output, &["cannot write to the folder"]);
+    assert_eq!(fs::read_to_string(&file).unwrap(), "not a folder");
+}
+
+#[test]
+fn a_model_that_does_not_exist_is_refused() {
+    assert_refused(&run(&["--model", "/no/such/model"]), &["/no/such/model"]);
+}
+
+#[rstest]
+#[case(&["explain", "adapter-not-attached"], "## How to fix")]
+#[case(&["explain", "attach001"], "adapter-not-attached")]
+#[case(&["rules"], "end-of-text-spam")]
+fn the_rule_book_can_be_read(#[case] arguments: &[&str], #[case] shown: &str) {
+    let output = run(arguments);
+    assert_eq!(output.status.code(), Some(0));
+    assert!(stdout(&output).contains(shown), "{}", stdout(&output));
+}
+
+#[test]
+fn the_rule_book_is_a_json_array() {
+    let output = run(&["rules", "--json"]);
+    let rules: Value = serde_json::from_str(&stdout(&output)).unwrap();
+    assert!(
+        rules
+            .as_array()
+            .unwrap()
+            .iter()
+            .all(|rule| rule["code"].is_string() && rule["name"].is_string())
+    );
+}
+
+#[test]
+fn an_unknown_rule_gets_a_suggestion() {
+    assert_refused(&run(&["explain", "adapter-not-atached"]), &["adapter-not-attached"]);
+}
+
+#[test]
+fn evidence_of_another_version_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("evidence.json");
+    fs::write(&path, "{\"schema_version\": 999}").unwrap();
+    assert_refused(&run(&["replay", text(&path)]), &["999"]);
+}
+
+#[cfg(unix)]
+#[test]
+fn ctrl_c_ends_a_run_with_a_valid_partial_report_and_exit_code_2() {
+    use std::io::{BufRead, BufReader};
+    let folder = tempfile::tempdir().unwrap();
+    let mut child = diagnose()
+        .args(["--steps", "100000", "--max-tokens", "4", "--out", text(folder.path())])
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+    lines
+        .find(|line| line.as_ref().unwrap().contains("phase 1 of 5"))
+        .unwrap()
+        .unwrap();
+    assert!(
+        Command::new("kill")
+            .args(["-INT", &child.id().to_string()])
+            .status()
+            .unwrap()
+            .success()
+    );
+    // Standard error stays open, or the program could not say that it heard.
+    let rest: Vec<String> = lines.map(|line| line.unwrap()).collect();
+    assert!(rest.iter().any(|line| line.contains("interrupted")), "{rest:?}");
+    assert_eq!(child.wait().unwrap().code(), Some(2));
+    let report: Value = serde_json::from_str(&fs::read_to_string(folder.path().join("report.json")).unwrap()).unwrap();
+    assert_eq!(report["verdict"], "incomplete");
+    assert!(
+        fs::read_to_string(folder.path().join("evidence.json"))
+            .unwrap()
+            .contains("interrupted")
+    );
+}

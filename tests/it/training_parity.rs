@@ -1,0 +1,245 @@
+//! Loss, gradients, adapters and one optimizer step against Python mlx-lm (`fixtures/golden/tiny`).
+
+use std::collections::BTreeMap;
+
+use approx::assert_relative_eq;
+use mlx_diagnose::adapter::{LoraSettings, attach, attached_modules, load_adapter, save_adapter};
+use mlx_diagnose::data::{Batch, Example};
+use mlx_diagnose::device::Backend;
+use mlx_diagnose::interrupt::Interrupt;
+use mlx_diagnose::model::{CausalModel, ModelSource, Precision};
+use mlx_diagnose::param_snapshot::ParameterSnapshot;
+use mlx_diagnose::train::{AdamW, AdamWSettings, Lanes, Schedule, TrainSettings, loss_and_gradients, mean_loss, train};
+use mlx_rs::Array;
+use mlx_rs::module::ModuleParameters;
+use rstest::rstest;
+use serde_json::Value;
+
+use super::golden::{EXACT_PRECISION, PACKED_PRECISION, floats, golden, ids, largest_difference, row, tiny};
+
+/// Relative difference allowed between gradient norms of two implementations in f32.
+const GRADIENTS: f64 = 1e-3;
+/// Relative difference allowed between losses.
+const LOSS: f64 = 1e-5;
+/// Difference allowed between logits.
+const LOGITS: f32 = 1e-4;
+
+fn example(tokens: Vec<u32>) -> Example {
+    let mut supervised = vec![true; tokens.len()];
+    supervised[0] = false;
+    Example {
+        original_length: tokens.len(),
+        tokens,
+        supervised,
+        prompt_boundary: 0,
+        truncated: false,
+        boundary_moved: false,
+        reference: None,
+    }
+}
+
+fn golden_batch(golden: &Value) -> Batch {
+    Batch::new(&[example(ids(&golden["input_ids"]))], &[0])
+}
+
+fn norm(array: &Array) -> f64 {
+    array
+        .contiguous()
+        .unwrap()
+        .to_vec_exact::<f32>()
+        .unwrap()
+        .iter()
+        .map(|value| f64::from(*value).powi(2))
+        .sum::<f64>()
+        .sqrt()
+}
+
+fn assert_norms(found: &BTreeMap<String, Array>, expected: &Value) {
+    let expected = expected.as_object().unwrap();
+    assert_eq!(
+        found.keys().collect::<Vec<_>>(),
+        expected
+            .keys()
+            .collect::<std::collections::BTreeSet<_>>()
+            .into_iter()
+            .collect::<Vec<_>>()
+    );
+    for (name, array) in found {
+        assert_relative_eq!(
+            norm(array),
+            expected[name].as_f64().unwrap(),
+            max_relative = GRADIENTS,
+            epsilon = 1e-6
+        );
+    }
+}
+
+fn assert_loss_and_gradients(model: &CausalModel, golden: &Value, expected: &Value) {
+    let pass = loss_and_gradients(model, &golden_batch(golden), &Lanes::single()).unwrap();
+    let loss = f64::from(pass.loss.item_exact::<f32>());
+    assert_relative_eq!(loss, expected["loss"].as_f64().unwrap(), max_relative = LOSS);
+    assert_norms(&pass.gradients, &expected["gradient_norms"]);
+}
+
+#[rstest]
+fn full_fine_tuning_has_the_loss_and_gradients_of_mlx_lm(
+    #[values("llama", "llama-untied", "llama-rope-scaling", "mistral", "qwen2", "qwen3")] name: &str,
+) {
+    let golden = golden(&format!("tiny/{name}/golden.json"));
+    let model = ModelSource::Folder(tiny(name)).load(EXACT_PRECISION).unwrap().model;
+    assert_loss_and_gradients(&model, &golden, &golden);
+}
+
+#[rstest]
+#[case::all_blocks("llama", "adapter", "adapter", EXACT_PRECISION)]
+#[case::last_block("llama", "adapter-last-block", "adapter-last-block", EXACT_PRECISION)]
+#[case::on_an_unpacked_base("llama-4bit", "../llama/adapter", "../llama/adapter", EXACT_PRECISION)]
+#[case::on_a_packed_base("llama-4bit", "../llama/adapter", "../llama/adapter", PACKED_PRECISION)]
+fn an_adapter_of_mlx_lm_has_its_logits_loss_gradients_and_first_step(
+    #[case] name: &str,
+    #[case] folder: &str,
+    #[case] key: &str,
+    #[case] precision: Precision,
+) {
+    let golden = golden(&format!("tiny/{name}/golden.json"));
+    let expected = &golden["adapters"][key];
+    let mut model = ModelSource::Folder(tiny(name)).load(precision).unwrap().model;
+    load_adapter(&mut model, &tiny(name).join(folder)).unwrap();
+    let logits = model.logits(&row(&ids(&golden["input_ids"]))).unwrap();
+    let all = logits.to_vec_exact::<f32>().unwrap();
+    let last_row = floats(&expected["last_logits"]);
+    let difference = largest_difference(&all[all.len() - last_row.len()..], &last_row);
+    assert!(difference <= LOGITS, "{difference}");
+    assert_loss_and_gradients(&model, &golden, expected);
+
+    let batch = golden_batch(&golden);
+    let settings = TrainSettings {
+        steps: 1,
+        schedule: Schedule {
+            peak: 1e-3,
+            warmup_steps: 0,
+            decay_steps: None,
+        },
+        clip_norm: None,
+    };
+    train(
+        &mut model,
+        &mut std::iter::repeat(batch.clone()),
+        &mut AdamW::new(AdamWSettings::default()),
+        &Lanes::single(),
+        &settings,
+        &Interrupt::default(),
+        &mut |_| {},
+    )
+    .unwrap();
+    let after = &expected["after_one_step"];
+    assert_relative_eq!(
+        mean_loss(&model, &batch).unwrap(),
+        after["loss"].as_f64().unwrap(),
+        max_relative = 1e-4
+    );
+    let trainable: BTreeMap<String, Array> = model
+        .trainable_parameters()
+        .flatten()
+        .into_iter()
+        .map(|(name, array)| (name.to_string(), array.clone()))
+        .collect();
+    assert_norms(&trainable, &after["parameter_norms"]);
+}
+
+#[test]
+fn lanes_change_neither_loss_nor_gradients() {
+    Backend::select();
+    let mut model = ModelSource::Folder(tiny("llama")).load(EXACT_PRECISION).unwrap().model;
+    load_adapter(&mut model, &tiny("llama").join("adapter")).unwrap();
+    let rows: Vec<Example> = [12_u32, 5, 9, 30]
+        .iter()
+        .map(|&length| example((3..3 + length).collect()))
+        .collect();
+    let batch = Batch::new(&rows, &[0, 1, 2, 3]);
+    let alone = loss_and_gradients(&model, &batch, &Lanes::single()).unwrap();
+    let together = loss_and_gradients(&model, &batch, &Lanes::on_cpu(2)).unwrap();
+    assert_relative_eq!(
+        alone.loss.item_exact::<f32>(),
+        together.loss.item_exact::<f32>(),
+        max_relative = 1e-5
+    );
+    for (name, gradient) in &alone.gradients {
+        assert_relative_eq!(norm(gradient), norm(&together.gradients[name]), max_relative = 1e-4);
+    }
+}
+
+#[test]
+fn the_gradient_of_the_loss_is_its_slope() {
+    let mut model = ModelSource::Folder(tiny("qwen3")).load(EXACT_PRECISION).unwrap().model;
+    attach(&mut model, &LoraSettings::default(), 7).unwrap();
+    let batch = Batch::new(&[example((5..40).collect())], &[0]);
+    let gradients = loss_and_gradients(&model, &batch, &Lanes::single()).unwrap().gradients;
+    let squares: f64 = gradients.values().map(|gradient| norm(gradient).powi(2)).sum();
+    // A step along the gradient changes the loss by the step times the gradient's squared norm.
+    let step = 1e-3 / squares;
+    let loss_at = |sign: f64| {
+        let mut moved = model.clone();
+        let parameters = gradients.iter().map(|(name, gradient)| {
+            let snapshot = ParameterSnapshot::capture(&model);
+            let change = gradient.multiply(Array::from_f32((sign * step) as f32)).unwrap();
+            (
+                std::rc::Rc::from(name.as_str()),
+                snapshot.parameters()[name].add(change).unwrap(),
+            )
+        });
+        mlx_rs::module::update_parameters(&mut moved, parameters.collect::<Vec<_>>());
+        mean_loss(&moved, &batch).unwrap()
+    };
+    let slope = (loss_at(1.0) - loss_at(-1.0)) / (2.0 * step);
+    assert_relative_eq!(slope, squares, max_relative = 0.02);
+}
+
+#[rstest]
+#[case::f32("llama", EXACT_PRECISION)]
+#[case::packed("llama-4bit", PACKED_PRECISION)]
+#[case::bf16("llama", Precision { dtype: mlx_rs::Dtype::Bfloat16, keep_packed: false })]
+fn a_fresh_adapter_changes_nothing_and_a_saved_one_comes_back_whole(#[case] name: &str, #[case] precision: Precision) {
+    let base = ModelSource::Folder(tiny(name)).load(precision).unwrap().model;
+    let mut model = base.clone();
+    let settings = LoraSettings::default();
+    let modules = attach(&mut model, &settings, 1).unwrap();
+    assert_eq!(modules, attached_modules(&model));
+    assert_eq!(modules.len(), 14);
+    let input = row(&[4, 5, 6, 7, 8]);
+    let values = |model: &CausalModel| {
+        model
+            .logits(&input)
+            .unwrap()
+            .as_dtype(mlx_rs::Dtype::Float32)
+            .unwrap()
+            .to_vec_exact::<f32>()
+            .unwrap()
+    };
+    assert_eq!(values(&model), values(&base));
+
+    train(
+        &mut model,
+        &mut std::iter::repeat(Batch::new(&[example((4..20).collect())], &[0])),
+        &mut AdamW::new(AdamWSettings::default()),
+        &Lanes::single(),
+        &TrainSettings {
+            steps: 3,
+            schedule: Schedule {
+                peak: 1e-3,
+                warmup_steps: 0,
+                decay_steps: None,
+            },
+            clip_norm: Some(1.0),
+        },
+        &Interrupt::default(),
+        &mut |_| {},
+    )
+    .unwrap();
+    assert_ne!(values(&model), values(&base));
+    let folder = tempfile::tempdir().unwrap();
+    assert_eq!(save_adapter(&model, &settings, "tiny", folder.path()).unwrap(), 28);
+    let mut reloaded = base.clone();
+    load_adapter(&mut reloaded, folder.path()).unwrap();
+    assert_eq!(values(&reloaded), values(&model));
+}
