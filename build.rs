@@ -12,7 +12,11 @@ fn main() -> Result<(), String> {
     let macos = variable("CARGO_CFG_TARGET_OS")? == "macos";
 
     // First a folder beside the program, for copies that are moved to another machine.
-    let beside_program = if macos { "@executable_path/mlx/lib" } else { "$ORIGIN/mlx/lib" };
+    let beside_program = if macos {
+        "@executable_path/mlx/lib"
+    } else {
+        "$ORIGIN/mlx/lib"
+    };
     for folder in [beside_program, &libraries] {
         link_argument("-rpath");
         link_argument(folder);
