@@ -4,7 +4,7 @@ use std::rc::Rc;
 use mlx_rs::error::{Exception, Result};
 use mlx_rs::module::{ModuleParameters, update_parameters};
 use mlx_rs::ops::indexing::take_along_axis;
-use mlx_rs::ops::{divide, exp, matmul, multiply, subtract};
+use mlx_rs::ops::{add, divide, exp, matmul, multiply, subtract};
 use mlx_rs::transforms::keyed_value_and_grad;
 use mlx_rs::{Array, Dtype, stop_gradient};
 
@@ -96,7 +96,7 @@ fn summed_loss(model: &CausalModel, batch: &Batch) -> Result<SummedLoss> {
         let chunk_targets = rows(&targets, start, end)?;
         let sum = match frozen_output {
             Some(weight) => frozen_output_loss(&chunk, &chunk_targets, weight)?,
-            None => plain_loss(&model.output(&chunk)?, &chunk_targets)?,
+            None => plain_loss(&model.output(&chunk)?.as_dtype(Dtype::Float32)?, &chunk_targets)?,
         };
         differentiable = differentiable.add(sum.differentiable)?;
         value = value.add(sum.value)?;
@@ -106,33 +106,34 @@ fn summed_loss(model: &CausalModel, batch: &Batch) -> Result<SummedLoss> {
 }
 
 fn plain_loss(logits: &Array, targets: &Array) -> Result<SummedLoss> {
-    let sum = cross_entropy(&logits.as_dtype(Dtype::Float32)?, targets)?.0;
+    let normaliser = logits.logsumexp_axis(-1, true)?;
+    let sum = subtract(normaliser, picked(logits, targets)?)?.sum(None)?;
     Ok(SummedLoss {
         differentiable: sum.clone(),
         value: sum,
     })
 }
 
-/// The summed cross-entropy of `logits` `[positions, vocabulary]`, and the logarithm of each row's normaliser.
-fn cross_entropy(logits: &Array, targets: &Array) -> Result<(Array, Array)> {
-    let normaliser = logits.logsumexp_axis(-1, true)?;
-    let picked = take_along_axis(logits, targets.reshape(&[-1, 1])?, -1)?;
-    Ok((subtract(&normaliser, picked)?.sum(None)?, normaliser))
+/// The logit `[positions, 1]` of each target.
+fn picked(logits: &Array, targets: &Array) -> Result<Array> {
+    take_along_axis(logits, targets.reshape(&[-1, 1])?, -1)
 }
 
 /// The same loss through an output layer that is not trained, without a graph over the logits.
 ///
 /// The gradient for the hidden states is known in closed form, `softmax(logits) W - W[target]`, so the logits are made,
-/// used and dropped chunk by chunk; `differentiable` is linear in the hidden states and has exactly that gradient.
+/// used and dropped chunk by chunk; `differentiable` is linear in the hidden states and has exactly that gradient. One
+/// exponential per logit serves loss and gradient, and the division by its sum is left to the narrow side of `W`.
 fn frozen_output_loss(hidden: &Array, targets: &Array, weight: &Array) -> Result<SummedLoss> {
-    let fixed = stop_gradient(hidden)?;
-    let logits = matmul(&fixed, weight.t())?.as_dtype(Dtype::Float32)?;
-    let (value, normaliser) = cross_entropy(&logits, targets)?;
-    let probabilities = exp(subtract(logits, normaliser)?)?.as_dtype(weight.dtype())?;
-    let gradient = subtract(matmul(probabilities, weight)?, weight.take_axis(targets, 0)?)?;
-    let differentiable = multiply(hidden, stop_gradient(&gradient)?)?
-        .as_dtype(Dtype::Float32)?
-        .sum(None)?;
+    let logits = matmul(stop_gradient(hidden)?, weight.t())?.as_dtype(Dtype::Float32)?;
+    let largest = logits.max_axis(-1, true)?;
+    let target_logits = picked(&logits, targets)?;
+    let exponentials = exp(subtract(logits, &largest)?)?;
+    let sums = exponentials.sum_axis(-1, true)?;
+    let value = subtract(add(sums.log()?, largest)?, target_logits)?.sum(None)?;
+    let expected = divide(matmul(exponentials.as_dtype(weight.dtype())?, weight)?, sums.as_dtype(weight.dtype())?)?;
+    let gradient = subtract(expected, weight.take_axis(targets, 0)?)?;
+    let differentiable = multiply(hidden, stop_gradient(&gradient)?)?.as_dtype(Dtype::Float32)?.sum(None)?;
     Ok(SummedLoss { differentiable, value })
 }
 
