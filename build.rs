@@ -1,7 +1,5 @@
 //! Lets the programs of this package find the MLX library when they run.
 
-#![expect(clippy::print_stdout, reason = "Cargo reads what a build script prints")]
-
 use std::env;
 
 fn main() -> Result<(), String> {

@@ -1,7 +1,9 @@
 //! Trains the tiny chat model that the program carries: tokenizer and weights, from nothing, on the text in
 //! `fixtures/embedded/corpus`. `scripts/embedded/train` runs it.
 
-use std::collections::{BTreeMap, HashMap};
+#![allow(clippy::print_stderr, reason = "a command line tool reports its progress")]
+
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow};
@@ -27,7 +29,7 @@ const END_OF_TEXT: &str = "<|endoftext|>";
 const TURN_START: &str = "<|im_start|>";
 /// Ends a turn.
 const TURN_END: &str = "<|im_end|>";
-/// ChatML.
+/// The ChatML format.
 const CHAT_TEMPLATE: &str = "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + \
                              message['content'] + '<|im_end|>' + '\n' }}{% endfor %}{% if add_generation_prompt %}\
                              {{ '<|im_start|>assistant\n' }}{% endif %}";
@@ -204,7 +206,7 @@ fn save(model: &CausalModel, output: &Path) -> Result<()> {
         .iter()
         .map(|(name, array)| Ok((name.clone(), array.as_dtype(Dtype::Bfloat16)?)))
         .collect::<Result<BTreeMap<_, _>>>()?;
-    let metadata = HashMap::from([("format".to_owned(), "mlx".to_owned())]);
+    let metadata = BTreeMap::from([("format".to_owned(), "mlx".to_owned())]);
     replace_file(
         &output.join("model.safetensors"),
         |temporary| -> Result<(), WeightFileError> { save_safetensors(&tensors, Some(&metadata), temporary) },

@@ -1,4 +1,32 @@
 //! Finds out why a fine-tuned MLX language model answers badly, and says how to fix it.
+//!
+//! Data flows one way: files become a model and examples, training changes the model, probes measure it, rules judge what
+//! was measured, reports show it. Which module may use which is this table, and a test holds the sources to it. Rules and
+//! reports are pure: they see evidence and nothing of MLX.
+//!
+//! | module | may use |
+//! | --- | --- |
+//! | `atomic_write` | |
+//! | `interrupt` | |
+//! | `readback` | |
+//! | `suggestion` | |
+//! | `thresholds` | |
+//! | `param_snapshot` | |
+//! | `param_diff` | `param_snapshot`, `readback` |
+//! | `evidence` | `thresholds` |
+//! | `model` | `evidence`, `readback`, `suggestion` |
+//! | `data` | `evidence`, `model` |
+//! | `adapter` | `atomic_write`, `model`, `suggestion` |
+//! | `train` | `data`, `interrupt`, `model`, `readback` |
+//! | `engine` | `interrupt`, `model`, `readback` |
+//! | `device` | `evidence`, `model`, `train` |
+//! | `workflow` | `adapter`, `data`, `model`, `train` |
+//! | `faults` | `adapter`, `data`, `model`, `train`, `workflow` |
+//! | `probes` | `adapter`, `data`, `engine`, `evidence`, `interrupt`, `model`, `param_diff`, `param_snapshot`, `readback`, `train` |
+//! | `rules` | `evidence`, `suggestion`, `thresholds` |
+//! | `report` | `evidence`, `rules`, `thresholds` |
+//! | `diagnosis` | `adapter`, `data`, `device`, `evidence`, `interrupt`, `model`, `param_snapshot`, `probes`, `rules`, `train`, `workflow` |
+//! | `cli` | `adapter`, `atomic_write`, `data`, `device`, `diagnosis`, `evidence`, `faults`, `interrupt`, `model`, `report`, `rules`, `train` |
 
 pub mod adapter;
 pub mod atomic_write;

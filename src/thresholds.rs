@@ -33,6 +33,12 @@ thresholds! {
     /// Half: a refrain in a healthy answer stays below it, a stuck decoder passes it within three repetitions.
     pub const LOOPED_SHARE: f64 = 0.5;
 
+    /// Share of distinct runs of four tokens below which an answer goes in circles without repeating one span exactly.
+    ///
+    /// Half: people's texts stay above 0.95, greedy text of small models above 0.7 (Welleck et al. 2020, arXiv
+    /// 1908.04319); a collapsed model alternates between two or three tokens and falls below 0.4.
+    pub const DISTINCT_RUNS: f64 = 0.5;
+
     /// Share of the prompts from which on a change in the answers is the rule and not an exception.
     ///
     /// Half: greedy answers of a small model flip on single prompts after any training.

@@ -2,8 +2,10 @@
 
 mod attach;
 mod file;
+mod fuse;
 mod settings;
 
 pub use attach::{AttachError, attach, attached_modules, target_modules};
 pub use file::{AdapterFileError, load_adapter, save_adapter};
+pub use fuse::fuse;
 pub use settings::LoraSettings;

@@ -91,7 +91,10 @@ pub enum Verify {
 
 /// Options of the five phases.
 #[derive(Debug, Args)]
-#[command(next_line_help = false)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a switch of its own on the command line"
+)]
 pub struct DiagnoseArguments {
     /// Model folder, GGUF file or hub id [default: a tiny model carried by the program]
     #[arg(long, value_name = "DIR|FILE.gguf|HUB_ID")]
@@ -138,7 +141,7 @@ pub struct DiagnoseArguments {
     /// Blocks to adapt, counted from the last [default: all]
     #[arg(long, value_name = "N", value_parser = at_least_one)]
     pub layers: Option<usize>,
-    /// Modules to adapt, for example self_attn.q_proj,self_attn.v_proj [default: every linear layer of a block]
+    /// Modules to adapt, for example `self_attn.q_proj,self_attn.v_proj` [default: every linear layer of a block]
     #[arg(long, value_name = "PATH,...", value_delimiter = ',')]
     pub keys: Vec<String>,
     /// Train on prompts too, as mlx-lm does without --mask-prompt

@@ -61,12 +61,11 @@ fn run_phases(arguments: &DiagnoseArguments) -> Result<u8> {
         check_writable(folder)?;
     }
     // Held until the run is over: dropping it removes the unpacked model.
-    let (_unpacked, source) = match &arguments.model {
-        Some(model) => (None, resolve_model(model)?),
-        None => {
-            let (guard, folder) = embedded::unpack_model().context("cannot unpack the embedded model")?;
-            (Some(guard), ModelSource::Folder(folder))
-        }
+    let (_unpacked, source) = if let Some(model) = &arguments.model {
+        (None, resolve_model(model)?)
+    } else {
+        let (guard, folder) = embedded::unpack_model().context("cannot unpack the embedded model")?;
+        (Some(guard), ModelSource::Folder(folder))
     };
     let options = options(arguments, source)?;
     let interrupt = Interrupt::default();

@@ -61,6 +61,7 @@ impl Batch {
     }
 
     /// The rows at `positions` of this batch, padded to the longest of them.
+    #[must_use]
     pub fn select(&self, positions: &[usize]) -> Self {
         let lengths: Vec<usize> = positions.iter().map(|&position| self.lengths[position]).collect();
         let columns = lengths.iter().copied().max().unwrap_or(0);

@@ -51,6 +51,9 @@ impl Backend {
             BackendKind::Cpu
         };
         DEFAULT.call_once(|| {
+            if kind == BackendKind::Cpu {
+                mlx_sys::backend::evaluate_breadth_first();
+            }
             Device::set_default(&match kind {
                 BackendKind::Cpu => Device::cpu(),
                 BackendKind::Metal | BackendKind::Cuda => Device::gpu(),

@@ -253,7 +253,7 @@ impl Run<'_> {
             return;
         }
         self.progress.phase(Phase::Parameters, None);
-        evidence.parameters = match self.parameters(&subject) {
+        evidence.parameters = match compare_parameters(&subject) {
             Ok(measured) => Slot::Ran(measured),
             Err(error) => Slot::crashed(error),
         };
@@ -396,16 +396,6 @@ impl Run<'_> {
         }
     }
 
-    fn parameters(&self, subject: &Subject) -> Result<ParameterEvidence, mlx_rs::error::Exception> {
-        ParameterProbe {
-            base: &subject.base,
-            before: &ParameterSnapshot::capture(&subject.untrained),
-            expected_adapters: subject.expected_adapters.as_deref(),
-            identity_difference: subject.identity_difference,
-        }
-        .measure(&subject.model)
-    }
-
     fn state(&self, subject: &Subject, generating: &CausalModel) -> StateEvidence {
         let started = Instant::now();
         let slot = |result: Result<_, mlx_rs::error::Exception>| match result {
@@ -477,6 +467,16 @@ enum ReloadError {
     Mlx(#[from] mlx_rs::error::Exception),
     #[error("cannot make a folder for the adapter: {0}")]
     Folder(#[from] std::io::Error),
+}
+
+fn compare_parameters(subject: &Subject) -> Result<ParameterEvidence, mlx_rs::error::Exception> {
+    ParameterProbe {
+        base: &subject.base,
+        before: &ParameterSnapshot::capture(&subject.untrained),
+        expected_adapters: subject.expected_adapters.as_deref(),
+        identity_difference: subject.identity_difference,
+    }
+    .measure(&subject.model)
 }
 
 /// Adapter tensors that came back with their values, and the changed parameters of `live` that did not.

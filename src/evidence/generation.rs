@@ -1,3 +1,4 @@
+use crate::thresholds::{DISTINCT_RUNS, LOOPED_SHARE};
 use serde::{Deserialize, Serialize};
 
 /// Why an answer ended.
@@ -34,9 +35,9 @@ pub struct Repetition {
 pub struct FreeRun {
     /// Tokens generated.
     pub tokens: usize,
-    /// Stop tokens that come before any other content.
+    /// End-of-text tokens that come before any other content.
     pub leading_end_of_text: usize,
-    /// Stop tokens anywhere.
+    /// End-of-text tokens anywhere: stop tokens, and special tokens that end a text by their name.
     pub end_of_text: usize,
     /// The text, special tokens shown.
     pub text: String,
@@ -66,6 +67,13 @@ pub struct Answer {
     pub voice: Option<f64>,
 }
 
+impl Answer {
+    /// Whether one span fills most of the answer's end, or the answer goes in circles between a few tokens.
+    pub fn is_looping(&self) -> bool {
+        self.repetition.looped_share >= LOOPED_SHARE || self.repetition.distinct_4 < DISTINCT_RUNS
+    }
+}
+
 /// The answers to all prompts.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -91,7 +99,7 @@ pub struct GenerationSummary {
     pub non_finite: usize,
     /// Answers whose first token was a stop token.
     pub start_with_stop: usize,
-    /// Answers of whose tail a repeated span covers at least half.
+    /// Answers that loop; see [`Answer::is_looping`].
     pub looping: usize,
     /// Leading stop tokens over all free runs.
     pub leading_end_of_text: usize,
@@ -118,7 +126,7 @@ impl GenerationEvidence {
             stopped: count(|answer| answer.finish == FinishReason::Stop),
             non_finite: count(|answer| answer.finish == FinishReason::NonFinite),
             start_with_stop: count(|answer| answer.starts_with_stop),
-            looping: count(|answer| answer.repetition.looped_share >= crate::thresholds::LOOPED_SHARE),
+            looping: count(Answer::is_looping),
             leading_end_of_text: sum(|answer| answer.free_run.leading_end_of_text),
             end_of_text: sum(|answer| answer.free_run.end_of_text),
             free_run_tokens: sum(|answer| answer.free_run.tokens),

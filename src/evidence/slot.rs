@@ -25,7 +25,7 @@ impl<T> Slot<T> {
     }
 
     /// A slot whose probe failed.
-    pub fn crashed(error: impl ToString) -> Self {
+    pub fn crashed(error: impl std::fmt::Display) -> Self {
         Self::Crashed {
             error: error.to_string(),
         }

@@ -59,9 +59,10 @@ impl Source {
 
     fn linear(&mut self, path: &str) -> Result<Linear, BuildError> {
         let bias_name = format!("{path}.bias");
-        let bias = match self.tensors.contains_key(&bias_name) {
-            true => Some(self.plain(&bias_name)?),
-            false => None,
+        let bias = if self.tensors.contains_key(&bias_name) {
+            Some(self.plain(&bias_name)?)
+        } else {
+            None
         };
         Ok(match self.take(&format!("{path}.weight"))? {
             StoredTensor::Plain(weight) => Linear::new(weight, bias),

@@ -113,16 +113,14 @@ impl CausalModel {
 
     /// The output layer's weight `[vocabulary, hidden]` when training leaves it alone and it is a plain matrix.
     pub fn frozen_output_weight(&self) -> Option<&Array> {
-        match &self.lm_head {
-            Some(head) => {
-                let plain = head.packing.is_none() && head.bias.value.is_none() && head.low_rank.is_none();
-                (plain && head.weight.is_frozen() == Some(true)).then_some(&head.weight.value)
-            }
-            None => {
-                let table = &self.model.embed_tokens;
-                (table.packing.is_none() && table.weight.is_frozen() == Some(true)).then_some(&table.weight.value)
-            }
-        }
+        let (weight, plain) = if let Some(head) = &self.lm_head {
+            let bare = head.bias.value.is_none() && head.low_rank.is_none();
+            (&head.weight, bare && head.packing.is_none())
+        } else {
+            let table = &self.model.embed_tokens;
+            (&table.weight, table.packing.is_none())
+        };
+        (plain && weight.is_frozen() == Some(true)).then_some(&weight.value)
     }
 
     /// Turns dropout on or off in every adapter.

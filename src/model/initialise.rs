@@ -38,7 +38,7 @@ pub fn initialise(configuration: &ModelConfiguration, seed: u64) -> std::result:
         };
         let tensor = if name.ends_with("norm.weight") {
             ones::<f32>(&shape)?
-        } else if name.ends_with(".bias") {
+        } else if shape.len() == 1 {
             mlx_rs::ops::zeros::<f32>(&shape)?
         } else {
             random::normal::<f32>(&shape, None, deviation, &this)?

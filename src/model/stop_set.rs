@@ -9,6 +9,21 @@ use crate::evidence::StopToken;
 /// Source of the token that the chat template puts after an answer.
 const TEMPLATE_SOURCE: &str = "chat template";
 
+/// Names under which special tokens end a text or a turn in the supported families.
+///
+/// A model may fall into one that its own files do not declare: SmolLM2 stops at `<|im_end|>` and has `<|endoftext|>`
+/// as padding.
+const END_OF_TEXT_NAMES: [&str; 8] = [
+    "</s>",
+    "<eos>",
+    "<|end_of_text|>",
+    "<|endoftext|>",
+    "<|end|>",
+    "<|eot_id|>",
+    "<|eom_id|>",
+    "<|im_end|>",
+];
+
 /// An answer that no template changes and no text holds.
 const SENTINEL: &str = "sentinelanswer";
 
@@ -16,6 +31,8 @@ const SENTINEL: &str = "sentinelanswer";
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StopSet {
     tokens: Vec<StopToken>,
+    /// Ids of special tokens that end a text by their name and that nothing declares.
+    undeclared: BTreeSet<u32>,
 }
 
 impl StopSet {
@@ -41,7 +58,12 @@ impl StopSet {
                 sources: sources.into_iter().collect(),
             })
             .collect();
-        Ok(Self { tokens })
+        let undeclared = END_OF_TEXT_NAMES
+            .iter()
+            .filter_map(|name| tokenizer.token_id(name))
+            .filter(|&id| tokenizer.is_added(id))
+            .collect();
+        Ok(Self { tokens, undeclared })
     }
 
     /// The tokens, sorted by id.
@@ -52,6 +74,11 @@ impl StopSet {
     /// Their ids, sorted.
     pub fn ids(&self) -> Vec<u32> {
         self.tokens.iter().map(|token| token.id).collect()
+    }
+
+    /// Whether `id` says that a text is over, declared as a stop token or not.
+    pub fn is_end_of_text(&self, id: u32) -> bool {
+        self.contains(id) || self.undeclared.contains(&id)
     }
 
     /// Whether `id` ends an answer.

@@ -77,10 +77,11 @@ pub fn load_safetensors(path: &Path) -> Result<BTreeMap<String, Array>, WeightFi
 /// Writes tensors to a safetensors file, in order of their names.
 pub fn save_safetensors(
     tensors: &BTreeMap<String, Array>,
-    metadata: Option<&HashMap<String, String>>,
+    metadata: Option<&BTreeMap<String, String>>,
     path: &Path,
 ) -> Result<(), WeightFileError> {
-    Array::save_safetensors(tensors, metadata, path).map_err(|error| WeightFileError::Mlx {
+    let metadata: Option<HashMap<String, String>> = metadata.map(|metadata| metadata.clone().into_iter().collect());
+    Array::save_safetensors(tensors, metadata.as_ref(), path).map_err(|error| WeightFileError::Mlx {
         path: path.to_owned(),
         message: error.to_string(),
     })?;

@@ -119,11 +119,11 @@ impl GenerationProbe<'_> {
     }
 
     fn free_run(&self, tokens: &[u32]) -> FreeRun {
-        let is_stop = |token: &&u32| self.stop_set.contains(**token);
+        let ends = |token: &&u32| self.stop_set.is_end_of_text(**token);
         FreeRun {
             tokens: tokens.len(),
-            leading_end_of_text: tokens.iter().take_while(is_stop).count(),
-            end_of_text: tokens.iter().filter(is_stop).count(),
+            leading_end_of_text: tokens.iter().take_while(ends).count(),
+            end_of_text: tokens.iter().filter(ends).count(),
             text: self.shown(tokens),
         }
     }

@@ -18,9 +18,10 @@ declare_rule! {
     /// ## Evidence
     ///
     /// Each prompt is answered once with the stop set and once without it. Spam is an answer whose first token is a
-    /// stop token, or a run without the stop set that begins with one. The same prompt is compared with the base: only
-    /// what training made worse is an error. If the base does it too, its template or stop set is the matter, and
-    /// that is a warning.
+    /// stop token, or a run without the stop set that begins with an end-of-text token: a stop token, or a special
+    /// token that ends a text by its name and that the model's files do not declare. The same prompt is compared with
+    /// the base: only what training made worse is an error. If the base does it too, its template or stop set is the
+    /// matter, and that is a warning.
     ///
     /// ## How to fix
     ///
@@ -85,7 +86,7 @@ fn made_by_training(pairs: &[Pair<'_>], fresh: &[&Pair<'_>], evidence: &Evidence
                 counted(pairs.len(), "answer")
             ),
             leading(pairs),
-            "no answer that begins with a stop token",
+            "no answer that begins with end-of-text",
         ),
         pairs,
     )
@@ -124,7 +125,7 @@ fn leading(pairs: &[Pair<'_>]) -> String {
     let sum = |field: fn(&Pair<'_>) -> usize| pairs.iter().map(field).sum::<usize>();
     format!(
         "{} before any content without the stop set, {} before training",
-        counted(sum(|pair| pair.after.free_run.leading_end_of_text), "stop token"),
+        counted(sum(|pair| pair.after.free_run.leading_end_of_text), "end-of-text token"),
         grouped(sum(|pair| pair.before.free_run.leading_end_of_text) as u64)
     )
 }

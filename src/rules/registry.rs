@@ -40,10 +40,11 @@ pub fn find(name_or_code: &str) -> Result<&'static Rule, UnknownRule> {
 /// Every rule on a line: code, name and summary.
 pub fn table() -> String {
     let width = RULES.iter().map(|rule| rule.name.len()).max().unwrap_or(0);
-    RULES
-        .iter()
-        .map(|rule| format!("{:<9} {:<width$}  {}\n", rule.code, rule.name, rule.summary))
-        .collect()
+    let mut table = String::new();
+    for rule in RULES {
+        let _ = writeln!(table, "{:<9} {:<width$}  {}", rule.code, rule.name, rule.summary);
+    }
+    table
 }
 
 /// The rule's documentation as Markdown, under a title with its name and code.

@@ -3,7 +3,7 @@ use super::rule::declare_rule;
 use super::wording::{counted, grouped};
 use super::{Finding, Fix, Outcome, Severity};
 use crate::evidence::{Answer, Evidence, Slot};
-use crate::thresholds::{AGREEING_PROMPTS, LOOPED_SHARE, MOST};
+use crate::thresholds::{AGREEING_PROMPTS, MOST};
 
 declare_rule! {
     /// ## What it finds
@@ -18,7 +18,8 @@ declare_rule! {
     /// ## Evidence
     ///
     /// Greedy answers with the stop set. A loop is one span of 1 to 32 tokens that covers at least `LOOPED_SHARE` of
-    /// the answer's tail and comes three times or more. Each prompt is compared with the base, so that a base that
+    /// the answer's tail and comes three times or more; an answer of whose runs of four tokens fewer than
+    /// `DISTINCT_RUNS` are distinct goes in circles without repeating exactly. Each prompt is compared with the base, so that a base that
     /// loops by itself is not blamed on training. It is an error if most answers loop since training and at least
     /// `AGREEING_PROMPTS` agree; single new loops are information, since greedy answers of small models flip easily.
     ///
@@ -34,7 +35,7 @@ declare_rule! {
     pub static REPETITION_LOOP = {
         name: "repetition-loop",
         code: "GEN002",
-        summary: "answers repeat one span of tokens to their end, where the base did not",
+        summary: "answers repeat themselves to their end, where the base did not",
         phase: Generation,
         severity: Error,
         status: Stable,
@@ -56,22 +57,22 @@ fn check(evidence: &Evidence) -> Outcome {
     }
     let fresh: Vec<&Pair<'_>> = pairs
         .iter()
-        .filter(|pair| loops(pair.after) && !loops(pair.before))
+        .filter(|pair| pair.after.is_looping() && !pair.before.is_looping())
         .collect();
     let Some(first) = fresh.first() else {
         return Outcome::Pass;
     };
-    let looping_before = pairs.iter().filter(|pair| loops(pair.before)).count();
-    let looping_after = pairs.iter().filter(|pair| loops(pair.after)).count();
+    let looping_before = pairs.iter().filter(|pair| pair.before.is_looping()).count();
+    let looping_after = pairs.iter().filter(|pair| pair.after.is_looping()).count();
     let finding = Finding::new(
         format!(
-            "{} of {} repeat one span to the end since training",
+            "{} of {} go in circles since training",
             grouped(fresh.len() as u64),
             counted(pairs.len(), "answer")
         ),
         format!(
-            "{looping_after} looping after training and {looping_before} before it, for example {:?} over and over",
-            first.after.repetition.looped_span
+            "{looping_after} looping after training and {looping_before} before it, for example {}",
+            circle(first.after)
         ),
         "no more loops than in the base's answers",
     )
@@ -81,6 +82,7 @@ fn check(evidence: &Evidence) -> Outcome {
     .with("looping_after", looping_after)
     .with("looped_span", first.after.repetition.looped_span.clone())
     .with("looped_share", first.after.repetition.looped_share)
+    .with("distinct_4", first.after.repetition.distinct_4)
     .fix(Fix::by_hand(
         "train with a lower learning rate or scale, or make fewer passes over the same rows",
     ));
@@ -92,6 +94,12 @@ fn check(evidence: &Evidence) -> Outcome {
     }
 }
 
-fn loops(answer: &Answer) -> bool {
-    answer.repetition.looped_share >= LOOPED_SHARE
+/// What comes over and over, in words.
+fn circle(answer: &Answer) -> String {
+    let repetition = &answer.repetition;
+    if repetition.looped_span.is_empty() {
+        format!("a share of {:.2} distinct runs of four tokens", repetition.distinct_4)
+    } else {
+        format!("{:?} over and over", repetition.looped_span)
+    }
 }

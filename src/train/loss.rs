@@ -76,11 +76,11 @@ struct SummedLoss {
 }
 
 fn summed_loss(model: &CausalModel, batch: &Batch) -> Result<SummedLoss> {
-    let Targets {
+    let Predictions {
         tokens,
         positions,
         targets,
-    } = Targets::of(batch);
+    } = Predictions::of(batch);
     let hidden = model.hidden_states(&tokens, &mut [])?;
     let width = hidden.dim(-1);
     // Logits are made only where there is something to learn.
@@ -131,9 +131,14 @@ fn frozen_output_loss(hidden: &Array, targets: &Array, weight: &Array) -> Result
     let exponentials = exp(subtract(logits, &largest)?)?;
     let sums = exponentials.sum_axis(-1, true)?;
     let value = subtract(add(sums.log()?, largest)?, target_logits)?.sum(None)?;
-    let expected = divide(matmul(exponentials.as_dtype(weight.dtype())?, weight)?, sums.as_dtype(weight.dtype())?)?;
+    let expected = divide(
+        matmul(exponentials.as_dtype(weight.dtype())?, weight)?,
+        sums.as_dtype(weight.dtype())?,
+    )?;
     let gradient = subtract(expected, weight.take_axis(targets, 0)?)?;
-    let differentiable = multiply(hidden, stop_gradient(&gradient)?)?.as_dtype(Dtype::Float32)?.sum(None)?;
+    let differentiable = multiply(hidden, stop_gradient(&gradient)?)?
+        .as_dtype(Dtype::Float32)?
+        .sum(None)?;
     Ok(SummedLoss { differentiable, value })
 }
 
@@ -143,7 +148,7 @@ fn rows(array: &Array, start: i32, end: i32) -> Result<Array> {
 }
 
 /// A part of a batch as arrays.
-struct Targets {
+struct Predictions {
     /// Token ids `[rows, longest]`, padded on the right.
     tokens: Array,
     /// Index of each supervised prediction among the `rows * longest` positions.
@@ -152,7 +157,7 @@ struct Targets {
     targets: Array,
 }
 
-impl Targets {
+impl Predictions {
     fn of(batch: &Batch) -> Self {
         // The last token of a row predicts nothing, so it is not fed.
         let fed = batch.columns.saturating_sub(1);

@@ -7,6 +7,7 @@
     reason = "a test that cannot go on stops, and one that skips says why"
 )]
 
+mod architecture;
 mod command_line;
 mod data;
 mod diagnosis;

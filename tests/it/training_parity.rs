@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use approx::assert_relative_eq;
-use mlx_diagnose::adapter::{LoraSettings, attach, attached_modules, load_adapter, save_adapter};
+use mlx_diagnose::adapter::{LoraSettings, attach, attached_modules, fuse, load_adapter, save_adapter};
 use mlx_diagnose::data::{Batch, Example};
 use mlx_diagnose::device::Backend;
 use mlx_diagnose::interrupt::Interrupt;
@@ -242,4 +242,95 @@ fn a_fresh_adapter_changes_nothing_and_a_saved_one_comes_back_whole(#[case] name
     let mut reloaded = base.clone();
     load_adapter(&mut reloaded, folder.path()).unwrap();
     assert_eq!(values(&reloaded), values(&model));
+}
+
+#[rstest]
+#[case::f32("llama", EXACT_PRECISION, 1e-4)]
+// Rounding the sum to bf16 moves each weight by up to one part in 256.
+#[case::bf16("llama", Precision { dtype: mlx_rs::Dtype::Bfloat16, keep_packed: false }, 0.2)]
+#[case::unpacked_four_bit("llama-4bit", EXACT_PRECISION, 1e-4)]
+fn a_fused_model_answers_as_with_its_adapter(#[case] name: &str, #[case] precision: Precision, #[case] tolerance: f32) {
+    let mut model = ModelSource::Folder(tiny(name)).load(precision).unwrap().model;
+    load_adapter(&mut model, &tiny("llama").join("adapter")).unwrap();
+    let input = row(&[4, 5, 6, 7, 8]);
+    let values = |model: &CausalModel| {
+        model
+            .logits(&input)
+            .unwrap()
+            .as_dtype(mlx_rs::Dtype::Float32)
+            .unwrap()
+            .to_vec_exact::<f32>()
+            .unwrap()
+    };
+    let with_adapter = values(&model);
+    assert_eq!(fuse(&mut model).unwrap(), 14);
+    assert_eq!(attached_modules(&model), Vec::<String>::new());
+    let difference = largest_difference(&values(&model), &with_adapter);
+    assert!(difference <= tolerance, "{difference}");
+}
+
+#[test]
+fn fusing_into_packed_weights_stays_packed_and_within_half_a_quantisation_step() {
+    let mut model = ModelSource::Folder(tiny("llama-4bit"))
+        .load(PACKED_PRECISION)
+        .unwrap()
+        .model;
+    load_adapter(&mut model, &tiny("llama").join("adapter")).unwrap();
+    let mut plain = ModelSource::Folder(tiny("llama-4bit"))
+        .load(EXACT_PRECISION)
+        .unwrap()
+        .model;
+    load_adapter(&mut plain, &tiny("llama").join("adapter")).unwrap();
+    fuse(&mut model).unwrap();
+    fuse(&mut plain).unwrap();
+    for ((path, packed), (_, exact)) in model.linears().into_iter().zip(plain.linears()) {
+        let Some(packing) = packed.packing else { continue };
+        let error = packed
+            .plain_weight()
+            .unwrap()
+            .subtract(&exact.weight.value)
+            .unwrap()
+            .abs()
+            .unwrap();
+        // The scale of a group is its quantisation step; MLX rounds the ends of a group's range to whole steps, which
+        // can cost another step at the edges.
+        let steps = packed.scales.value.as_ref().unwrap().abs().unwrap();
+        let groups = steps.dim(1);
+        let per_group = error
+            .reshape(&[-1, groups, packing.group_size])
+            .unwrap()
+            .max_axis(-1, false)
+            .unwrap();
+        let in_steps = per_group.divide(&steps).unwrap().max(None).unwrap().item_exact::<f32>();
+        assert!(in_steps <= 1.01, "{path}: {in_steps} steps");
+    }
+}
+
+#[test]
+fn a_fresh_model_guesses_uniformly_and_learns() {
+    let configuration = mlx_diagnose::model::ModelConfiguration::read(&tiny("llama").join("config.json")).unwrap();
+    let mut model = mlx_diagnose::model::initialise(&configuration, 3).unwrap();
+    let batch = Batch::new(&[example((4..40).collect())], &[0]);
+    let before = mean_loss(&model, &batch).unwrap();
+    assert_relative_eq!(before, (configuration.vocab_size as f64).ln(), epsilon = 0.1);
+    train(
+        &mut model,
+        &mut std::iter::repeat(batch.clone()),
+        &mut AdamW::new(AdamWSettings::default()),
+        &Lanes::single(),
+        &TrainSettings {
+            steps: 20,
+            schedule: Schedule {
+                peak: 1e-3,
+                warmup_steps: 0,
+                decay_steps: None,
+            },
+            clip_norm: None,
+        },
+        &Interrupt::default(),
+        &mut |_| {},
+    )
+    .unwrap();
+    let after = mean_loss(&model, &batch).unwrap();
+    assert!(after < 0.7 * before, "{before} to {after}");
 }

@@ -24,6 +24,20 @@ pub fn cuda_is_available() -> bool {
     available
 }
 
+/// Lets MLX evaluate a graph breadth first, whatever its width, unless the user has set the width.
+///
+/// By default MLX turns to depth first beyond a width of 20 arrays, and then works through the part of a graph that lies on
+/// one CPU stream before it begins with the next, so that streams wait for each other. Call it before the first
+/// evaluation, when MLX reads the setting.
+pub fn evaluate_breadth_first() {
+    const WIDTH: &str = "MLX_BFS_MAX_WIDTH";
+    if std::env::var_os(WIDTH).is_none() {
+        // SAFETY: a data race needs another thread in the C library's `getenv` at this moment; MLX, which alone reads
+        // variables behind Rust's lock, has no thread before the first evaluation.
+        unsafe { std::env::set_var(WIDTH, i32::MAX.to_string()) };
+    }
+}
+
 /// Waits until the default stream of the default device has done its work.
 pub fn synchronize() {
     // SAFETY: device and stream are made, filled, used and freed here; an unset handle is refused with a status.
