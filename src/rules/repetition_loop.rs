@@ -19,9 +19,10 @@ declare_rule! {
     ///
     /// Greedy answers with the stop set. A loop is one span of 1 to 32 tokens that covers at least `LOOPED_SHARE` of
     /// the answer's tail and comes three times or more; an answer of whose runs of four tokens fewer than
-    /// `DISTINCT_RUNS` are distinct goes in circles without repeating exactly. Each prompt is compared with the base, so that a base that
-    /// loops by itself is not blamed on training. It is an error if most answers loop since training and at least
-    /// `AGREEING_PROMPTS` agree; single new loops are information, since greedy answers of small models flip easily.
+    /// `DISTINCT_RUNS` are distinct goes in circles without repeating exactly. Each prompt is compared with the base,
+    /// so that a base that loops by itself is not blamed on training. It is an error if most answers loop since
+    /// training and at least `AGREEING_PROMPTS` agree; single new loops are information, since greedy answers of small
+    /// models flip easily.
     ///
     /// ## How to fix
     ///
