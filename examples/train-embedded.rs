@@ -13,7 +13,7 @@ use mlx_diagnose::device::Backend;
 use mlx_diagnose::interrupt::Interrupt;
 use mlx_diagnose::model::{CausalModel, ModelConfiguration, Tokenizer, WeightFileError, initialise, save_safetensors};
 use mlx_diagnose::param_snapshot::ParameterSnapshot;
-use mlx_diagnose::train::{AdamW, AdamWSettings, Schedule, TrainSettings, TrainingStep, mean_loss, train};
+use mlx_diagnose::train::{AdamW, AdamWSettings, Schedule, TrainSettings, Trainer, TrainingStep, mean_loss};
 use mlx_rs::Dtype;
 use serde_json::{Value, json};
 use tokenizers::decoders::byte_level::ByteLevel as ByteLevelDecoder;
@@ -87,12 +87,10 @@ fn fit(model: &mut CausalModel, train_set: &Dataset, valid_set: &Dataset) -> Res
         bias_correction: true,
         ..AdamWSettings::default()
     };
-    train(
-        model,
-        &mut Batches::new(&train_set.examples, ROWS_PER_STEP, SEED),
-        &mut AdamW::new(settings),
-        &backend.lanes(),
-        &TrainSettings {
+    Trainer {
+        optimizer: &mut AdamW::new(settings),
+        lanes: backend.lanes(),
+        settings: TrainSettings {
             steps: STEPS,
             schedule: Schedule {
                 peak: PEAK_LEARNING_RATE,
@@ -101,7 +99,11 @@ fn fit(model: &mut CausalModel, train_set: &Dataset, valid_set: &Dataset) -> Res
             },
             clip_norm: Some(GRADIENT_NORM_LIMIT),
         },
-        &Interrupt::default(),
+        interrupt: &Interrupt::default(),
+    }
+    .train(
+        model,
+        &mut Batches::new(&train_set.examples, ROWS_PER_STEP, SEED),
         &mut observe,
     )?;
     eprintln!("validation loss {:.4}", mean_loss(model, &valid_batch)?);

@@ -17,7 +17,7 @@
 //! | `model` | `evidence`, `readback`, `suggestion` |
 //! | `data` | `evidence`, `model` |
 //! | `adapter` | `atomic_write`, `model`, `suggestion` |
-//! | `train` | `data`, `interrupt`, `model`, `readback` |
+//! | `train` | `data`, `interrupt`, `model`, `param_snapshot`, `readback` |
 //! | `engine` | `interrupt`, `model`, `readback` |
 //! | `device` | `evidence`, `model`, `train` |
 //! | `workflow` | `adapter`, `data`, `model`, `train` |

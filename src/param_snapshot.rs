@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use mlx_rs::Array;
-use mlx_rs::module::ModuleParameters;
+use mlx_rs::module::{ModuleParamRef, ModuleParameters};
 
 /// Every parameter of a model by its path.
 ///
@@ -17,14 +17,32 @@ pub struct ParameterSnapshot {
 impl ParameterSnapshot {
     /// Captures all parameters of `model`, trainable or not.
     pub fn capture(model: &impl ModuleParameters) -> Self {
+        Self::of(model.parameters())
+    }
+
+    /// Captures the parameters of `model` that are not frozen.
+    pub fn capture_trainable(model: &impl ModuleParameters) -> Self {
+        Self::of(model.trainable_parameters())
+    }
+
+    fn of(tree: ModuleParamRef<'_>) -> Self {
         Self {
-            parameters: model
-                .parameters()
+            parameters: tree
                 .flatten()
                 .into_iter()
                 .map(|(name, array)| (name.to_string(), array.clone()))
                 .collect(),
         }
+    }
+
+    /// Number of values in all parameters.
+    pub fn values(&self) -> u64 {
+        self.parameters.values().map(|array| array.size() as u64).sum()
+    }
+
+    /// The parameters alone.
+    pub fn into_parameters(self) -> BTreeMap<String, Array> {
+        self.parameters
     }
 
     /// The parameters, sorted by path.

@@ -14,7 +14,7 @@ use crate::data::{Batches, Example};
 use crate::device::{Backend, PrecisionChoice};
 use crate::interrupt::Interrupt;
 use crate::model::LoadedModel;
-use crate::train::{AdamW, AdamWSettings, Schedule, TrainSettings, TrainingStep, train};
+use crate::train::{AdamW, AdamWSettings, Schedule, TrainSettings, Trainer, TrainingStep};
 
 /// Learning rate of the speed measurement, mlx-lm's default.
 const LEARNING_RATE: f64 = 1e-5;
@@ -102,13 +102,10 @@ fn training_speed(
         losses.push(step.loss);
     };
     mlx_rs::memory::reset_peak_memory()?;
-    train(
-        &mut loaded.model,
-        // In the order of the file, so that every program sees the same first batch.
-        &mut Batches::in_order(&examples, batch_size),
-        &mut AdamW::new(AdamWSettings::default()),
-        &backend.lanes(),
-        &TrainSettings {
+    Trainer {
+        optimizer: &mut AdamW::new(AdamWSettings::default()),
+        lanes: backend.lanes(),
+        settings: TrainSettings {
             steps,
             schedule: Schedule {
                 peak: LEARNING_RATE,
@@ -117,7 +114,12 @@ fn training_speed(
             },
             clip_norm: None,
         },
-        &Interrupt::default(),
+        interrupt: &Interrupt::default(),
+    }
+    // In the order of the file, so that every program sees the same first batch.
+    .train(
+        &mut loaded.model,
+        &mut Batches::in_order(&examples, batch_size),
         &mut observe,
     )?;
     let report = BTreeMap::from([

@@ -350,15 +350,8 @@ impl Run<'_> {
     }
 
     fn train(&mut self, subject: &mut Subject) -> Slot<TrainingEvidence> {
-        let trainable_values = subject
-            .model
-            .trainable_parameters()
-            .flatten()
-            .values()
-            .map(|array| array.size() as u64)
-            .sum();
         let size = TrainingSize {
-            trainable_values,
+            trainable_values: ParameterSnapshot::capture_trainable(&subject.model).values(),
             batch_size: self.options.batch_size.min(self.dataset.examples.len()),
             tokens: self
                 .dataset

@@ -1,15 +1,14 @@
 use std::collections::BTreeSet;
 use std::time::Instant;
 
-use mlx_rs::module::ModuleParameters;
-
 use super::{DiagnosisOptions, Progress};
 use crate::data::{Batches, Dataset};
 use crate::device::Backend;
 use crate::evidence::{GradientEvidence, Listing, OptimizerEvidence, StepRecord, StoppedEarly, TrainingEvidence};
 use crate::interrupt::Interrupt;
 use crate::model::CausalModel;
-use crate::train::{Optimizer, TrainError, TrainingOutcome, TrainingStep, mean_loss, train};
+use crate::param_snapshot::ParameterSnapshot;
+use crate::train::{Optimizer, TrainError, Trainer, TrainingOutcome, TrainingStep, mean_loss};
 
 /// Trains `model` in place and records every step.
 pub fn run(
@@ -42,15 +41,13 @@ pub fn run(
                 &format!("loss {:.4}, gradient norm {:.3}", step.loss, step.gradient_norm),
             );
         };
-        train(
-            model,
-            &mut batches(),
+        Trainer {
             optimizer,
-            &backend.lanes(),
-            &options.training(),
+            lanes: backend.lanes(),
+            settings: options.training(),
             interrupt,
-            &mut observe,
-        )?
+        }
+        .train(model, &mut batches(), &mut observe)?
     };
     Ok(TrainingEvidence {
         trainer: "reference".to_owned(),
@@ -64,22 +61,12 @@ pub fn run(
             learning_rate_sum: recorder.steps.iter().map(|step| step.learning_rate).sum(),
         },
         gradients: recorder.gradients(),
-        trainable_values: trainable(model).map(|(_, size)| size).sum(),
+        trainable_values: ParameterSnapshot::capture_trainable(model).values(),
         tokens_per_second: recorder.tokens_per_second(),
         peak_memory: mlx_rs::memory::peak_memory()? as u64,
         seconds: started.elapsed().as_secs_f64(),
         steps: recorder.steps,
     })
-}
-
-fn trainable(model: &CausalModel) -> impl Iterator<Item = (String, u64)> {
-    let sizes: Vec<_> = model
-        .trainable_parameters()
-        .flatten()
-        .into_iter()
-        .map(|(name, array)| (name.to_string(), array.size() as u64))
-        .collect();
-    sizes.into_iter()
 }
 
 /// Collects what the steps show.
@@ -93,11 +80,13 @@ struct Recorder {
 
 impl Recorder {
     fn new(model: &CausalModel) -> Self {
-        let trainable: BTreeSet<String> = trainable(model).map(|(name, _)| name).collect();
         Self {
             steps: Vec::new(),
             always_zero: BTreeSet::new(),
-            trainable,
+            trainable: ParameterSnapshot::capture_trainable(model)
+                .into_parameters()
+                .into_keys()
+                .collect(),
             non_finite: Vec::new(),
         }
     }

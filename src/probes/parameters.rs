@@ -5,7 +5,6 @@ use std::time::Instant;
 
 use mlx_rs::Array;
 use mlx_rs::error::Result;
-use mlx_rs::module::ModuleParameters;
 
 use crate::adapter::attached_modules;
 use crate::evidence::{AdapterEvidence, GroupChange, Listing, ParameterEvidence, TensorChange};
@@ -33,11 +32,9 @@ impl ParameterProbe<'_> {
         let started = Instant::now();
         let after = ParameterSnapshot::capture(trained);
         let difference = compare(self.before, &after)?;
-        let trainable: BTreeSet<String> = trained
-            .trainable_parameters()
-            .flatten()
-            .keys()
-            .map(ToString::to_string)
+        let trainable: BTreeSet<String> = ParameterSnapshot::capture_trainable(trained)
+            .into_parameters()
+            .into_keys()
             .collect();
         let changed = |difference: &&ParameterDifference| difference.changed_values > 0;
         let is_trainable = |difference: &&ParameterDifference| trainable.contains(&difference.name);

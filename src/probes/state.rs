@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 
 use mlx_rs::error::Result;
-use mlx_rs::module::ModuleParameters;
 use mlx_rs::ops::ne;
 use mlx_rs::transforms::eval;
 use mlx_rs::{Array, Dtype};
@@ -65,12 +64,7 @@ pub fn same_values(left: &Array, right: &Array) -> Result<bool> {
 
 /// Forces MLX's pending work by each means in turn and looks whether any trainable parameter differs afterwards.
 pub fn evaluations(model: &CausalModel, optimizer: &dyn Optimizer) -> Result<Vec<Evaluation>> {
-    let trainable: BTreeMap<String, Array> = model
-        .trainable_parameters()
-        .flatten()
-        .into_iter()
-        .map(|(name, array)| (name.to_string(), array.clone()))
-        .collect();
+    let trainable = ParameterSnapshot::capture_trainable(model).into_parameters();
     let mut before = fingerprints(&trainable)?;
     let mut evaluations = Vec::new();
     for means in [

@@ -2,7 +2,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::rc::Rc;
 
 use mlx_rs::error::{Exception, Result};
-use mlx_rs::module::{ModuleParameters, update_parameters};
+use mlx_rs::module::update_parameters;
 use mlx_rs::ops::indexing::take_along_axis;
 use mlx_rs::ops::{add, divide, exp, matmul, multiply, subtract};
 use mlx_rs::transforms::keyed_value_and_grad;
@@ -11,6 +11,7 @@ use mlx_rs::{Array, Dtype, stop_gradient};
 use super::Lanes;
 use crate::data::Batch;
 use crate::model::CausalModel;
+use crate::param_snapshot::ParameterSnapshot;
 use crate::readback::scalar;
 
 /// Positions whose logits exist at one time: bounds memory to this many rows of the vocabulary.
@@ -27,11 +28,10 @@ pub struct LossAndGradients {
 
 /// The mean cross-entropy per supervised token of `batch` and its gradient for every trainable parameter.
 pub fn loss_and_gradients(model: &CausalModel, batch: &Batch, lanes: &Lanes) -> Result<LossAndGradients> {
-    let trainable: HashMap<Rc<str>, Array> = model
-        .trainable_parameters()
-        .flatten()
+    let trainable: HashMap<Rc<str>, Array> = ParameterSnapshot::capture_trainable(model)
+        .into_parameters()
         .into_iter()
-        .map(|(name, array)| (name, array.clone()))
+        .map(|(name, array)| (Rc::from(name), array))
         .collect();
     let supervised = Array::from_f32(batch.supervised_tokens() as f32);
     let loss = |parameters: HashMap<Rc<str>, Array>, (): ()| -> Result<Vec<Array>> {

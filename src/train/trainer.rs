@@ -3,7 +3,7 @@ use std::time::Instant;
 
 use mlx_rs::Array;
 use mlx_rs::error::Exception;
-use mlx_rs::module::{ModuleParameters, update_parameters};
+use mlx_rs::module::update_parameters;
 use mlx_rs::ops::{multiply, square};
 use mlx_rs::transforms::eval;
 use thiserror::Error;
@@ -12,6 +12,7 @@ use super::{Lanes, Optimizer, Schedule, loss_and_gradients};
 use crate::data::Batch;
 use crate::interrupt::Interrupt;
 use crate::model::CausalModel;
+use crate::param_snapshot::ParameterSnapshot;
 use crate::readback::scalar;
 
 /// Added to the norm that gradients are clipped by, so that a norm of zero divides nothing by zero.
@@ -82,77 +83,102 @@ pub enum TrainError {
     Mlx(#[from] Exception),
 }
 
-/// Trains `model` in place for `settings.steps` steps and reports each to `observe`.
-///
-/// The loop stops at the first number that is not finite, before it can reach the parameters.
-pub fn train(
-    model: &mut CausalModel,
-    batches: &mut dyn Iterator<Item = Batch>,
-    optimizer: &mut dyn Optimizer,
-    lanes: &Lanes,
-    settings: &TrainSettings,
-    interrupt: &Interrupt,
-    observe: &mut dyn FnMut(&TrainingStep),
-) -> Result<TrainingOutcome, TrainError> {
-    model.set_training(true);
-    let outcome = train_steps(model, batches, optimizer, lanes, settings, interrupt, observe);
-    model.set_training(false);
-    outcome
+/// A training run: what its steps share.
+pub struct Trainer<'run> {
+    /// Turns gradients into parameters.
+    pub optimizer: &'run mut dyn Optimizer,
+    /// Where the parts of a batch are computed.
+    pub lanes: Lanes,
+    /// Steps, learning rates and clipping.
+    pub settings: TrainSettings,
+    /// The user's wish to stop, looked at before each step.
+    pub interrupt: &'run Interrupt,
 }
 
-fn train_steps(
-    model: &mut CausalModel,
-    batches: &mut dyn Iterator<Item = Batch>,
-    optimizer: &mut dyn Optimizer,
-    lanes: &Lanes,
-    settings: &TrainSettings,
-    interrupt: &Interrupt,
-    observe: &mut dyn FnMut(&TrainingStep),
-) -> Result<TrainingOutcome, TrainError> {
-    for step in 1..=settings.steps {
-        if interrupt.is_requested() {
-            return Ok(TrainingOutcome::Interrupted);
+/// How one step ended.
+enum StepEnd {
+    Updated(TrainingStep),
+    NotFinite { loss: bool, gradients: Vec<String> },
+}
+
+impl Trainer<'_> {
+    /// Trains `model` in place and reports each step to `observe`.
+    ///
+    /// The loop stops at the first number that is not finite, before it can reach the parameters.
+    pub fn train(
+        &mut self,
+        model: &mut CausalModel,
+        batches: &mut dyn Iterator<Item = Batch>,
+        observe: &mut dyn FnMut(&TrainingStep),
+    ) -> Result<TrainingOutcome, TrainError> {
+        model.set_training(true);
+        let outcome = self.steps(model, batches, observe);
+        model.set_training(false);
+        outcome
+    }
+
+    fn steps(
+        &mut self,
+        model: &mut CausalModel,
+        batches: &mut dyn Iterator<Item = Batch>,
+        observe: &mut dyn FnMut(&TrainingStep),
+    ) -> Result<TrainingOutcome, TrainError> {
+        for step in 1..=self.settings.steps {
+            if self.interrupt.is_requested() {
+                return Ok(TrainingOutcome::Interrupted);
+            }
+            let Some(batch) = batches.next() else {
+                return Ok(TrainingOutcome::OutOfData { step });
+            };
+            match self.step(model, &batch, step)? {
+                StepEnd::Updated(done) => observe(&done),
+                StepEnd::NotFinite { loss, gradients } => {
+                    return Ok(TrainingOutcome::NotFinite {
+                        step,
+                        loss,
+                        gradients,
+                        rows: batch.rows.iter().map(|row| row + 1).collect(),
+                    });
+                }
+            }
         }
+        Ok(TrainingOutcome::Completed)
+    }
+
+    fn step(&mut self, model: &mut CausalModel, batch: &Batch, step: usize) -> Result<StepEnd, TrainError> {
         let started = Instant::now();
-        let Some(batch) = batches.next() else {
-            return Ok(TrainingOutcome::OutOfData { step });
-        };
-        let _shared_cores = lanes.share_cores(&batch);
-        let pass = loss_and_gradients(model, &batch, lanes)?;
+        let _shared_cores = self.lanes.share_cores(batch);
+        let pass = loss_and_gradients(model, batch, &self.lanes)?;
         let norms = gradient_norms(&pass.gradients)?;
         eval(norms.values().chain([&pass.loss]).chain(pass.gradients.values()))?;
-        let norms: BTreeMap<&String, f32> = norms.iter().map(|(name, norm)| (*name, norm.item_exact())).collect();
+        let norms: BTreeMap<&String, f32> = norms
+            .iter()
+            .map(|(name, norm)| Ok((*name, scalar(norm)?)))
+            .collect::<Result<_, Exception>>()?;
         let loss: f32 = scalar(&pass.loss)?;
         let gradient_norm = norms.values().map(|norm| norm * norm).sum::<f32>().sqrt();
+        let named = |condition: fn(f32) -> bool| norms.iter().filter(move |(_, norm)| condition(**norm));
         if !loss.is_finite() || !gradient_norm.is_finite() {
-            return Ok(TrainingOutcome::NotFinite {
-                step,
+            return Ok(StepEnd::NotFinite {
                 loss: !loss.is_finite(),
-                gradients: norms
-                    .iter()
-                    .filter(|(_, norm)| !norm.is_finite())
+                gradients: named(|norm| !norm.is_finite())
                     .map(|(name, _)| (*name).clone())
                     .collect(),
-                rows: batch.rows.iter().map(|row| row + 1).collect(),
             });
         }
-        let zero_gradients = norms
-            .iter()
-            .filter(|(_, norm)| **norm == 0.0)
-            .map(|(name, _)| (*name).clone())
-            .collect();
-        let gradients = clip(pass.gradients.clone(), gradient_norm, settings.clip_norm)?;
-        let learning_rate = settings.schedule.learning_rate(step);
-        let mut parameters = trainable_parameters(model);
-        optimizer.update(&mut parameters, &gradients, learning_rate)?;
-        eval(parameters.values().chain(optimizer.state()))?;
+        let zero_gradients = named(|norm| norm == 0.0).map(|(name, _)| (*name).clone()).collect();
+        let gradients = clip(pass.gradients.clone(), gradient_norm, self.settings.clip_norm)?;
+        let learning_rate = self.settings.schedule.learning_rate(step);
+        let mut parameters = ParameterSnapshot::capture_trainable(model).into_parameters();
+        self.optimizer.update(&mut parameters, &gradients, learning_rate)?;
+        eval(parameters.values().chain(self.optimizer.state()))?;
         update_parameters(
             model,
             parameters
                 .into_iter()
                 .map(|(name, value)| (std::rc::Rc::from(name), value)),
         );
-        observe(&TrainingStep {
+        Ok(StepEnd::Updated(TrainingStep {
             step,
             learning_rate,
             loss,
@@ -161,18 +187,8 @@ fn train_steps(
             supervised_tokens: batch.supervised_tokens(),
             tokens: batch.token_count(),
             seconds: started.elapsed().as_secs_f64(),
-        });
+        }))
     }
-    Ok(TrainingOutcome::Completed)
-}
-
-fn trainable_parameters(model: &CausalModel) -> BTreeMap<String, Array> {
-    model
-        .trainable_parameters()
-        .flatten()
-        .into_iter()
-        .map(|(name, array)| (name.to_string(), array.clone()))
-        .collect()
 }
 
 fn gradient_norms(gradients: &BTreeMap<String, Array>) -> Result<BTreeMap<&String, Array>, Exception> {

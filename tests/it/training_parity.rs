@@ -9,9 +9,10 @@ use mlx_diagnose::device::Backend;
 use mlx_diagnose::interrupt::Interrupt;
 use mlx_diagnose::model::{CausalModel, ModelSource, Precision};
 use mlx_diagnose::param_snapshot::ParameterSnapshot;
-use mlx_diagnose::train::{AdamW, AdamWSettings, Lanes, Schedule, TrainSettings, loss_and_gradients, mean_loss, train};
+use mlx_diagnose::train::{
+    AdamW, AdamWSettings, Lanes, Schedule, TrainSettings, Trainer, loss_and_gradients, mean_loss,
+};
 use mlx_rs::Array;
-use mlx_rs::module::ModuleParameters;
 use rstest::rstest;
 use serde_json::Value;
 
@@ -36,6 +37,26 @@ fn example(tokens: Vec<u32>) -> Example {
         boundary_moved: false,
         reference: None,
     }
+}
+
+/// Trains on one batch at a learning rate of 1e-3 with the optimizer's defaults.
+fn run(model: &mut CausalModel, batch: &Batch, steps: usize, clip_norm: Option<f32>) {
+    Trainer {
+        optimizer: &mut AdamW::new(AdamWSettings::default()),
+        lanes: Lanes::single(),
+        settings: TrainSettings {
+            steps,
+            schedule: Schedule {
+                peak: 1e-3,
+                warmup_steps: 0,
+                decay_steps: None,
+            },
+            clip_norm,
+        },
+        interrupt: &Interrupt::default(),
+    }
+    .train(model, &mut std::iter::repeat(batch.clone()), &mut |_| {})
+    .unwrap();
 }
 
 fn golden_batch(golden: &Value) -> Batch {
@@ -113,37 +134,14 @@ fn an_adapter_of_mlx_lm_has_its_logits_loss_gradients_and_first_step(
     assert_loss_and_gradients(&model, &golden, expected);
 
     let batch = golden_batch(&golden);
-    let settings = TrainSettings {
-        steps: 1,
-        schedule: Schedule {
-            peak: 1e-3,
-            warmup_steps: 0,
-            decay_steps: None,
-        },
-        clip_norm: None,
-    };
-    train(
-        &mut model,
-        &mut std::iter::repeat(batch.clone()),
-        &mut AdamW::new(AdamWSettings::default()),
-        &Lanes::single(),
-        &settings,
-        &Interrupt::default(),
-        &mut |_| {},
-    )
-    .unwrap();
+    run(&mut model, &batch, 1, None);
     let after = &expected["after_one_step"];
     assert_relative_eq!(
         mean_loss(&model, &batch).unwrap(),
         after["loss"].as_f64().unwrap(),
         max_relative = 1e-4
     );
-    let trainable: BTreeMap<String, Array> = model
-        .trainable_parameters()
-        .flatten()
-        .into_iter()
-        .map(|(name, array)| (name.to_string(), array.clone()))
-        .collect();
+    let trainable = ParameterSnapshot::capture_trainable(&model).into_parameters();
     assert_norms(&trainable, &after["parameter_norms"]);
 }
 
@@ -218,24 +216,8 @@ fn a_fresh_adapter_changes_nothing_and_a_saved_one_comes_back_whole(#[case] name
     };
     assert_eq!(values(&model), values(&base));
 
-    train(
-        &mut model,
-        &mut std::iter::repeat(Batch::new(&[example((4..20).collect())], &[0])),
-        &mut AdamW::new(AdamWSettings::default()),
-        &Lanes::single(),
-        &TrainSettings {
-            steps: 3,
-            schedule: Schedule {
-                peak: 1e-3,
-                warmup_steps: 0,
-                decay_steps: None,
-            },
-            clip_norm: Some(1.0),
-        },
-        &Interrupt::default(),
-        &mut |_| {},
-    )
-    .unwrap();
+    let batch = Batch::new(&[example((4..20).collect())], &[0]);
+    run(&mut model, &batch, 3, Some(1.0));
     assert_ne!(values(&model), values(&base));
     let folder = tempfile::tempdir().unwrap();
     assert_eq!(save_adapter(&model, &settings, "tiny", folder.path()).unwrap(), 28);
@@ -313,24 +295,7 @@ fn a_fresh_model_guesses_uniformly_and_learns() {
     let batch = Batch::new(&[example((4..40).collect())], &[0]);
     let before = mean_loss(&model, &batch).unwrap();
     assert_relative_eq!(before, (configuration.vocab_size as f64).ln(), epsilon = 0.1);
-    train(
-        &mut model,
-        &mut std::iter::repeat(batch.clone()),
-        &mut AdamW::new(AdamWSettings::default()),
-        &Lanes::single(),
-        &TrainSettings {
-            steps: 20,
-            schedule: Schedule {
-                peak: 1e-3,
-                warmup_steps: 0,
-                decay_steps: None,
-            },
-            clip_norm: None,
-        },
-        &Interrupt::default(),
-        &mut |_| {},
-    )
-    .unwrap();
+    run(&mut model, &batch, 20, None);
     let after = mean_loss(&model, &batch).unwrap();
     assert!(after < 0.7 * before, "{before} to {after}");
 }
