@@ -33,6 +33,16 @@ pub enum AttachError {
         /// Blocks in the model.
         available: usize,
     },
+    /// A rank beyond what any adapted layer can use.
+    #[error(
+        "the adapters' rank is {rank}\n  expected: at most {largest}, the widest side of the adapted layers\n  hint: ranks of 4 to 64 are usual"
+    )]
+    RankTooLarge {
+        /// The rank asked for.
+        rank: usize,
+        /// The largest side of an adapted layer.
+        largest: usize,
+    },
     /// A rank of zero.
     #[error("the adapters' rank is 0\n  expected: at least 1\n  hint: use `--rank 8`")]
     ZeroRank,
@@ -113,6 +123,7 @@ pub fn attach(model: &mut CausalModel, settings: &LoraSettings, seed: u64) -> Re
         return Err(AttachError::ZeroRank);
     }
     let targets = target_modules(model, settings)?;
+    check_rank(model, settings, &targets)?;
     model.freeze_parameters(true);
     let mut key = random::key(seed)?;
     for (path, linear) in model.linears_mut() {
@@ -123,6 +134,22 @@ pub fn attach(model: &mut CausalModel, settings: &LoraSettings, seed: u64) -> Re
         }
     }
     Ok(targets)
+}
+
+/// A rank that no layer can use would only exhaust memory.
+pub fn check_rank(model: &CausalModel, settings: &LoraSettings, targets: &[String]) -> Result<(), AttachError> {
+    let adapted = model.linears().into_iter().filter(|(path, _)| targets.contains(path));
+    let sides = adapted.flat_map(|(_, linear)| {
+        let (outputs, inputs) = linear.shape();
+        [outputs as usize, inputs as usize]
+    });
+    match sides.max() {
+        Some(largest) if settings.rank > largest => Err(AttachError::RankTooLarge {
+            rank: settings.rank,
+            largest,
+        }),
+        _ => Ok(()),
+    }
 }
 
 fn attach_one(linear: &mut Linear, settings: &LoraSettings, key: &Array) -> Result<(), AttachError> {

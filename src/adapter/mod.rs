@@ -5,7 +5,7 @@ mod file;
 mod fuse;
 mod settings;
 
-pub use attach::{AttachError, attach, attached_modules, target_modules};
+pub use attach::{AttachError, attach, attached_modules, check_rank, target_modules};
 pub use file::{AdapterFileError, load_adapter, save_adapter};
 pub use fuse::fuse;
 pub use settings::LoraSettings;

@@ -127,7 +127,7 @@ pub struct DiagnoseArguments {
     #[arg(long)]
     pub bias_correction: bool,
     /// Train all weights instead of adapters
-    #[arg(long)]
+    #[arg(long, conflicts_with_all = ["rank", "scale", "dropout", "layers", "keys"])]
     pub full: bool,
     /// Rank of the adapters
     #[arg(long, value_name = "N", default_value_t = 8, value_parser = at_least_one)]
@@ -244,7 +244,8 @@ fn at_least_one(text: &str) -> Result<usize, String> {
 
 fn number(text: &str, accepted: impl Fn(f64) -> bool, expected: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
-        Ok(number) if number.is_finite() && accepted(number) => Ok(number),
+        // Everything is computed in f32 at most, where larger numbers are infinite.
+        Ok(number) if (number as f32).is_finite() && accepted(number) => Ok(number),
         _ => Err(format!("must be {expected}")),
     }
 }

@@ -12,10 +12,11 @@ use crate::atomic_write::write_file;
 use crate::device::PrecisionChoice;
 use crate::diagnosis::{DataSource, DiagnosisOptions, diagnose};
 use crate::evidence::{EVIDENCE_SCHEMA_VERSION, Evidence, FineTuneKind};
+use crate::faults::{self, Fault};
 use crate::interrupt::Interrupt;
 use crate::model::{HubSettings, ModelSource};
 use crate::report::{EXIT_HEALTHY, EXIT_INCOMPLETE, Report, exit_code, to_json, to_markdown, to_text};
-use crate::{faults, rules};
+use crate::rules;
 
 /// Width of the report where there is no terminal to ask.
 const PLAIN_WIDTH: usize = 100;
@@ -60,6 +61,8 @@ fn run_phases(arguments: &DiagnoseArguments) -> Result<u8> {
     if let Some(folder) = &arguments.out {
         check_writable(folder)?;
     }
+    let interrupt = Interrupt::default();
+    listen_for_interrupt(&interrupt)?;
     // Held until the run is over: dropping it removes the unpacked model.
     let (_unpacked, source) = if let Some(model) = &arguments.model {
         (None, resolve_model(model)?)
@@ -67,23 +70,33 @@ fn run_phases(arguments: &DiagnoseArguments) -> Result<u8> {
         let (guard, folder) = embedded::unpack_model().context("cannot unpack the embedded model")?;
         (Some(guard), ModelSource::Folder(folder))
     };
+    if arguments.full && arguments.inject == Some(Fault::StubAdapter) {
+        return Err(anyhow!(
+            "`--inject stub-adapter` changes nothing with `--full`, which attaches no adapter\n  hint: leave out `--full`"
+        ));
+    }
     let options = options(arguments, source)?;
-    let interrupt = Interrupt::default();
-    listen_for_interrupt(&interrupt)?;
     let workflow = faults::workflow(arguments.inject);
     let evidence = diagnose(&options, &*workflow, &interrupt, &mut *progress::progress())?;
     let mut paths = Vec::new();
     if let Some(folder) = &arguments.out {
         paths = output_paths(folder);
-        if let Some(adapter) = options.adapter_folder.filter(|adapter| adapter.is_dir()) {
-            paths.push(adapter);
-        }
+        paths.extend(options.adapter_folder.filter(|_| saved_an_adapter(&evidence)));
     }
     let report = Report::new(&evidence, paths);
-    if let Some(folder) = &arguments.out {
-        write_outputs(folder, &evidence, &report)?;
-    }
-    finish(&report, &arguments.output)
+    // Printed even when a file cannot be written: the run may have taken long.
+    let written = arguments
+        .out
+        .as_ref()
+        .map_or(Ok(()), |folder| write_outputs(folder, &evidence, &report));
+    let code = finish(&report, &arguments.output)?;
+    written.map(|()| code)
+}
+
+/// Whether this run left an adapter, and not an earlier one into the same folder.
+fn saved_an_adapter(evidence: &Evidence) -> bool {
+    let reload = evidence.state.ran().and_then(|state| state.reload.ran());
+    reload.is_some_and(|reload| reload.saved > 0)
 }
 
 /// The model that `argument` names: a folder, a GGUF file or a hub id.

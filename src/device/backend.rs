@@ -1,5 +1,6 @@
 use std::sync::Once;
 
+use mlx_rs::transforms::compile::disable_compile;
 use mlx_rs::{Device, Dtype};
 
 use crate::evidence::RunEnvironment;
@@ -53,6 +54,8 @@ impl Backend {
         DEFAULT.call_once(|| {
             if kind == BackendKind::Cpu {
                 mlx_sys::backend::evaluate_breadth_first();
+                // MLX would run a C++ compiler while the program works, and ignore Ctrl-C meanwhile.
+                disable_compile();
             }
             Device::set_default(&match kind {
                 BackendKind::Cpu => Device::cpu(),

@@ -9,7 +9,7 @@ use thiserror::Error;
 
 use super::prompts::{self, PromptError};
 use super::{DiagnosisOptions, Progress, training};
-use crate::adapter::{AdapterFileError, AttachError, load_adapter, save_adapter, target_modules};
+use crate::adapter::{AdapterFileError, AttachError, check_rank, load_adapter, save_adapter, target_modules};
 use crate::data::{DataError, Dataset, ExampleError, ExampleSettings};
 use crate::device::{Backend, TrainingSize, predicted_training_bytes, system_memory};
 use crate::evidence::{
@@ -52,6 +52,11 @@ pub enum DiagnosisError {
     /// The adapters asked for do not fit the model.
     #[error(transparent)]
     Adapter(#[from] AttachError),
+    /// All weights were to be trained and some are packed.
+    #[error(
+        "packed weights cannot be trained\n  found: a model that is kept packed\n  expected: plain weights for `--full`\n  hint: leave out `--keep-packed` on a CPU, train adapters, or dequantise the model first"
+    )]
+    PackedWeights,
     /// A token id is beyond the embedding table, which MLX would not notice.
     #[error(
         "the tokenizer and the model do not fit\n  found: token id {found}\n  expected: an id below {vocabulary}, the rows of the embedding table\n  hint: use the tokenizer that belongs to the model"
@@ -98,7 +103,10 @@ pub fn diagnose(
     check_ids(&dataset, &prompts, configuration.vocab_size)?;
     let loaded = options.source.load(precision)?;
     if options.fine_tune == FineTuneKind::Lora {
-        target_modules(&loaded.model, &options.lora)?;
+        let targets = target_modules(&loaded.model, &options.lora)?;
+        check_rank(&loaded.model, &options.lora, &targets)?;
+    } else if loaded.model.is_packed() {
+        return Err(DiagnosisError::PackedWeights);
     }
     let mut evidence = Evidence {
         schema_version: EVIDENCE_SCHEMA_VERSION,

@@ -123,6 +123,11 @@ impl CausalModel {
         (plain && weight.is_frozen() == Some(true)).then_some(&weight.value)
     }
 
+    /// Whether some weights are packed.
+    pub fn is_packed(&self) -> bool {
+        self.model.embed_tokens.packing.is_some() || self.linears().iter().any(|(_, linear)| linear.packing.is_some())
+    }
+
     /// Turns dropout on or off in every adapter.
     pub fn set_training(&mut self, training: bool) {
         for (_, linear) in self.linears_mut() {

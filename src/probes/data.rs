@@ -25,9 +25,10 @@ pub fn measure(dataset: &Dataset, stop_set: &StopSet, tokenizer: &Tokenizer) -> 
         supervised_stop_tokens: examples.iter().flat_map(Example::targets).filter(is_stop).count(),
         rows_without_supervision: rows(examples.iter().map(|example| example.supervised_tokens() == 0)),
         rows_only_stop_tokens: rows(
-            contents
+            examples
                 .iter()
-                .map(|content| !content.is_empty() && content.iter().all(is_stop)),
+                .zip(&contents)
+                .map(|(example, content)| example.supervised_tokens() > 0 && content.iter().all(is_stop)),
         ),
         rows_ending_in_stop: contents
             .iter()
@@ -47,16 +48,15 @@ fn rows(flags: impl Iterator<Item = bool>) -> Listing {
     Listing::numbered("row", numbers)
 }
 
-/// The supervised tokens of a row without those at its end that are only white space: a template's newline after the
-/// turn end teaches nothing.
+/// The supervised tokens of a row without those that are only white space: neither an answer of blanks nor a template's
+/// newline after the turn end teaches anything.
 fn content_targets(example: &Example, tokenizer: &Tokenizer) -> Result<Vec<u32>, TokenizerError> {
-    let mut targets: Vec<u32> = example.targets().collect();
-    while let Some(&last) = targets.last() {
-        let text = tokenizer.decode(&[last], false)?;
+    let mut content = Vec::new();
+    for target in example.targets() {
+        let text = tokenizer.decode(&[target], false)?;
         if text.is_empty() || !text.trim().is_empty() {
-            break;
+            content.push(target);
         }
-        targets.pop();
     }
-    Ok(targets)
+    Ok(content)
 }

@@ -49,7 +49,7 @@ pub(super) fn answer_pairs(evidence: &Evidence) -> Vec<AnswerPair> {
         .iter()
         .enumerate()
         .map(|(index, answer)| AnswerPair {
-            prompt: answer.prompt.clone(),
+            prompt: on_one_line(&answer.prompt, usize::MAX),
             before: before.get(index).map(shown),
             after: after.get(index).map(shown),
         })

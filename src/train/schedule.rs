@@ -14,7 +14,7 @@ impl Schedule {
     ///
     /// The cosine spans the whole run, warm-up included (Loshchilov and Hutter 2017, arXiv 1608.03983, one period).
     pub fn learning_rate(&self, step: usize) -> f64 {
-        let warmup = (step as f64 / (self.warmup_steps + 1) as f64).min(1.0);
+        let warmup = (step as f64 / (self.warmup_steps as f64 + 1.0)).min(1.0);
         let decay = self.decay_steps.map_or(1.0, |steps| {
             let progress = ((step - 1) as f64 / steps as f64).min(1.0);
             0.5 * (1.0 + (std::f64::consts::PI * progress).cos())

@@ -211,6 +211,41 @@ fn an_output_folder_that_cannot_be_made_is_refused_before_the_work() {
     assert_eq!(fs::read_to_string(&file).unwrap(), "not a folder");
 }
 
+#[rstest]
+#[case::a_rank_beyond_the_layers(&["--rank", "2000000000"], "at most 384")]
+#[case::more_blocks_than_there_are(&["--layers", "5"], "a model of 4 blocks")]
+#[case::an_unknown_key(&["--keys", "self_attn.q_porj"], "did you mean `self_attn.q_proj`")]
+#[case::a_fault_without_its_seam(&["--full", "--inject", "stub-adapter"], "changes nothing with `--full`")]
+fn an_option_that_cannot_work_is_refused(#[case] arguments: &[&str], #[case] named: &str) {
+    assert_refused(&run(arguments), &[named]);
+}
+
+#[rstest]
+fn an_option_out_of_range_is_refused(
+    #[values(
+        "--learning-rate=nan",
+        "--learning-rate=-1",
+        "--scale=1e308",
+        "--dropout=1",
+        "--steps=0",
+        "--rank=0"
+    )]
+    argument: &str,
+) {
+    let output = run(&[argument]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(stderr(&output).contains("must be"), "{}", stderr(&output));
+}
+
+#[test]
+fn packed_weights_cannot_be_trained_in_full() {
+    let model = root().join("fixtures/golden/tiny/llama-4bit");
+    assert_refused(
+        &run(&["--model", text(&model), "--keep-packed", "--full"]),
+        &["packed weights cannot be trained"],
+    );
+}
+
 #[test]
 fn a_model_that_does_not_exist_is_refused() {
     assert_refused(&run(&["--model", "/no/such/model"]), &["/no/such/model"]);

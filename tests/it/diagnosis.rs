@@ -107,6 +107,31 @@ fn a_fault_is_named_as_the_only_root(#[case] fault: Fault, #[case] cause: &str) 
     assert_eq!(exit_code(&report, FailOn::Error), 1);
 }
 
+#[rstest]
+#[case::far_too_high(1.0)]
+#[case::too_high(0.1)]
+fn a_learning_rate_that_destroys_the_model_is_named(#[case] learning_rate: f64) {
+    let options = DiagnosisOptions {
+        learning_rate,
+        steps: 10,
+        data: DataSource::Path(root().join("fixtures/embedded/voice")),
+        batch_size: 4,
+        ..options()
+    };
+    let report = Report::new(&run(&options, None), Vec::new());
+    assert_eq!(roots(&report), ["training-diverged"], "{:#?}", report.findings);
+}
+
+#[test]
+fn a_learning_rate_of_zero_is_the_root_of_parameters_that_did_not_change() {
+    let options = DiagnosisOptions {
+        learning_rate: 0.0,
+        ..options()
+    };
+    let report = Report::new(&run(&options, None), Vec::new());
+    assert_eq!(roots(&report), ["parameters-unchanged"], "{:#?}", report.findings);
+}
+
 #[test]
 fn no_evidence_names_an_injected_fault() {
     let text = serde_json::to_string(&run(&options(), Some(Fault::StaleGeneration))).unwrap();
