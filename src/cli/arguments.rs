@@ -106,22 +106,22 @@ pub struct DiagnoseArguments {
     #[arg(long, value_name = "FILE")]
     pub prompts: Option<PathBuf>,
     /// Longest answer in tokens
-    #[arg(long, value_name = "N", default_value_t = 64, value_parser = at_least_one)]
+    #[arg(long, value_name = "N", default_value_t = 64, value_parser = at_least_one, allow_negative_numbers = true)]
     pub max_tokens: usize,
     /// Optimizer steps
-    #[arg(long, value_name = "N", default_value_t = 10, value_parser = at_least_one)]
+    #[arg(long, value_name = "N", default_value_t = 10, value_parser = at_least_one, allow_negative_numbers = true)]
     pub steps: usize,
     /// Rows per step
-    #[arg(long, value_name = "N", default_value_t = 4, value_parser = at_least_one)]
+    #[arg(long, value_name = "N", default_value_t = 4, value_parser = at_least_one, allow_negative_numbers = true)]
     pub batch_size: usize,
     /// Peak learning rate
-    #[arg(long, value_name = "F", default_value_t = 1e-4, value_parser = not_negative)]
+    #[arg(long, value_name = "F", default_value_t = 1e-4, value_parser = not_negative, allow_negative_numbers = true)]
     pub learning_rate: f64,
     /// Steps over which the learning rate rises to its peak
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub warmup_steps: usize,
     /// Scale gradients down to this norm [default: no clipping, as mlx-lm]
-    #[arg(long, value_name = "F", value_parser = positive)]
+    #[arg(long, value_name = "F", value_parser = positive, allow_negative_numbers = true)]
     pub clip_norm: Option<f64>,
     /// Correct Adam's moments for their start at zero (MLX's default is not to)
     #[arg(long)]
@@ -130,16 +130,16 @@ pub struct DiagnoseArguments {
     #[arg(long, conflicts_with_all = ["rank", "scale", "dropout", "layers", "keys"])]
     pub full: bool,
     /// Rank of the adapters
-    #[arg(long, value_name = "N", default_value_t = 8, value_parser = at_least_one)]
+    #[arg(long, value_name = "N", default_value_t = 8, value_parser = at_least_one, allow_negative_numbers = true)]
     pub rank: usize,
     /// Factor on the adapters' output, as mlx-lm's `scale`
-    #[arg(long, value_name = "F", default_value_t = 20.0, value_parser = not_negative)]
+    #[arg(long, value_name = "F", default_value_t = 20.0, value_parser = not_negative, allow_negative_numbers = true)]
     pub scale: f64,
     /// Dropout on the adapters' input, 0 to below 1
-    #[arg(long, value_name = "F", default_value_t = 0.0, value_parser = probability)]
+    #[arg(long, value_name = "F", default_value_t = 0.0, value_parser = probability, allow_negative_numbers = true)]
     pub dropout: f64,
     /// Blocks to adapt, counted from the last [default: all]
-    #[arg(long, value_name = "N", value_parser = at_least_one)]
+    #[arg(long, value_name = "N", value_parser = at_least_one, allow_negative_numbers = true)]
     pub layers: Option<usize>,
     /// Modules to adapt, for example `self_attn.q_proj,self_attn.v_proj` [default: every linear layer of a block]
     #[arg(long, value_name = "PATH,...", value_delimiter = ',')]
@@ -148,7 +148,7 @@ pub struct DiagnoseArguments {
     #[arg(long)]
     pub no_mask_prompt: bool,
     /// Longest row in tokens; longer rows are cut
-    #[arg(long, value_name = "N", default_value_t = 512, value_parser = at_least_one)]
+    #[arg(long, value_name = "N", default_value_t = 512, value_parser = at_least_one, allow_negative_numbers = true)]
     pub max_seq_length: usize,
     /// Seed of everything random
     #[arg(long, value_name = "N", default_value_t = 0)]

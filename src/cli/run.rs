@@ -28,10 +28,22 @@ pub fn run(arguments: Arguments) -> u8 {
     match dispatch(arguments) {
         Ok(code) => code,
         Err(error) => {
-            note(&format!("{} {error:#}", "error:".red().bold()));
+            note(&format!("{} {}", "error:".red().bold(), described(&error)));
             EXIT_INCOMPLETE
         }
     }
+}
+
+/// The error and its causes; a cause whose words the text already has is not said again.
+fn described(error: &anyhow::Error) -> String {
+    let mut text = error.to_string();
+    for cause in error.chain().skip(1).map(ToString::to_string) {
+        if !text.contains(&cause) {
+            text.push_str(": ");
+            text.push_str(&cause);
+        }
+    }
+    text
 }
 
 fn dispatch(arguments: Arguments) -> Result<u8> {

@@ -99,8 +99,9 @@ impl Backend {
         }
     }
 
-    /// The machine as evidence, with the reasons for what was chosen.
-    pub fn environment(self, precision: Precision, choice: PrecisionChoice) -> RunEnvironment {
+    /// The machine as evidence, with the reasons for what was chosen; `packed_checkpoint` says whether the files hold
+    /// packed weights.
+    pub fn environment(self, precision: Precision, choice: PrecisionChoice, packed_checkpoint: bool) -> RunEnvironment {
         RunEnvironment {
             tool_version: env!("CARGO_PKG_VERSION").to_owned(),
             mlx_version: mlx_sys::backend::version().unwrap_or_else(|| "unknown".to_owned()),
@@ -112,12 +113,12 @@ impl Backend {
                 BackendKind::Cuda => "NVIDIA GPU".to_owned(),
             },
             dtype: dtype_name(precision.dtype).to_owned(),
-            packed: precision.keep_packed,
-            reasons: self.reasons(choice),
+            packed: packed_checkpoint && precision.keep_packed,
+            reasons: self.reasons(choice, packed_checkpoint),
         }
     }
 
-    fn reasons(self, choice: PrecisionChoice) -> Vec<String> {
+    fn reasons(self, choice: PrecisionChoice, packed_checkpoint: bool) -> Vec<String> {
         let mut reasons = Vec::new();
         reasons.push(match self.kind {
             BackendKind::Cpu => "CPU: MLX finds no Metal or CUDA device".to_owned(),
@@ -129,6 +130,9 @@ impl Backend {
             (None, BackendKind::Cpu) => "float32: MLX's CPU products in 16 bits are over ten times slower".to_owned(),
             (None, _) => "dtype: the checkpoint's own".to_owned(),
         });
+        if !packed_checkpoint {
+            return reasons;
+        }
         reasons.push(match (choice.keep_packed, self.kind) {
             (true, _) => "packed weights: kept packed with --keep-packed".to_owned(),
             (false, BackendKind::Cpu) => {

@@ -110,7 +110,7 @@ pub fn diagnose(
     }
     let mut evidence = Evidence {
         schema_version: EVIDENCE_SCHEMA_VERSION,
-        environment: backend.environment(precision, options.precision),
+        environment: backend.environment(precision, options.precision, !loaded.packings.is_empty()),
         settings: options.settings(),
         model: Slot::Ran(examine(&loaded, &stop_set, &tokenizer)?),
         data: match data::measure(&dataset, &stop_set, &tokenizer) {
