@@ -13,7 +13,9 @@ use mlx_diagnose::device::Backend;
 use mlx_diagnose::interrupt::Interrupt;
 use mlx_diagnose::model::{CausalModel, ModelConfiguration, Tokenizer, WeightFileError, initialise, save_safetensors};
 use mlx_diagnose::param_snapshot::ParameterSnapshot;
-use mlx_diagnose::train::{AdamW, AdamWSettings, Schedule, TrainSettings, Trainer, TrainingStep, mean_loss};
+use mlx_diagnose::train::{
+    AdamW, AdamWSettings, Schedule, TrainSettings, Trainer, TrainingStep, loss_and_gradients, mean_loss,
+};
 use mlx_rs::Dtype;
 use serde_json::{Value, json};
 use tokenizers::decoders::byte_level::ByteLevel as ByteLevelDecoder;
@@ -89,6 +91,7 @@ fn fit(model: &mut CausalModel, train_set: &Dataset, valid_set: &Dataset) -> Res
     };
     Trainer {
         optimizer: &mut AdamW::new(settings),
+        loss: &loss_and_gradients,
         lanes: backend.lanes(),
         settings: TrainSettings {
             steps: STEPS,

@@ -20,7 +20,7 @@
 //! | `train` | `data`, `interrupt`, `model`, `param_snapshot`, `readback` |
 //! | `engine` | `interrupt`, `model`, `readback` |
 //! | `device` | `evidence`, `model`, `train` |
-//! | `workflow` | `adapter`, `data`, `model`, `train` |
+//! | `workflow` | `adapter`, `data`, `device`, `model`, `train` |
 //! | `faults` | `adapter`, `data`, `model`, `train`, `workflow` |
 //! | `probes` | `adapter`, `data`, `engine`, `evidence`, `interrupt`, `model`, `param_diff`, `param_snapshot`, `readback`, `train` |
 //! | `rules` | `evidence`, `suggestion`, `thresholds` |

@@ -159,6 +159,9 @@ pub struct DiagnoseArguments {
     /// Keep packed weights packed on a CPU too
     #[arg(long)]
     pub keep_packed: bool,
+    /// Judge files and data, and stop before the first phase
+    #[arg(long)]
+    pub check_only: bool,
     /// Do one thing wrongly on purpose, to see it found
     #[arg(long, value_name = "FAULT", value_enum)]
     pub inject: Option<Fault>,

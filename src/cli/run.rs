@@ -151,6 +151,8 @@ fn options(arguments: &DiagnoseArguments, source: ModelSource) -> Result<Diagnos
             None => DataSource::Embedded(embedded::MINIMAL_DATA),
         },
         prompts,
+        prompts_file: arguments.prompts.as_ref().map(|path| path.display().to_string()),
+        check_only: arguments.check_only,
         max_tokens: arguments.max_tokens,
         fine_tune: if arguments.full {
             FineTuneKind::Full

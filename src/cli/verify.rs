@@ -14,7 +14,7 @@ use crate::data::{Batches, Example};
 use crate::device::{Backend, PrecisionChoice};
 use crate::interrupt::Interrupt;
 use crate::model::LoadedModel;
-use crate::train::{AdamW, AdamWSettings, Schedule, TrainSettings, Trainer, TrainingStep};
+use crate::train::{AdamW, AdamWSettings, Schedule, TrainSettings, Trainer, TrainingStep, loss_and_gradients};
 
 /// Learning rate of the speed measurement, mlx-lm's default.
 const LEARNING_RATE: f64 = 1e-5;
@@ -104,6 +104,7 @@ fn training_speed(
     mlx_rs::memory::reset_peak_memory()?;
     Trainer {
         optimizer: &mut AdamW::new(AdamWSettings::default()),
+        loss: &loss_and_gradients,
         lanes: backend.lanes(),
         settings: TrainSettings {
             steps,

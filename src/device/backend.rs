@@ -146,7 +146,8 @@ impl Backend {
 }
 
 /// The name that checkpoints and reports use.
-fn dtype_name(dtype: Dtype) -> &'static str {
+/// The name of an element type as reports print it.
+pub fn dtype_name(dtype: Dtype) -> &'static str {
     match dtype {
         Dtype::Bfloat16 => "bfloat16",
         Dtype::Float16 => "float16",

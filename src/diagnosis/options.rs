@@ -3,7 +3,7 @@ use std::path::{Path, PathBuf};
 use crate::adapter::LoraSettings;
 use crate::data::DataFiles;
 use crate::data::{DataError, RecordFile};
-use crate::device::PrecisionChoice;
+use crate::device::{PrecisionChoice, dtype_name};
 use crate::evidence::{FineTuneKind, RunSettings};
 use crate::model::ModelSource;
 use crate::train::{AdamWSettings, Schedule, TrainSettings};
@@ -45,6 +45,10 @@ pub struct DiagnosisOptions {
     pub data: DataSource,
     /// The prompts, one each; empty for the program's own choice.
     pub prompts: Vec<String>,
+    /// The file that the prompts were read from, as the user named it.
+    pub prompts_file: Option<String>,
+    /// Whether to end before the first phase, after files and data were judged.
+    pub check_only: bool,
     /// Longest answer in tokens.
     pub max_tokens: usize,
     /// Adapters or all weights.
@@ -81,6 +85,10 @@ impl DiagnosisOptions {
         RunSettings {
             model: self.model_name.clone(),
             data: self.data.name(),
+            prompts: self.prompts_file.clone(),
+            dtype: self.precision.dtype.map(|dtype| dtype_name(dtype).to_owned()),
+            keep_packed: self.precision.keep_packed,
+            check_only: self.check_only,
             fine_tune: self.fine_tune,
             steps: self.steps,
             batch_size: self.batch_size,

@@ -9,9 +9,9 @@ use thiserror::Error;
 
 use super::prompts::{self, PromptError};
 use super::{DiagnosisOptions, Progress, training};
-use crate::adapter::{AdapterFileError, AttachError, check_rank, load_adapter, save_adapter, target_modules};
+use crate::adapter::{AdapterFileError, AttachError, check_rank, target_modules};
 use crate::data::{DataError, Dataset, ExampleError, ExampleSettings};
-use crate::device::{Backend, TrainingSize, predicted_training_bytes, system_memory};
+use crate::device::{Backend, TrainingSize, predicted_training_bytes};
 use crate::evidence::{
     EVIDENCE_SCHEMA_VERSION, Evidence, FineTuneKind, GenerationEvidence, Listing, ModelEvidence, ParameterEvidence,
     Quantization, ReloadEvidence, Slot, StateEvidence, TrainingEvidence,
@@ -112,16 +112,19 @@ pub fn diagnose(
         schema_version: EVIDENCE_SCHEMA_VERSION,
         environment: backend.environment(precision, options.precision, !loaded.packings.is_empty()),
         settings: options.settings(),
+        refusal: None,
         model: Slot::Ran(examine(&loaded, &stop_set, &tokenizer)?),
         data: match data::measure(&dataset, &stop_set, &tokenizer) {
             Ok(measured) => Slot::Ran(measured),
             Err(error) => Slot::crashed(error),
         },
         baseline: not_reached(),
+        memory: not_reached(),
         training: not_reached(),
         parameters: not_reached(),
         generation: not_reached(),
         state: not_reached(),
+        costs: Vec::new(),
         interrupted: None,
     };
     Run {
@@ -195,6 +198,10 @@ fn examine(loaded: &LoadedModel, stop_set: &StopSet, tokenizer: &Tokenizer) -> R
         }),
         non_finite: non_finite(&snapshot)?,
         stop_tokens: stop_set.tokens().to_vec(),
+        stop_rows: Vec::new(),
+        beginning_of_text: tokenizer.bos_id().and_then(|id| tokenizer.token_text(id)),
+        stored_dtype: "not measured".to_owned(),
+        tied_output: loaded.model.lm_head.is_none(),
         has_chat_template: tokenizer.chat_template().is_some(),
         load_seconds: loaded.seconds,
     })
@@ -296,9 +303,14 @@ impl Run<'_> {
             .iter()
             .filter_map(|example| example.reference.as_ref().map(|reference| reference.answer.as_str()))
             .collect();
+        let stop_ids = match phase {
+            Phase::Baseline => self.stop_set.ids().into_iter().collect(),
+            _ => self.workflow.stop_ids(self.stop_set),
+        };
         let probe = GenerationProbe {
             tokenizer: self.tokenizer,
             stop_set: self.stop_set,
+            stop_ids: &stop_ids,
             prompts: self.prompts,
             reference_answers: &reference_answers,
             max_tokens: self.options.max_tokens,
@@ -370,17 +382,18 @@ impl Run<'_> {
                 .unwrap_or(0),
         };
         let needed = predicted_training_bytes(&self.loaded.configuration, size);
-        if let Some(memory) = system_memory().filter(|memory| memory.available < needed) {
+        if let Some(available) = self.workflow.available_memory().filter(|&available| available < needed) {
             return Slot::skipped(format!(
                 "training is predicted to need {:.1} GB and {:.1} GB are available; use a smaller --batch-size or \
                  --max-seq-length, or fewer --layers",
                 gigabytes(needed),
-                gigabytes(memory.available)
+                gigabytes(available)
             ));
         }
         let trained = training::run(
             &mut subject.model,
             self.dataset,
+            self.workflow,
             &mut *subject.optimizer,
             self.backend,
             self.options,
@@ -423,7 +436,10 @@ impl Run<'_> {
         StateEvidence {
             generation,
             evaluations,
+            repeat_difference: Slot::skipped("not measured"),
             reload,
+            fuse: Slot::skipped("not measured"),
+            divergence: Slot::skipped("not measured"),
             seconds: started.elapsed().as_secs_f64(),
         }
     }
@@ -439,21 +455,27 @@ impl Run<'_> {
         };
         let live_logits = subject.model.logits(&subject.compared)?;
         let mut reloaded = self.loaded.model.clone();
-        let saved = match save_adapter(&subject.model, &self.options.lora, &self.options.model_name, folder) {
-            Ok(saved) => {
-                load_adapter(&mut reloaded, folder)?;
-                saved
-            }
-            // Nothing attached is nothing saved: a fact about the run, not a failure of this probe.
-            Err(AdapterFileError::NothingToSave) => 0,
-            Err(error) => return Err(error.into()),
-        };
+        let saved =
+            match self
+                .workflow
+                .save_adapter(&subject.model, &self.options.lora, &self.options.model_name, folder)
+            {
+                Ok(saved) => {
+                    self.workflow.load_adapter(&mut reloaded, folder)?;
+                    saved
+                }
+                // Nothing attached is nothing saved: a fact about the run, not a failure of this probe.
+                Err(AdapterFileError::NothingToSave) => 0,
+                Err(error) => return Err(error.into()),
+            };
         let (loaded, lost) = came_back(&subject.model, &reloaded)?;
         let reloaded_logits = reloaded.logits(&subject.compared)?;
         Ok(ReloadEvidence {
             saved,
             loaded,
             lost,
+            configuration_problems: Vec::new(),
+            other_base: Listing::numbered("", std::iter::empty()),
             difference_from_live: state::largest_difference(&reloaded_logits, &live_logits)?,
             live_from_base: state::largest_difference(&live_logits, &subject.base_logits)?,
         })

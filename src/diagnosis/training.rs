@@ -4,16 +4,18 @@ use std::time::Instant;
 use super::{DiagnosisOptions, Progress};
 use crate::data::{Batches, Dataset};
 use crate::device::Backend;
-use crate::evidence::{GradientEvidence, Listing, OptimizerEvidence, StepRecord, StoppedEarly, TrainingEvidence};
+use crate::evidence::{GradientEvidence, Listing, OptimizerEvidence, Slot, StepRecord, StoppedEarly, TrainingEvidence};
 use crate::interrupt::Interrupt;
 use crate::model::CausalModel;
 use crate::param_snapshot::ParameterSnapshot;
-use crate::train::{Optimizer, TrainError, Trainer, TrainingOutcome, TrainingStep, mean_loss};
+use crate::train::{Optimizer, TrainError, TrainSettings, Trainer, TrainingOutcome, TrainingStep, mean_loss};
+use crate::workflow::Workflow;
 
 /// Trains `model` in place and records every step.
 pub fn run(
     model: &mut CausalModel,
     dataset: &Dataset,
+    workflow: &dyn Workflow,
     optimizer: &mut dyn Optimizer,
     backend: Backend,
     options: &DiagnosisOptions,
@@ -21,6 +23,7 @@ pub fn run(
     progress: &mut dyn Progress,
 ) -> Result<TrainingEvidence, TrainError> {
     let started = Instant::now();
+    let settings = options.training();
     mlx_rs::memory::reset_peak_memory()?;
     let batches = || Batches::new(&dataset.examples, options.batch_size, options.seed);
     let first_batch = batches().next();
@@ -43,8 +46,12 @@ pub fn run(
         };
         Trainer {
             optimizer,
+            loss: &|model, batch, lanes| workflow.loss_and_gradients(model, batch, lanes),
             lanes: backend.lanes(),
-            settings: options.training(),
+            settings: TrainSettings {
+                schedule: workflow.schedule(settings.schedule),
+                ..settings
+            },
             interrupt,
         }
         .train(model, &mut batches(), &mut observe)?
@@ -54,6 +61,13 @@ pub fn run(
         stopped_early: recorder.stopped(outcome),
         first_batch_loss_before: loss_before,
         first_batch_loss_after: first_loss(model)?,
+        fit_before: Slot::skipped("not measured"),
+        fit_after: Slot::skipped("not measured"),
+        validation_loss_before: None,
+        validation_loss_after: None,
+        loss_check: Slot::skipped("not measured"),
+        gradient_check: Slot::skipped("not measured"),
+        optimizer_check: Slot::skipped("not measured"),
         uniform_loss: f64::from(model.model.embed_tokens.vocabulary_size()).ln(),
         optimizer: OptimizerEvidence {
             name: optimizer.name().to_owned(),
@@ -110,6 +124,7 @@ impl Recorder {
             gradient_norm: Some(f64::from(step.gradient_norm)),
             supervised_tokens: step.supervised_tokens,
             tokens: step.tokens,
+            positions: step.positions,
             seconds: step.seconds,
             active_memory: mlx_rs::memory::active_memory().map_or(0, |bytes| bytes as u64),
         });

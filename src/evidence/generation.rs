@@ -27,6 +27,9 @@ pub struct Repetition {
     pub looped_share: f64,
     /// The repeated span as text; empty when there is none.
     pub looped_span: String,
+    /// Bytes of the answer's text over its bytes after zlib, as Whisper judges loops (Radford et al. 2022, arXiv
+    /// 2212.04356); 1 for an empty answer.
+    pub compression: f64,
 }
 
 /// The same prompt with the stop set off: what the model would say behind the curtain.
@@ -55,6 +58,8 @@ pub struct Answer {
     pub tokens: usize,
     /// Why it ended.
     pub finish: FinishReason,
+    /// The first token of the stop set that came and did not end the answer, as text; `None` when there was none.
+    pub ignored_stop: Option<String>,
     /// Whether the very first token was a stop token, so that the answer is empty.
     pub starts_with_stop: bool,
     /// Repetition within the answer.

@@ -6,30 +6,40 @@
 //! A measurement that was not made is never a default value: every group sits in a [`Slot`] that says whether it
 //! [ran](Slot::Ran), was [skipped](Slot::Skipped) or [crashed](Slot::Crashed).
 
+mod checks;
+mod cost;
 mod data;
+mod fit;
 mod generation;
 mod listing;
 mod model;
 mod parameters;
+mod refusal;
 mod run;
 mod slot;
 mod state;
 mod training;
 
-pub use data::DataEvidence;
+pub use checks::{GradientCheck, LossCheck, LossReading, OptimizerCheck, ReadLoss, ReadUpdate, Slope, UpdateReading};
+pub use cost::ProbeCost;
+pub use data::{BoundaryEvidence, DataEvidence, PromptDifference, TemplateEvidence, ValidationEvidence};
+pub use fit::FitEvidence;
 pub use generation::{Answer, FinishReason, FreeRun, GenerationEvidence, GenerationSummary, Repetition};
 pub use listing::Listing;
-pub use model::{ModelEvidence, Quantization, StopToken};
-pub use parameters::{AdapterEvidence, GroupChange, ParameterEvidence, TensorChange};
+pub use model::{ModelEvidence, Quantization, StopRow, StopToken};
+pub use parameters::{AdapterEvidence, GroupChange, ModuleUpdate, ParameterEvidence, TensorChange};
+pub use refusal::{Refusal, RefusalKind};
 pub use run::{FineTuneKind, RunEnvironment, RunSettings};
 pub use slot::Slot;
-pub use state::{Evaluation, EvaluationMeans, GenerationBinding, ReloadEvidence, StateEvidence};
-pub use training::{GradientEvidence, OptimizerEvidence, StepRecord, StoppedEarly, TrainingEvidence};
+pub use state::{
+    DivergenceEvidence, Evaluation, EvaluationMeans, FuseEvidence, GenerationBinding, ReloadEvidence, StateEvidence,
+};
+pub use training::{GradientEvidence, MemoryEvidence, OptimizerEvidence, StepRecord, StoppedEarly, TrainingEvidence};
 
 use serde::{Deserialize, Serialize};
 
 /// Version of the evidence format; raised whenever a field is added, renamed or changes meaning.
-pub const EVIDENCE_SCHEMA_VERSION: u32 = 1;
+pub const EVIDENCE_SCHEMA_VERSION: u32 = 2;
 
 /// Everything one run measured, in the order of the five phases.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -41,12 +51,16 @@ pub struct Evidence {
     pub environment: RunEnvironment,
     /// What the run was asked to do.
     pub settings: RunSettings,
+    /// Why nothing could be measured; `None` when the inputs could be used.
+    pub refusal: Option<Refusal>,
     /// The model as loaded, before anything was changed.
     pub model: Slot<ModelEvidence>,
     /// The training rows after tokenisation and masking.
     pub data: Slot<DataEvidence>,
     /// Phase 1: the answers of the untouched base.
     pub baseline: Slot<GenerationEvidence>,
+    /// What training was predicted to need, before it began.
+    pub memory: Slot<MemoryEvidence>,
     /// Phase 2: the short training run.
     pub training: Slot<TrainingEvidence>,
     /// Phase 3: parameters before against after.
@@ -55,6 +69,8 @@ pub struct Evidence {
     pub generation: Slot<GenerationEvidence>,
     /// Phase 5: which state is live, and whether it survives saving.
     pub state: Slot<StateEvidence>,
+    /// What each probe cost, in the order in which they ran.
+    pub costs: Vec<ProbeCost>,
     /// Why the run ended before its last phase, in words (an interrupt, for one); `None` when it did not.
     pub interrupted: Option<String>,
 }

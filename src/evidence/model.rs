@@ -25,6 +25,22 @@ pub struct StopToken {
     pub sources: Vec<String>,
 }
 
+/// The output row of a token that ends an answer, against those of other special tokens.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StopRow {
+    /// Token id.
+    pub id: u32,
+    /// The token as text.
+    pub text: String,
+    /// Norm of its row of the output layer over the median norm of all rows.
+    pub norm_ratio: f64,
+    /// The special token outside the stop set whose row is most like it; `None` when there is no other.
+    pub nearest: Option<String>,
+    /// Cosine of the two rows, -1 to 1; `None` without another, or when a row is zero.
+    pub cosine: Option<f64>,
+}
+
 /// The model as loaded, before anything was changed.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -53,8 +69,16 @@ pub struct ModelEvidence {
     pub non_finite: Listing,
     /// Every id that ends an answer.
     pub stop_tokens: Vec<StopToken>,
+    /// Output rows of the stop tokens, by id; empty when no stop token has one.
+    pub stop_rows: Vec<StopRow>,
+    /// Text of the beginning-of-text token; `None` when the tokenizer declares none.
+    pub beginning_of_text: Option<String>,
     /// Whether a chat template was found.
     pub has_chat_template: bool,
+    /// The element type of most values in the files, for example `bfloat16`.
+    pub stored_dtype: String,
+    /// Whether the embedding serves as the output layer.
+    pub tied_output: bool,
     /// Seconds to load.
     pub load_seconds: f64,
 }

@@ -35,6 +35,19 @@ pub struct GroupChange {
     pub norm_difference: Option<f64>,
 }
 
+/// How much one adapter changes its layer.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ModuleUpdate {
+    /// Path of the layer.
+    pub module: String,
+    /// Frobenius norm of `scale * A B` over that of the layer's weight; `None` when not finite or the weight is zero.
+    pub relative: Option<f64>,
+    /// Root mean square of `scale * A B` over the mean quantisation step of the packed weight; `None` when the files hold
+    /// the layer unpacked, or the value is not finite.
+    pub quantization_steps: Option<f64>,
+}
+
 /// Adapters as found in the parameter tree after training.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -49,6 +62,20 @@ pub struct AdapterEvidence {
     pub nonzero_a: usize,
     /// Modules whose `lora_b` has a value other than zero.
     pub nonzero_b: usize,
+    /// Ranks of the attached adapters, sorted, each once.
+    pub ranks: Vec<usize>,
+    /// Scales of the attached adapters, sorted, each once.
+    pub scales: Vec<f64>,
+    /// Dropout probabilities of the attached adapters, sorted, each once.
+    pub dropouts: Vec<f64>,
+    /// Blocks of the model.
+    pub blocks: usize,
+    /// Linear layers of all blocks.
+    pub linear_layers: usize,
+    /// Blocks with at least one adapter.
+    pub adapted_blocks: usize,
+    /// Every adapted layer, sorted by path.
+    pub updates: Vec<ModuleUpdate>,
     /// Largest absolute difference of logits between the base and the freshly attached adapters, before any step.
     pub identity_difference: Option<f64>,
 }

@@ -40,6 +40,14 @@ pub struct RunSettings {
     pub model: String,
     /// The data as given, or `embedded`.
     pub data: String,
+    /// The file of prompts as given; `None` for the program's own prompts.
+    pub prompts: Option<String>,
+    /// The element type that was asked for; `None` for the program's choice.
+    pub dtype: Option<String>,
+    /// Whether packed weights were to stay packed on a CPU too.
+    pub keep_packed: bool,
+    /// Whether the run was to end before the first phase, after files and data were judged.
+    pub check_only: bool,
     /// Adapters or all weights.
     pub fine_tune: FineTuneKind,
     /// Optimizer steps requested.

@@ -53,10 +53,47 @@ pub struct ReloadEvidence {
     pub loaded: usize,
     /// Tensors that were to be written or came back changed, or not at all.
     pub lost: Listing,
+    /// What is wrong with the configuration that was written, one clause each, sorted; empty when it describes the
+    /// adapters that are live.
+    pub configuration_problems: Vec<String>,
+    /// Parameters of the base onto which the adapter was loaded that differ from the live model's base.
+    pub other_base: Listing,
     /// Largest absolute difference between the reloaded model's logits and the live model's; `None` when not finite.
     pub difference_from_live: Option<f64>,
     /// Largest absolute difference between the live model's logits and the base's; `None` when not finite.
     pub live_from_base: Option<f64>,
+}
+
+/// The adapters fused into the weights.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FuseEvidence {
+    /// Layers that were fused.
+    pub fused: usize,
+    /// Bits that the weights were packed to again; `None` when they stayed plain.
+    pub bits: Option<u32>,
+    /// Share of the adapters' change that the fused weights hold: its projection onto that change, over all layers;
+    /// `None` when there is no change or it is not finite.
+    pub kept: Option<f64>,
+    /// Largest absolute difference between the fused model's logits and the live model's; `None` when not finite.
+    pub difference_from_live: Option<f64>,
+    /// Mean divergence per position from the live model to the fused one, in nats; `None` when not finite.
+    pub divergence_from_live: Option<f64>,
+}
+
+/// How far models are apart on the compared row, as the mean over its positions of the Kullback-Leibler divergence.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DivergenceEvidence {
+    /// From the live model to the base, in nats on a training row; `None` when not finite.
+    pub live_from_base: Option<f64>,
+    /// From the live model to the reloaded one, in nats; `None` when not finite or nothing was reloaded.
+    pub live_from_reloaded: Option<f64>,
+    /// From the live model to the base, in nats, on answers of the base to prompts that are not of the training data;
+    /// `None` when there is none or it is not finite.
+    pub held_out: Option<f64>,
+    /// Rise of the loss of those answers by training, in nats per token; `None` as above.
+    pub held_out_rise: Option<f64>,
 }
 
 /// Which state is live, and whether it survives saving.
@@ -67,8 +104,15 @@ pub struct StateEvidence {
     pub generation: Slot<GenerationBinding>,
     /// What each means of evaluation changed, in the order tried.
     pub evaluations: Slot<Vec<Evaluation>>,
+    /// Largest absolute difference between the logits of two passes of the generator over the same tokens; `None` when
+    /// not finite.
+    pub repeat_difference: Slot<Option<f64>>,
     /// The adapter saved and loaded again.
     pub reload: Slot<ReloadEvidence>,
+    /// The adapters fused into the weights.
+    pub fuse: Slot<FuseEvidence>,
+    /// How far the models are apart.
+    pub divergence: Slot<DivergenceEvidence>,
     /// Seconds for the whole phase.
     pub seconds: f64,
 }

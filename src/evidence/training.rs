@@ -1,4 +1,4 @@
-use super::Listing;
+use super::{FitEvidence, GradientCheck, Listing, LossCheck, OptimizerCheck, Slot};
 use serde::{Deserialize, Serialize};
 
 /// One optimizer step.
@@ -17,6 +17,8 @@ pub struct StepRecord {
     pub supervised_tokens: usize,
     /// Tokens in the batch, padding not counted.
     pub tokens: usize,
+    /// Positions of the batch, padding counted.
+    pub positions: usize,
     /// Seconds for the step.
     pub seconds: f64,
     /// Bytes MLX held after the step.
@@ -61,6 +63,16 @@ pub struct GradientEvidence {
     pub non_finite: Listing,
 }
 
+/// Memory that training was predicted to need.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MemoryEvidence {
+    /// Bytes needed, by prediction.
+    pub predicted: u64,
+    /// Bytes available before training; `None` when the system does not tell.
+    pub available: Option<u64>,
+}
+
 /// The short training run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -75,6 +87,20 @@ pub struct TrainingEvidence {
     pub first_batch_loss_before: Option<f64>,
     /// Loss of the same batch after training; `None` when not finite or not measured.
     pub first_batch_loss_after: Option<f64>,
+    /// How well the model predicts the first batch before training.
+    pub fit_before: Slot<FitEvidence>,
+    /// The same after training.
+    pub fit_after: Slot<FitEvidence>,
+    /// Loss of the validation rows before training, in nats per supervised token; `None` without such rows.
+    pub validation_loss_before: Option<f64>,
+    /// The same after training.
+    pub validation_loss_after: Option<f64>,
+    /// The loss of the first step, recomputed.
+    pub loss_check: Slot<LossCheck>,
+    /// The gradients of the last step against finite differences.
+    pub gradient_check: Slot<GradientCheck>,
+    /// The optimizer replayed on a sample.
+    pub optimizer_check: Slot<OptimizerCheck>,
     /// Loss of a uniform guess, the natural logarithm of the vocabulary size.
     pub uniform_loss: f64,
     /// The optimizer as the trainer left it.

@@ -1,7 +1,7 @@
 //! The label audit: what the loss will really be computed on.
 
 use crate::data::{Dataset, Example};
-use crate::evidence::{DataEvidence, Listing};
+use crate::evidence::{BoundaryEvidence, DataEvidence, Listing, Slot, TemplateEvidence};
 use crate::model::{StopSet, Tokenizer, TokenizerError};
 
 /// Audits every example of `dataset`.
@@ -35,8 +35,43 @@ pub fn measure(dataset: &Dataset, stop_set: &StopSet, tokenizer: &Tokenizer) -> 
             .filter(|content| content.last().is_some_and(is_stop))
             .count(),
         rows_truncated: rows(examples.iter().map(|example| example.truncated)),
-        rows_with_moved_boundary: rows(examples.iter().map(|example| example.boundary_moved)),
+        median_row: 0,
+        rows_with_masked_end: none(),
+        rows_with_repeated_end: none(),
+        rows_with_supervised_padding: none(),
+        supervised_padding_tokens: 0,
+        rows_with_lost_end: none(),
+        tokens_lost: 0,
+        rows_with_double_beginning: none(),
+        rows_with_unknown_ids: none(),
+        largest_id: 0,
+        duplicate_rows: none(),
+        boundary: BoundaryEvidence {
+            rows: 0,
+            moved: rows(examples.iter().map(|example| example.boundary_moved)),
+            early: none(),
+            late: none(),
+            constant: None,
+            supervised_prompt_tokens: 0,
+            first_targets: String::new(),
+        },
+        template: TemplateEvidence {
+            rows: 0,
+            asked_differently: none(),
+            difference: None,
+            rows_with_foreign_markers: none(),
+            foreign_markers: Vec::new(),
+        },
+        assistant_messages: 0,
+        supervised_assistant_messages: 0,
+        rows_without_answer: none(),
+        validation: Slot::skipped("not measured"),
+        notes: dataset.notes.clone(),
     })
+}
+
+fn none() -> Listing {
+    rows(std::iter::empty())
 }
 
 /// The rows whose flag is set, as `row N`, in the order of the data.

@@ -32,8 +32,10 @@ pub struct Prompt {
 pub struct GenerationProbe<'run> {
     /// Text and tokens.
     pub tokenizer: &'run Tokenizer,
-    /// What ends an answer.
+    /// Every token that ends a text.
     pub stop_set: &'run StopSet,
+    /// The tokens that end an answer in this run.
+    pub stop_ids: &'run BTreeSet<u32>,
     /// The prompts.
     pub prompts: &'run [Prompt],
     /// The data's answers, for the voice score.
@@ -65,7 +67,6 @@ impl GenerationProbe<'_> {
         answered: &mut dyn FnMut(usize),
     ) -> Result<GenerationEvidence, GenerationError> {
         let started = Instant::now();
-        let stop_ids: BTreeSet<u32> = self.stop_set.ids().into_iter().collect();
         let limits = DecodeLimits {
             answer: self.max_tokens,
             at_least: FREE_RUN_TOKENS,
@@ -73,7 +74,7 @@ impl GenerationProbe<'_> {
         let mut answers = Vec::with_capacity(self.prompts.len());
         let mut tokens = 0;
         for prompt in self.prompts {
-            let decoded = decode_greedily(model, &prompt.tokens, &stop_ids, limits, interrupt)?;
+            let decoded = decode_greedily(model, &prompt.tokens, self.stop_ids, limits, interrupt)?;
             if decoded.interrupted {
                 return Err(GenerationError::Interrupted);
             }
@@ -91,8 +92,9 @@ impl GenerationProbe<'_> {
 
     fn answer(&self, model: &CausalModel, prompt: &Prompt, decoded: &Decoded) -> Result<Answer, GenerationError> {
         let within_limit = &decoded.tokens[..decoded.tokens.len().min(self.max_tokens)];
-        let end = within_limit.iter().position(|&token| self.stop_set.contains(token));
+        let end = within_limit.iter().position(|token| self.stop_ids.contains(token));
         let answer = &within_limit[..end.unwrap_or(within_limit.len())];
+        let ignored_stop = answer.iter().find(|&&token| self.stop_set.contains(token));
         let text = self.tokenizer.decode(answer, true)?;
         let reference_nll = match &prompt.reference {
             Some(example) => {
@@ -109,6 +111,7 @@ impl GenerationProbe<'_> {
                 None if decoded.not_finite => FinishReason::NonFinite,
                 None => FinishReason::Length,
             },
+            ignored_stop: ignored_stop.map(|&token| self.shown(&[token])),
             starts_with_stop: end == Some(0),
             repetition: repetition::measure(answer, |span| self.shown(span)),
             free_run: self.free_run(&decoded.tokens[..decoded.tokens.len().min(FREE_RUN_TOKENS)]),

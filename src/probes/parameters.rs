@@ -8,10 +8,13 @@ use mlx_rs::error::Result;
 
 use crate::adapter::attached_modules;
 use crate::evidence::{AdapterEvidence, GroupChange, Listing, ParameterEvidence, TensorChange};
-use crate::model::CausalModel;
+use crate::model::{CausalModel, Linear};
 use crate::param_diff::{ParameterDifference, compare};
 use crate::param_snapshot::ParameterSnapshot;
 use crate::readback::{is_finite, largest_magnitude};
+
+/// What the paths of all blocks begin with.
+const BLOCKS: &str = "model.layers.";
 
 /// The states that are compared.
 #[derive(Debug)]
@@ -82,6 +85,13 @@ impl ParameterProbe<'_> {
         after: &ParameterSnapshot,
     ) -> Result<AdapterEvidence> {
         let attached = attached_modules(trained);
+        let linears = trained.linears();
+        let low_rank: Vec<&Linear> = linears
+            .iter()
+            .map(|(_, linear)| *linear)
+            .filter(|linear| linear.low_rank.is_some())
+            .collect();
+        let settings = low_rank.iter().filter_map(|linear| linear.low_rank);
         let tensors: BTreeMap<&String, &Array> = after
             .parameters()
             .iter()
@@ -96,13 +106,42 @@ impl ParameterProbe<'_> {
         };
         Ok(AdapterEvidence {
             expected: expected.iter().cloned().collect(),
-            attached: attached.into_iter().collect(),
             nonzero_a: nonzero(".lora_a")?,
             nonzero_b: nonzero(".lora_b")?,
             tensors: tensors.into_keys().cloned().collect(),
+            ranks: sorted(
+                low_rank
+                    .iter()
+                    .filter_map(|linear| linear.lora_a.value.as_ref())
+                    .map(|a| a.dim(-1) as usize),
+            ),
+            scales: sorted_floats(settings.clone().map(|settings| f64::from(settings.scale))),
+            dropouts: sorted_floats(settings.map(|settings| f64::from(settings.dropout))),
+            blocks: trained.model.layers.len(),
+            linear_layers: linears.iter().filter(|(path, _)| path.starts_with(BLOCKS)).count(),
+            adapted_blocks: attached
+                .iter()
+                .filter_map(|path| path.strip_prefix(BLOCKS)?.split('.').next())
+                .collect::<BTreeSet<_>>()
+                .len(),
+            updates: Vec::new(),
+            attached: attached.into_iter().collect(),
             identity_difference: self.identity_difference,
         })
     }
+}
+
+/// Each value once, in order.
+fn sorted(values: impl Iterator<Item = usize>) -> Vec<usize> {
+    values.collect::<BTreeSet<_>>().into_iter().collect()
+}
+
+/// Each value once, in order.
+fn sorted_floats(values: impl Iterator<Item = f64>) -> Vec<f64> {
+    let mut values: Vec<f64> = values.collect();
+    values.sort_by(f64::total_cmp);
+    values.dedup();
+    values
 }
 
 fn names<'all>(differences: impl Iterator<Item = &'all ParameterDifference>) -> Listing {

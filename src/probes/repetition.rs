@@ -21,6 +21,7 @@ pub fn measure(tokens: &[u32], to_text: impl Fn(&[u32]) -> String) -> Repetition
         } else {
             covered as f64 / tokens.len() as f64
         },
+        compression: 1.0,
         looped_span: if span.is_empty() { String::new() } else { to_text(span) },
     }
 }

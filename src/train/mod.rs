@@ -10,4 +10,4 @@ pub use lanes::Lanes;
 pub use loss::{LossAndGradients, loss_and_gradients, mean_loss};
 pub use optimizer::{AdamW, AdamWSettings, Optimizer};
 pub use schedule::Schedule;
-pub use trainer::{TrainError, TrainSettings, Trainer, TrainingOutcome, TrainingStep};
+pub use trainer::{LossFunction, TrainError, TrainSettings, Trainer, TrainingOutcome, TrainingStep};

@@ -8,7 +8,7 @@ use mlx_rs::ops::{multiply, square};
 use mlx_rs::transforms::eval;
 use thiserror::Error;
 
-use super::{Lanes, Optimizer, Schedule, loss_and_gradients};
+use super::{Lanes, LossAndGradients, Optimizer, Schedule};
 use crate::data::Batch;
 use crate::interrupt::Interrupt;
 use crate::model::CausalModel;
@@ -46,6 +46,8 @@ pub struct TrainingStep {
     pub supervised_tokens: usize,
     /// Tokens in the batch, padding not counted.
     pub tokens: usize,
+    /// Positions of the batch, padding counted.
+    pub positions: usize,
     /// Seconds taken.
     pub seconds: f64,
 }
@@ -83,10 +85,16 @@ pub enum TrainError {
     Mlx(#[from] Exception),
 }
 
+/// Computes the loss of a batch and its gradient for every trainable parameter.
+pub type LossFunction<'run> = dyn Fn(&CausalModel, &Batch, &Lanes) -> Result<LossAndGradients, Exception> + 'run;
+
 /// A training run: what its steps share.
 pub struct Trainer<'run> {
     /// Turns gradients into parameters.
     pub optimizer: &'run mut dyn Optimizer,
+    /// Computes the loss of a batch and its gradients; [`loss_and_gradients`](super::loss_and_gradients) unless the
+    /// caller has another loss.
+    pub loss: &'run LossFunction<'run>,
     /// Where the parts of a batch are computed.
     pub lanes: Lanes,
     /// Steps, learning rates and clipping.
@@ -148,7 +156,7 @@ impl Trainer<'_> {
     fn step(&mut self, model: &mut CausalModel, batch: &Batch, step: usize) -> Result<StepEnd, TrainError> {
         let started = Instant::now();
         let _shared_cores = self.lanes.share_cores(batch);
-        let pass = loss_and_gradients(model, batch, &self.lanes)?;
+        let pass = (self.loss)(model, batch, &self.lanes)?;
         let norms = gradient_norms(&pass.gradients)?;
         eval(norms.values().chain([&pass.loss]).chain(pass.gradients.values()))?;
         let norms: BTreeMap<&String, f32> = norms
@@ -186,6 +194,7 @@ impl Trainer<'_> {
             zero_gradients,
             supervised_tokens: batch.supervised_tokens(),
             tokens: batch.token_count(),
+            positions: batch.tokens.len(),
             seconds: started.elapsed().as_secs_f64(),
         }))
     }

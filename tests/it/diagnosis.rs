@@ -27,6 +27,8 @@ fn options() -> DiagnosisOptions {
             "Who is the harbour keeper?".to_owned(),
             "Tell me about the bakery.".to_owned(),
         ],
+        prompts_file: None,
+        check_only: false,
         max_tokens: 48,
         fine_tune: FineTuneKind::Lora,
         lora: LoraSettings::default(),

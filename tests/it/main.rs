@@ -16,6 +16,7 @@ mod golden;
 mod hub;
 mod model_files;
 mod report;
+mod rule_cases;
 mod rules;
 mod situations;
 mod tokenizer;

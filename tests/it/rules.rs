@@ -24,7 +24,7 @@ const FAMILIES: [&str; 12] = [
     "MODEL", "DATA", "MASK", "EOS", "ATTACH", "OPT", "NUM", "SCALE", "SAVE", "FUSE", "GEN", "MEM",
 ];
 
-fn snapshots() -> Settings {
+pub(super) fn snapshots() -> Settings {
     let mut settings = Settings::clone_current();
     settings.set_snapshot_path(concat!(env!("CARGO_MANIFEST_DIR"), "/snapshots"));
     settings.set_prepend_module_to_snapshot(false);
@@ -237,7 +237,7 @@ fn a_rule_finds_its_fault(#[case] name: &str, #[case] evidence: Evidence) {
     snapshots().bind(|| assert_snapshot!(format!("rule_{name}"), page(rule(name), &finding)));
 }
 
-fn page(rule: &Rule, finding: &Finding) -> String {
+pub(super) fn page(rule: &Rule, finding: &Finding) -> String {
     let severity = finding.lowered_severity.unwrap_or(rule.severity);
     let mut page = format!(
         "{}[{}] {}: {}\nfound: {}\nexpected: {}\n",

@@ -43,6 +43,7 @@ fn example(tokens: Vec<u32>) -> Example {
 fn run(model: &mut CausalModel, batch: &Batch, steps: usize, clip_norm: Option<f32>) {
     Trainer {
         optimizer: &mut AdamW::new(AdamWSettings::default()),
+        loss: &loss_and_gradients,
         lanes: Lanes::single(),
         settings: TrainSettings {
             steps,

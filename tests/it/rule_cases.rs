@@ -1,0 +1,158 @@
+//! The cases of each rule, from `fixtures/rules/NAME.json`.
+//!
+//! A case says what it changes in the evidence of a healthy run (`fixtures/evidence/healthy.json`): JSON pointers with the
+//! values to put there, where `*` stands for every entry of a list. The first case that fires is the rule's snapshot.
+
+use std::collections::BTreeMap;
+use std::fs;
+
+use mlx_diagnose::evidence::Evidence;
+use mlx_diagnose::rules::{Applicability, Finding, Outcome, RULES, Rule};
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::golden::root;
+use super::rules::{page, snapshots};
+
+/// One situation.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Case {
+    /// A sentence without a final period.
+    case: String,
+    /// What differs from the healthy run, in order.
+    set: serde_json::Map<String, Value>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Cases {
+    fires: Vec<Case>,
+    silent: Vec<Case>,
+    not_applicable: Vec<Case>,
+}
+
+fn cases() -> BTreeMap<&'static str, (&'static Rule, Cases)> {
+    RULES
+        .iter()
+        .filter_map(|rule| {
+            let path = root().join(format!("fixtures/rules/{}.json", rule.name));
+            let text = fs::read_to_string(&path).ok()?;
+            let cases = serde_json::from_str(&text).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+            Some((rule.name, (*rule, cases)))
+        })
+        .collect()
+}
+
+/// Puts `value` wherever `pointer` leads; `*` leads to every entry of a list.
+fn put(target: &mut Value, pointer: &str, value: &Value) -> Result<(), String> {
+    let Some(rest) = pointer.strip_prefix('/') else {
+        *target = value.clone();
+        return Ok(());
+    };
+    let end = rest.find('/').unwrap_or(rest.len());
+    let (key, rest) = rest.split_at(end);
+    match target {
+        Value::Array(entries) if key == "*" => {
+            for entry in entries {
+                put(entry, rest, value)?;
+            }
+            Ok(())
+        }
+        Value::Array(entries) => {
+            let index: usize = key.parse().map_err(|_| format!("`{key}` is no index"))?;
+            put(entries.get_mut(index).ok_or(format!("no entry {index}"))?, rest, value)
+        }
+        Value::Object(fields) => put(fields.get_mut(key).ok_or(format!("no field `{key}`"))?, rest, value),
+        _ => Err(format!("`{key}` leads into a plain value")),
+    }
+}
+
+fn evidence(rule: &str, case: &Case) -> Evidence {
+    let mut value: Value = serde_json::from_str(include_str!("../../fixtures/evidence/healthy.json")).unwrap();
+    for (pointer, new) in &case.set {
+        put(&mut value, pointer, new).unwrap_or_else(|problem| panic!("{rule}, {}: {pointer}: {problem}", case.case));
+    }
+    serde_json::from_value(value).unwrap_or_else(|error| panic!("{rule}, {}: {error}", case.case))
+}
+
+fn finding(rule: &Rule, case: &Case) -> Finding {
+    match (rule.check)(&evidence(rule.name, case)) {
+        Outcome::Found(finding) => *finding,
+        other => panic!("{}, {}: {other:?}", rule.name, case.case),
+    }
+}
+
+#[test]
+fn a_rule_fires_where_its_cases_say() {
+    for (rule, cases) in cases().values() {
+        assert!(!cases.fires.is_empty(), "{} has no case that fires", rule.name);
+        for case in &cases.fires {
+            let finding = finding(rule, case);
+            for text in [&finding.headline, &finding.found, &finding.expected] {
+                assert!(!text.ends_with('.') && text.is_ascii(), "{}: {text}", rule.name);
+            }
+            assert!(
+                !finding.headline.starts_with(char::is_uppercase),
+                "{}",
+                finding.headline
+            );
+            assert!(!finding.fixes.is_empty(), "{} offers no fix", rule.name);
+            for fix in &finding.fixes {
+                assert!(!fix.text.ends_with('.'), "{}", fix.text);
+                assert_eq!(
+                    fix.command.is_some(),
+                    fix.applicability != Applicability::HasPlaceholders
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn a_rule_is_silent_where_its_cases_say() {
+    for (rule, cases) in cases().values() {
+        assert!(!cases.silent.is_empty(), "{} has no silent case", rule.name);
+        for case in &cases.silent {
+            let outcome = (rule.check)(&evidence(rule.name, case));
+            assert_eq!(outcome, Outcome::Pass, "{}, {}", rule.name, case.case);
+        }
+    }
+}
+
+#[test]
+fn a_rule_says_that_it_does_not_apply_where_its_cases_say() {
+    for (rule, cases) in cases().values() {
+        assert!(
+            !cases.not_applicable.is_empty(),
+            "{} has no case it cannot judge",
+            rule.name
+        );
+        for case in &cases.not_applicable {
+            let outcome = (rule.check)(&evidence(rule.name, case));
+            assert!(
+                matches!(outcome, Outcome::NotApplicable(_)),
+                "{}, {}: {outcome:?}",
+                rule.name,
+                case.case
+            );
+        }
+    }
+}
+
+#[test]
+fn the_first_case_that_fires_reads_well() {
+    for (rule, cases) in cases().values() {
+        let page = page(rule, &finding(rule, &cases.fires[0]));
+        snapshots().bind(|| insta::assert_snapshot!(format!("rule_{}", rule.name), page));
+    }
+}
+
+#[test]
+fn a_pointer_reaches_every_entry_of_a_list() {
+    let mut value = serde_json::json!({"steps": [{"loss": 1.0}, {"loss": 2.0}]});
+    put(&mut value, "/steps/*/loss", &Value::from(0.5)).unwrap();
+    put(&mut value, "/steps/1/loss", &Value::Null).unwrap();
+    assert_eq!(value, serde_json::json!({"steps": [{"loss": 0.5}, {"loss": null}]}));
+    assert!(put(&mut value, "/step/0", &Value::Null).is_err());
+}
