@@ -20,3 +20,4 @@ mod rules;
 mod situations;
 mod tokenizer;
 mod training_parity;
+mod variants;
