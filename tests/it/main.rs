@@ -15,6 +15,7 @@ mod forward_parity;
 mod golden;
 mod hub;
 mod model_files;
+mod pack_folder;
 mod report;
 mod rules;
 mod situations;
