@@ -279,7 +279,10 @@ pub static THINKING_TEMPLATE: Operator = Operator {
             let Some(Value::String(template)) = configuration.get_mut("chat_template") else {
                 return;
             };
-            *template = template.replace("assistant\n' }}{% endif %}", "assistant\n<think>\n\n</think>\n\n' }}{% endif %}");
+            *template = template.replace(
+                "assistant\n' }}{% endif %}",
+                "assistant\n<think>\n\n</think>\n\n' }}{% endif %}",
+            );
         })
     },
     needs: Needs::Adapters,

@@ -235,10 +235,7 @@ impl Reading {
         for weight in &mut weights {
             *weight /= total;
         }
-        (
-            Array::from_slice(&weights, &shape),
-            Array::from_slice(&targets, &shape),
-        )
+        (Array::from_slice(&weights, &shape), Array::from_slice(&targets, &shape))
     }
 
     fn loss_and_gradients(self, model: &CausalModel, batch: &Batch) -> Result<LossAndGradients> {
@@ -294,13 +291,7 @@ pub static LOSS_COUNTS_PROMPTS: Operator = Operator {
     summary: "the loss ignores the mask",
     citation: "https://github.com/ml-explore/mlx-examples/issues/1314",
     severities: &[1.0],
-    make: |_| {
-        Reading {
-            prompts: true,
-            ..RIGHT
-        }
-        .fault()
-    },
+    make: |_| Reading { prompts: true, ..RIGHT }.fault(),
     needs: Needs::Adapters,
 };
 
@@ -351,7 +342,6 @@ pub static ONE_PAD_TARGET: Operator = Operator {
     },
     needs: Needs::Adapters,
 };
-
 
 pub static GRADIENTS_SHRINKING: Operator = Operator {
     name: "gradients-shrinking",

@@ -278,8 +278,8 @@ pub static FUSE_PACKS: Operator = Operator {
             for (_, linear) in model.linears_mut() {
                 let weight = linear.weight.value.as_dtype(Dtype::Float32)?;
                 let (packed, scales, biases) = quantize(&weight, GROUP, bits as i32)?;
-                linear.weight.value =
-                    dequantize(&packed, &scales, Some(&biases), GROUP, bits as i32)?.as_dtype(linear.weight.value.dtype())?;
+                linear.weight.value = dequantize(&packed, &scales, Some(&biases), GROUP, bits as i32)?
+                    .as_dtype(linear.weight.value.dtype())?;
             }
             Ok(fused)
         }))
