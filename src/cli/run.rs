@@ -84,6 +84,12 @@ fn run_phases(arguments: &DiagnoseArguments) -> Result<u8> {
     };
     let mut options = options(arguments, source)?;
     let planted = match &arguments.inject {
+        Some(injection) if arguments.full && injection.operator.needs_adapters() => {
+            return Err(anyhow!(
+                "`--inject {name}` changes nothing with `--full`, which attaches no adapter\n  hint: leave out `--full`",
+                name = injection.operator.name
+            ));
+        }
         Some(injection) => Some(injection.operator.plant(injection.severity, &mut options)?),
         None => None,
     };

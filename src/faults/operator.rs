@@ -142,4 +142,9 @@ impl Operator {
     pub fn reference(&self) -> f64 {
         self.severities.last().copied().unwrap_or(1.0)
     }
+
+    /// Whether the fault is in the handling of adapters, so that a run without adapters cannot have it.
+    pub fn needs_adapters(&self) -> bool {
+        matches!(self.family, Family::Attachment | Family::Saving)
+    }
 }

@@ -5,14 +5,14 @@ use std::path::Path;
 
 use mlx_rs::error::Exception;
 use mlx_rs::module::Param;
-use mlx_rs::ops::{dequantize, multiply, quantize};
+use mlx_rs::ops::{multiply, quantize};
 use mlx_rs::{Array, Dtype};
 use serde_json::{Value, json};
 
 use super::{Family, Fault, Needs, Operator};
 use crate::adapter::{AdapterFileError, LoraSettings, attach, fuse, load_adapter, save_adapter};
 use crate::atomic_write::{replace_file, write_file};
-use crate::model::{CausalModel, WeightFileError, load_safetensors, save_safetensors};
+use crate::model::{CausalModel, Packing, WeightFileError, load_safetensors, save_safetensors};
 use crate::workflow::Workflow;
 
 const WEIGHTS: &str = "adapters.safetensors";
@@ -273,13 +273,18 @@ pub static FUSE_PACKS: Operator = Operator {
     severities: &[8.0, 4.0],
     make: |bits| {
         Box::new(Fused(move |model: &mut CausalModel| {
-            const GROUP: i32 = 64;
             let fused = fuse(model)?;
             for (_, linear) in model.linears_mut() {
                 let weight = linear.weight.value.as_dtype(Dtype::Float32)?;
-                let (packed, scales, biases) = quantize(&weight, GROUP, bits as i32)?;
-                linear.weight.value = dequantize(&packed, &scales, Some(&biases), GROUP, bits as i32)?
-                    .as_dtype(linear.weight.value.dtype())?;
+                let packing = Packing {
+                    bits: bits as i32,
+                    group_size: 64,
+                };
+                let (packed, scales, biases) = quantize(&weight, packing.group_size, packing.bits)?;
+                linear.weight.value = packed;
+                linear.scales.value = Some(scales);
+                linear.biases.value = Some(biases);
+                linear.packing = Some(packing);
             }
             Ok(fused)
         }))
