@@ -1,8 +1,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::adapter::LoraSettings;
-use crate::data::DataFiles;
-use crate::data::{DataError, RecordFile};
+use crate::data::{DataError, DataFiles, RecordFile};
 use crate::device::{PrecisionChoice, dtype_name};
 use crate::evidence::{FineTuneKind, RunSettings};
 use crate::model::ModelSource;
@@ -11,7 +10,7 @@ use crate::train::{AdamWSettings, Schedule, TrainSettings};
 /// Where training data comes from.
 #[derive(Debug, Clone)]
 pub enum DataSource {
-    /// A JSON lines file, or a folder that holds `train.jsonl`.
+    /// A JSON lines file, or a folder that holds `train.jsonl` and perhaps `valid.jsonl`.
     Path(PathBuf),
     /// JSON lines that the program carries.
     Embedded(&'static str),
@@ -19,10 +18,13 @@ pub enum DataSource {
 
 impl DataSource {
     /// Reads the records.
-    pub fn read(&self) -> Result<RecordFile, DataError> {
+    pub fn read(&self) -> Result<DataFiles, DataError> {
         match self {
-            Self::Path(path) => Ok(DataFiles::read(path)?.train),
-            Self::Embedded(text) => RecordFile::parse(Path::new("embedded"), text.as_bytes()),
+            Self::Path(path) => DataFiles::read(path),
+            Self::Embedded(text) => Ok(DataFiles {
+                train: RecordFile::parse(Path::new("embedded"), text.as_bytes())?,
+                valid: None,
+            }),
         }
     }
 }

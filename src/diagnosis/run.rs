@@ -14,16 +14,17 @@ use crate::data::{DataError, Dataset, ExampleError, ExampleSettings};
 use crate::device::{Backend, TrainingSize, predicted_training_bytes};
 use crate::evidence::{
     EVIDENCE_SCHEMA_VERSION, Evidence, FineTuneKind, GenerationEvidence, Listing, ModelEvidence, ParameterEvidence,
-    Quantization, ReloadEvidence, Slot, StateEvidence, TrainingEvidence,
+    ProbeCost, Quantization, ReloadEvidence, Slot, StateEvidence, TrainingEvidence,
 };
 use crate::interrupt::Interrupt;
 use crate::model::{
     CausalModel, GgufHeader, LoadError, LoadedModel, ModelSource, Packing, StopSet, Tokenizer, TokenizerError,
 };
 use crate::param_snapshot::ParameterSnapshot;
+use crate::probes::data::DataProbe;
 use crate::probes::generation::{GenerationError, GenerationProbe, Prompt};
 use crate::probes::parameters::{ParameterProbe, non_finite};
-use crate::probes::{data, state};
+use crate::probes::state;
 use crate::rules::Phase;
 use crate::train::Optimizer;
 use crate::workflow::Workflow;
@@ -57,7 +58,7 @@ pub enum DiagnosisError {
         "packed weights cannot be trained\n  found: a model that is kept packed\n  expected: plain weights for `--full`\n  hint: leave out `--keep-packed` on a CPU, train adapters, or dequantise the model first"
     )]
     PackedWeights,
-    /// A token id is beyond the embedding table, which MLX would not notice.
+    /// A token id of a prompt is beyond the embedding table, which MLX would not notice.
     #[error(
         "the tokenizer and the model do not fit\n  found: token id {found}\n  expected: an id below {vocabulary}, the rows of the embedding table\n  hint: use the tokenizer that belongs to the model"
     )]
@@ -93,14 +94,16 @@ pub fn diagnose(
         mask_prompt: options.mask_prompt,
         max_sequence_length: options.max_sequence_length.min(configuration.max_position_embeddings),
     };
-    let dataset = workflow.prepare(Dataset::new(&records, &tokenizer, settings)?, &stop_set);
-    let prompts = prompts::prepare(
+    let prepared = |records| Dataset::new(records, &tokenizer, settings).map(|rows| workflow.prepare(rows, &stop_set));
+    let dataset = prepared(&records.train)?;
+    let validation = records.valid.as_ref().map(prepared).transpose()?;
+    let mut prompts = prompts::prepare(
         &options.prompts,
         &dataset,
         &tokenizer,
         configuration.max_position_embeddings,
     )?;
-    check_ids(&dataset, &prompts, configuration.vocab_size)?;
+    check_ids(&mut prompts, configuration.vocab_size)?;
     let loaded = options.source.load(precision)?;
     if options.fine_tune == FineTuneKind::Lora {
         let targets = target_modules(&loaded.model, &options.lora)?;
@@ -114,10 +117,7 @@ pub fn diagnose(
         settings: options.settings(),
         refusal: None,
         model: Slot::Ran(examine(&loaded, &stop_set, &tokenizer)?),
-        data: match data::measure(&dataset, &stop_set, &tokenizer) {
-            Ok(measured) => Slot::Ran(measured),
-            Err(error) => Slot::crashed(error),
-        },
+        data: not_reached(),
         baseline: not_reached(),
         memory: not_reached(),
         training: not_reached(),
@@ -127,6 +127,23 @@ pub fn diagnose(
         costs: Vec::new(),
         interrupted: None,
     };
+    let started = Instant::now();
+    let audit = DataProbe {
+        dataset: &dataset,
+        validation: validation.as_ref(),
+        tokenizer: &tokenizer,
+        stop_set: &stop_set,
+        vocabulary_size: configuration.vocab_size,
+        mask_prompt: options.mask_prompt,
+    };
+    evidence.data = match audit.measure() {
+        Ok(measured) => Slot::Ran(measured),
+        Err(error) => Slot::crashed(error),
+    };
+    evidence.costs.push(ProbeCost {
+        probe: "data-audit".to_owned(),
+        seconds: started.elapsed().as_secs_f64(),
+    });
     Run {
         options,
         workflow,
@@ -135,6 +152,7 @@ pub fn diagnose(
         backend,
         loaded: &loaded,
         dataset: &dataset,
+        validation: validation.as_ref(),
         tokenizer: &tokenizer,
         stop_set: &stop_set,
         prompts: &prompts,
@@ -154,12 +172,18 @@ fn read_tokenizer(source: &ModelSource) -> Result<Tokenizer, DiagnosisError> {
     })
 }
 
-fn check_ids(dataset: &Dataset, prompts: &[Prompt], vocabulary: usize) -> Result<(), DiagnosisError> {
-    let in_data = dataset.examples.iter().flat_map(|example| &example.tokens);
-    match in_data.chain(prompts.iter().flat_map(|prompt| &prompt.tokens)).max() {
-        Some(&found) if found as usize >= vocabulary => Err(DiagnosisError::TokenOutOfRange { found, vocabulary }),
-        _ => Ok(()),
+/// Refuses prompts with ids beyond the embedding table, and leaves out references with such ids: rows of the data are
+/// evidence.
+fn check_ids(prompts: &mut [Prompt], vocabulary: usize) -> Result<(), DiagnosisError> {
+    for prompt in prompts {
+        if let Some(&found) = prompt.tokens.iter().find(|&&id| id as usize >= vocabulary) {
+            return Err(DiagnosisError::TokenOutOfRange { found, vocabulary });
+        }
+        prompt
+            .reference
+            .take_if(|row| row.tokens.iter().any(|&id| id as usize >= vocabulary));
     }
+    Ok(())
 }
 
 fn examine(loaded: &LoadedModel, stop_set: &StopSet, tokenizer: &Tokenizer) -> Result<ModelEvidence, DiagnosisError> {
@@ -227,6 +251,7 @@ struct Run<'run> {
     backend: Backend,
     loaded: &'run LoadedModel,
     dataset: &'run Dataset,
+    validation: Option<&'run Dataset>,
     tokenizer: &'run Tokenizer,
     stop_set: &'run StopSet,
     prompts: &'run [Prompt],
@@ -250,6 +275,10 @@ impl Run<'_> {
     fn phases(&mut self, evidence: &mut Evidence) {
         evidence.baseline = self.answer(Phase::Baseline, &self.loaded.model.clone());
         if self.interrupted(evidence, Phase::Baseline) {
+            return;
+        }
+        if let Some(reason) = self.unusable_rows() {
+            evidence.training = Slot::skipped(reason);
             return;
         }
         self.progress.phase(Phase::Training, Some(self.options.steps));
@@ -326,6 +355,19 @@ impl Run<'_> {
             Err(GenerationError::Interrupted) => Slot::skipped("interrupted"),
             Err(error) => Slot::crashed(error),
         }
+    }
+
+    /// Why the rows cannot be trained on: MLX reads beyond the embedding table without a word.
+    fn unusable_rows(&self) -> Option<String> {
+        let vocabulary = self.loaded.configuration.vocab_size;
+        let largest = [Some(self.dataset), self.validation]
+            .into_iter()
+            .flatten()
+            .flat_map(|dataset| &dataset.examples)
+            .flat_map(|example| &example.tokens)
+            .max()?;
+        (*largest as usize >= vocabulary)
+            .then(|| format!("the rows hold token id {largest}, and the embedding table has {vocabulary} rows"))
     }
 
     /// Attaches the adapters and measures what they must not change.
