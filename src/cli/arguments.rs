@@ -2,7 +2,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::faults::Fault;
+use crate::faults::Injection;
 use crate::report::FailOn;
 
 /// Why does a fine-tuned MLX model answer badly? Runs five phases on a model and names the cause, with evidence and a fix.
@@ -162,9 +162,9 @@ pub struct DiagnoseArguments {
     /// Judge files and data, and stop before the first phase
     #[arg(long)]
     pub check_only: bool,
-    /// Do one thing wrongly on purpose, to see it found
-    #[arg(long, value_name = "FAULT", value_enum)]
-    pub inject: Option<Fault>,
+    /// Do one thing wrongly on purpose, to see it found; a fault's name, or NAME=SEVERITY
+    #[arg(long, value_name = "FAULT")]
+    pub inject: Option<Injection>,
     /// Where the report goes
     #[command(flatten)]
     pub output: OutputArguments,

@@ -25,13 +25,6 @@ impl DataSource {
             Self::Embedded(text) => RecordFile::parse(Path::new("embedded"), text.as_bytes()),
         }
     }
-
-    fn name(&self) -> String {
-        match self {
-            Self::Path(path) => path.display().to_string(),
-            Self::Embedded(_) => "embedded".to_owned(),
-        }
-    }
 }
 
 /// Everything a diagnosis is asked to do.
@@ -43,6 +36,8 @@ pub struct DiagnosisOptions {
     pub model_name: String,
     /// The data.
     pub data: DataSource,
+    /// What the user called it.
+    pub data_name: String,
     /// The prompts, one each; empty for the program's own choice.
     pub prompts: Vec<String>,
     /// The file that the prompts were read from, as the user named it.
@@ -84,7 +79,7 @@ impl DiagnosisOptions {
     pub fn settings(&self) -> RunSettings {
         RunSettings {
             model: self.model_name.clone(),
-            data: self.data.name(),
+            data: self.data_name.clone(),
             prompts: self.prompts_file.clone(),
             dtype: self.precision.dtype.map(|dtype| dtype_name(dtype).to_owned()),
             keep_packed: self.precision.keep_packed,
