@@ -1,19 +1,12 @@
 //! What a report says in each situation, in each format.
 
+use super::rules::snapshots;
 use super::situations::*;
-use insta::{Settings, assert_snapshot};
+use insta::assert_snapshot;
 use mlx_diagnose::evidence::{Evidence, Slot};
 use mlx_diagnose::report::{FailOn, Report, Verdict, exit_code, to_json, to_markdown, to_text};
 use rstest::rstest;
 use std::path::PathBuf;
-
-fn snapshots() -> Settings {
-    let mut settings = Settings::clone_current();
-    settings.set_snapshot_path(concat!(env!("CARGO_MANIFEST_DIR"), "/snapshots"));
-    settings.set_prepend_module_to_snapshot(false);
-    settings.set_omit_expression(true);
-    settings
-}
 
 fn report(evidence: &Evidence) -> Report {
     let outputs = ["out/report.json", "out/report.md", "out/evidence.json"].map(PathBuf::from);
