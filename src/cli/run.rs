@@ -53,7 +53,8 @@ fn dispatch(arguments: Arguments) -> Result<u8> {
             print(&rules::explain(&rule)?)?;
             Ok(EXIT_HEALTHY)
         }
-        Some(Command::Rules { json }) => {
+        Some(Command::Rules { docs: Some(folder), .. }) => write_rule_pages(&folder).map(|()| EXIT_HEALTHY),
+        Some(Command::Rules { json, docs: None }) => {
             print(&if json {
                 format!("{:#}\n", rules::catalogue_json())
             } else {
@@ -224,6 +225,15 @@ fn write_outputs(folder: &Path, evidence: &Evidence, report: &Report) -> Result<
     )?;
     write("report.json", &to_json(report)?)?;
     write("report.md", &to_markdown(report))
+}
+
+fn write_rule_pages(folder: &Path) -> Result<()> {
+    check_writable(folder)?;
+    for page in rules::pages() {
+        let path = folder.join(&page.file);
+        write_file(&path, page.text.as_bytes()).with_context(|| format!("cannot write `{}`", path.display()))?;
+    }
+    Ok(())
 }
 
 fn finish(report: &Report, output: &OutputArguments) -> Result<u8> {

@@ -15,6 +15,7 @@ mod forward_parity;
 mod golden;
 mod hub;
 mod model_files;
+mod new_rule;
 mod report;
 mod rule_cases;
 mod rules;

@@ -155,6 +155,23 @@ fn a_rule_fires_where_its_cases_say() {
 }
 
 #[test]
+fn a_rule_offers_a_command_in_some_case_when_it_says_so() {
+    let wrong: Vec<&str> = cases()
+        .values()
+        .filter(|(rule, cases)| {
+            let mut fixes = cases.fires.iter().flat_map(|case| finding(rule, case).fixes);
+            fixes.any(|fix| fix.command.is_some()) != rule.offers_command
+        })
+        .map(|(rule, _)| rule.name)
+        .collect();
+    assert!(
+        wrong.is_empty(),
+        "`offers_command` says another thing than the cases of {}",
+        wrong.join(", ")
+    );
+}
+
+#[test]
 fn a_rule_is_silent_where_its_cases_say() {
     for (rule, cases) in cases().values() {
         for case in &cases.silent {

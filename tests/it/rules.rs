@@ -3,7 +3,9 @@
 use super::situations::*;
 use insta::{Settings, assert_snapshot};
 use mlx_diagnose::evidence::{Evidence, FineTuneKind, FinishReason, Listing, Slot, StoppedEarly};
-use mlx_diagnose::rules::{Finding, Outcome, Phase, RULES, Rule, Severity, catalogue_json, diagnose, explain, find};
+use mlx_diagnose::rules::{
+    FAMILIES, Finding, Outcome, Phase, RULES, Rule, Severity, catalogue_json, diagnose, explain, find, pages,
+};
 use mlx_diagnose::thresholds::TABLE;
 use rstest::rstest;
 use std::collections::BTreeSet;
@@ -16,10 +18,6 @@ const HEADINGS: [&str; 5] = [
     "## Evidence",
     "## How to fix",
     "## References",
-];
-
-const FAMILIES: [&str; 12] = [
-    "MODEL", "DATA", "MASK", "EOS", "ATTACH", "OPT", "NUM", "SCALE", "SAVE", "FUSE", "GEN", "MEM",
 ];
 
 pub(super) fn snapshots() -> Settings {
@@ -437,8 +435,76 @@ fn names_and_codes_are_unique() {
 fn a_code_is_a_known_family_and_three_digits() {
     for rule in RULES {
         let number = rule.code.strip_prefix(rule.family()).expect("the family comes first");
-        assert!(FAMILIES.contains(&rule.family()), "{}", rule.code);
+        assert!(
+            FAMILIES.iter().any(|family| family.prefix == rule.family()),
+            "{}",
+            rule.code
+        );
         assert_eq!(number.len(), 3, "{}", rule.code);
+    }
+}
+
+/// Lines stay when their rule goes, so that its code cannot come back with another meaning.
+#[test]
+fn every_code_was_given_to_one_rule_for_good() {
+    let listed = include_str!("../../src/rules/codes.txt");
+    let given: Vec<(&str, &str)> = listed.lines().filter_map(|line| line.split_once(' ')).collect();
+    assert_eq!(given.len(), listed.lines().count(), "a line is a code and a name");
+    let codes: BTreeSet<&str> = given.iter().map(|(code, _)| *code).collect();
+    assert_eq!(codes.len(), given.len(), "a code is listed twice");
+    assert!(listed.lines().is_sorted(), "src/rules/codes.txt is sorted by code");
+    for (code, name) in &given {
+        if let Some(rule) = RULES.iter().find(|rule| rule.code == *code) {
+            assert_eq!(rule.name, *name, "{code} was given to another rule");
+        }
+    }
+    let unlisted: Vec<String> = RULES
+        .iter()
+        .filter(|rule| !codes.contains(rule.code))
+        .map(|rule| format!("{} {}", rule.code, rule.name))
+        .collect();
+    assert!(
+        unlisted.is_empty(),
+        "add to src/rules/codes.txt:\n{}",
+        unlisted.join("\n")
+    );
+}
+
+#[test]
+fn no_rule_keeps_the_text_of_its_scaffold() {
+    const MARK: &str = "REPLACE";
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let unfinished: Vec<String> = ["src/rules", "fixtures/rules"]
+        .iter()
+        .flat_map(|folder| std::fs::read_dir(root.join(folder)).expect("the folder is readable"))
+        .map(|entry| entry.expect("the entry is readable").path())
+        .filter(|path| std::fs::read_to_string(path).expect("a rule is text").contains(MARK))
+        .map(|path| {
+            path.strip_prefix(root)
+                .expect("it is below the root")
+                .display()
+                .to_string()
+        })
+        .collect();
+    assert!(unfinished.is_empty(), "{MARK} is left in {}", unfinished.join(" and "));
+}
+
+#[test]
+fn the_pages_in_docs_are_those_of_the_rules() {
+    const REFRESH: &str = "refresh the pages by `cargo run -- rules --docs docs/rules`";
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/rules");
+    let pages = pages();
+    for page in &pages {
+        let stored = std::fs::read_to_string(folder.join(&page.file)).unwrap_or_default();
+        assert!(stored == page.text, "docs/rules/{} is stale: {REFRESH}", page.file);
+    }
+    for entry in std::fs::read_dir(&folder).expect("the folder is readable") {
+        let name = entry.expect("the entry is readable").file_name();
+        assert!(
+            pages.iter().any(|page| name.to_str() == Some(page.file.as_str())),
+            "docs/rules/{} is the page of no rule: remove it",
+            name.display()
+        );
     }
 }
 
@@ -458,8 +524,13 @@ fn every_documentation_has_the_headings_in_order() {
         assert_eq!(found, HEADINGS, "{}", rule.name);
         assert!(documentation.is_ascii(), "{}", rule.name);
         assert!(documentation.lines().all(|line| line.len() <= 120), "{}", rule.name);
-        let references = documentation.split(HEADINGS[4]).nth(1).expect("the last heading");
-        assert!(references.contains("- <https://github.com/"), "{}", rule.name);
+        assert!(
+            rule.references()
+                .iter()
+                .any(|address| address.starts_with("https://github.com/")),
+            "{}",
+            rule.name
+        );
     }
 }
 
@@ -578,6 +649,26 @@ fn the_catalogue_is_an_array_of_all_rules() {
         })
         .collect();
     snapshots().bind(|| assert_snapshot!("rules", rows.join("\n")));
+}
+
+#[test]
+fn the_catalogue_names_references_and_commands() {
+    let catalogue = catalogue_json();
+    let entry = catalogue
+        .as_array()
+        .into_iter()
+        .flatten()
+        .find(|entry| entry["name"] == "nothing-supervised");
+    let entry = entry.expect("the rule is in the catalogue");
+    assert_eq!(
+        entry["references"],
+        serde_json::json!([
+            "https://github.com/ml-explore/mlx-lm/pull/1355",
+            "https://github.com/huggingface/trl/issues/6668",
+            "https://github.com/unslothai/unsloth/issues/2364",
+        ])
+    );
+    assert_eq!(entry["offers_command"], true);
 }
 
 #[test]
