@@ -5,7 +5,7 @@ use anyhow::{Context, Result, anyhow};
 use colored::Colorize;
 
 use super::arguments::{Arguments, Command, DiagnoseArguments, Format, OutputArguments};
-use super::output::{note, print};
+use super::output::{choose_colour, note, print};
 use super::{embedded, progress, verify};
 use crate::adapter::LoraSettings;
 use crate::atomic_write::write_file;
@@ -25,6 +25,7 @@ const EXIT_KILLED_BY_INTERRUPT: i32 = 130;
 
 /// Runs the program and returns its exit code; every error is printed here.
 pub fn run(arguments: Arguments) -> u8 {
+    choose_colour();
     match dispatch(arguments) {
         Ok(code) => code,
         Err(error) => {

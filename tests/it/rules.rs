@@ -369,6 +369,20 @@ fn a_mild_fault_does_not_excuse_a_worse_one() {
 }
 
 #[test]
+fn a_note_explains_no_error() {
+    let mut evidence = overflow();
+    data(&mut evidence).rows = 1200;
+    data(&mut evidence).rows_without_supervision = names(["row 03"]);
+    let diagnosis = diagnose(&evidence);
+    let found = |name: &str| diagnosis.causes.iter().find(|cause| cause.rule.name == name);
+    let note = found("nothing-supervised").expect("the row is reported");
+    let error = found("loss-not-finite").expect("the overflow is found");
+    assert!(note.rule.explains.contains(&error.rule.name));
+    assert_eq!((note.severity, error.severity), (Severity::Info, Severity::Error));
+    assert_eq!(error.explained_by, None);
+}
+
+#[test]
 fn one_new_loop_is_information_only() {
     let evidence = changed(|evidence| loops(&mut generation(evidence).answers[0]));
     assert_eq!(
