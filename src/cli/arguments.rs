@@ -34,6 +34,9 @@ pub enum Command {
         /// As a JSON array
         #[arg(long)]
         json: bool,
+        /// Write a Markdown page for every rule, and an index, to this folder instead
+        #[arg(long, value_name = "DIR", conflicts_with = "json")]
+        docs: Option<PathBuf>,
     },
     /// Judge stored evidence again, without a model
     Replay {

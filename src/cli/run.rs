@@ -5,7 +5,7 @@ use anyhow::{Context, Result, anyhow};
 use colored::Colorize;
 
 use super::arguments::{Arguments, Command, DiagnoseArguments, Format, OutputArguments};
-use super::output::{note, print};
+use super::output::{choose_colour, note, print};
 use super::{embedded, progress, verify};
 use crate::adapter::LoraSettings;
 use crate::atomic_write::write_file;
@@ -25,6 +25,7 @@ const EXIT_KILLED_BY_INTERRUPT: i32 = 130;
 
 /// Runs the program and returns its exit code; every error is printed here.
 pub fn run(arguments: Arguments) -> u8 {
+    choose_colour();
     match dispatch(arguments) {
         Ok(code) => code,
         Err(error) => {
@@ -53,7 +54,8 @@ fn dispatch(arguments: Arguments) -> Result<u8> {
             print(&rules::explain(&rule)?)?;
             Ok(EXIT_HEALTHY)
         }
-        Some(Command::Rules { json }) => {
+        Some(Command::Rules { docs: Some(folder), .. }) => write_rule_pages(&folder).map(|()| EXIT_HEALTHY),
+        Some(Command::Rules { json, docs: None }) => {
             print(&if json {
                 format!("{:#}\n", rules::catalogue_json())
             } else {
@@ -236,6 +238,15 @@ fn write_outputs(folder: &Path, evidence: &Evidence, report: &Report) -> Result<
     )?;
     write("report.json", &to_json(report)?)?;
     write("report.md", &to_markdown(report))
+}
+
+fn write_rule_pages(folder: &Path) -> Result<()> {
+    check_writable(folder)?;
+    for page in rules::pages() {
+        let path = folder.join(&page.file);
+        write_file(&path, page.text.as_bytes()).with_context(|| format!("cannot write `{}`", path.display()))?;
+    }
+    Ok(())
 }
 
 fn finish(report: &Report, output: &OutputArguments) -> Result<u8> {

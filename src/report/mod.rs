@@ -1,6 +1,7 @@
 //! What a run found, for people and for programs: one report, one renderer per format.
 
 mod answers;
+mod costs;
 mod document;
 mod exit;
 mod indicator;
@@ -13,6 +14,7 @@ mod verdict;
 mod wrap;
 
 pub use answers::{AnswerPair, ShownAnswer};
+pub use costs::Costs;
 pub use document::{CheckOutcome, REPORT_SCHEMA_VERSION, Report, ReportedCheck, ReportedFinding};
 pub use exit::{EXIT_FAULT, EXIT_HEALTHY, EXIT_INCOMPLETE, FailOn, exit_code};
 pub use indicator::{Indicator, IndicatorStatus};

@@ -287,6 +287,42 @@ fn evidence_of_another_version_is_refused() {
     assert_refused(&run(&["replay", text(&path)]), &["999"]);
 }
 
+/// What the program writes on a terminal of this type.
+#[cfg(unix)]
+fn on_a_terminal(terminal: &str, arguments: &[&str]) -> String {
+    const SPAWN: &str = "import pty, sys; pty.spawn(sys.argv[1:])";
+    let output = Command::new("python3")
+        .args(["-c", SPAWN, env!("CARGO_BIN_EXE_diagnose")])
+        .args(arguments)
+        .env("TERM", terminal)
+        .env("HF_HUB_OFFLINE", "1")
+        .env_remove("NO_COLOR")
+        .env_remove("CLICOLOR_FORCE")
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    stdout(&output)
+}
+
+#[cfg(unix)]
+#[rstest]
+#[case("xterm", true)]
+#[case("dumb", false)]
+fn a_terminal_gets_the_colour_that_it_has(#[case] terminal: &str, #[case] coloured: bool) {
+    let written = on_a_terminal(terminal, &["explain", "no-such-rule"]);
+    assert!(written.contains("there is no rule"), "{written}");
+    assert_eq!(written.contains('\u{1b}'), coloured, "{written}");
+}
+
+#[cfg(unix)]
+#[test]
+fn the_progress_bar_ends_with_everything_done() {
+    let written = on_a_terminal("xterm", &["--steps", "2", "--max-tokens", "4"]);
+    for done in ["phase 1 of 5: baseline", "4/4", "phase 2 of 5: training", "2/2"] {
+        assert!(written.contains(done), "{done} is not in {written}");
+    }
+}
+
 #[cfg(unix)]
 #[test]
 fn ctrl_c_ends_a_run_with_a_valid_partial_report_and_exit_code_2() {

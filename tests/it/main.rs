@@ -17,6 +17,7 @@ mod golden;
 mod hub;
 mod model_files;
 mod pack_folder;
+mod new_rule;
 mod report;
 mod rule_cases;
 mod rules;
