@@ -35,7 +35,7 @@ pub enum AttachError {
     },
     /// A rank beyond what any adapted layer can use.
     #[error(
-        "the adapters' rank is {rank}\n  expected: at most {largest}, the widest side of the adapted layers\n  hint: ranks of 4 to 64 are usual"
+        "the adapters' rank is too large for this model\n  found: {rank}\n  expected: at most {largest}, the widest side of the adapted layers\n  hint: ranks of 4 to 64 are usual"
     )]
     RankTooLarge {
         /// The rank asked for.
@@ -99,11 +99,25 @@ fn unknown_key(key: &str, paths: &[String]) -> AttachError {
     AttachError::UnknownKey {
         key: key.to_owned(),
         found: names.join(", "),
-        hint: closest(key, names.iter().copied()).map_or_else(
+        hint: nearest(key, &names).map_or_else(
             || "leave the keys out to adapt every linear layer".to_owned(),
             |name| format!("did you mean `{name}`?"),
         ),
     }
+}
+
+/// The name that was meant: one that ends in `key`, or else the most alike.
+fn nearest<'a>(key: &str, names: &[&'a str]) -> Option<&'a str> {
+    let last = |name: &'a str| name.rsplit('.').next().unwrap_or(name);
+    names
+        .iter()
+        .copied()
+        .find(|name| last(name) == key)
+        .or_else(|| closest(key, names.iter().copied()))
+        .or_else(|| {
+            let meant = closest(key, names.iter().copied().map(last))?;
+            names.iter().copied().find(|name| last(name) == meant)
+        })
 }
 
 /// The block number and the rest of a path such as `model.layers.3.self_attn.q_proj`.

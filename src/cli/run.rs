@@ -11,7 +11,7 @@ use crate::adapter::LoraSettings;
 use crate::atomic_write::write_file;
 use crate::device::PrecisionChoice;
 use crate::diagnosis::{DataSource, DiagnosisOptions, diagnose};
-use crate::evidence::{EVIDENCE_SCHEMA_VERSION, Evidence, FineTuneKind};
+use crate::evidence::{EVIDENCE_SCHEMA_VERSION, Evidence, FineTuneKind, Refusal};
 use crate::interrupt::Interrupt;
 use crate::model::{HubSettings, ModelSource};
 use crate::report::{EXIT_HEALTHY, EXIT_INCOMPLETE, Report, exit_code, to_json, to_markdown, to_text};
@@ -29,7 +29,7 @@ pub fn run(arguments: Arguments) -> u8 {
     match dispatch(arguments) {
         Ok(code) => code,
         Err(error) => {
-            note(&format!("{} {}", "error:".red().bold(), described(&error)));
+            note_error(&described(&error));
             EXIT_INCOMPLETE
         }
     }
@@ -99,7 +99,7 @@ fn run_phases(arguments: &DiagnoseArguments) -> Result<u8> {
         Some(planted) => &*planted.fault,
         None => &ReferenceWorkflow,
     };
-    let evidence = diagnose(&options, workflow, &interrupt, &mut *progress::progress())?;
+    let evidence = diagnose(&options, workflow, &interrupt, &mut *progress::progress());
     let mut paths = Vec::new();
     if let Some(folder) = &arguments.out {
         paths = output_paths(folder);
@@ -111,8 +111,26 @@ fn run_phases(arguments: &DiagnoseArguments) -> Result<u8> {
         .out
         .as_ref()
         .map_or(Ok(()), |folder| write_outputs(folder, &evidence, &report));
+    if let Some(refusal) = &evidence.refusal {
+        refuse(refusal, &report);
+        if arguments.output.format == Format::Text {
+            return written.map(|()| EXIT_INCOMPLETE);
+        }
+    }
     let code = finish(&report, &arguments.output)?;
     written.map(|()| code)
+}
+
+/// Says why the inputs cannot be used, and where to read on.
+fn refuse(refusal: &Refusal, report: &Report) {
+    note_error(&refusal.error);
+    if let Some(root) = report.roots().next() {
+        note(&format!("  more: `diagnose explain {}`", root.name));
+    }
+}
+
+fn note_error(text: &str) {
+    note(&format!("{} {text}", "error:".red().bold()));
 }
 
 /// Whether this run left an adapter, and not an earlier one into the same folder.
@@ -271,7 +289,13 @@ fn width() -> usize {
 fn read_evidence(path: &Path) -> Result<Evidence> {
     let shown = path.display();
     let text = std::fs::read_to_string(path).with_context(|| format!("cannot read `{shown}`"))?;
-    let value: serde_json::Value = serde_json::from_str(&text).with_context(|| format!("`{shown}` is not JSON"))?;
+    let unusable = |error: serde_json::Error| {
+        anyhow!(
+            "`{shown}` is not evidence of this program\n  found: {error}\n  expected: an evidence.json that `--out` left\n  \
+             hint: run the diagnosis again"
+        )
+    };
+    let value: serde_json::Value = serde_json::from_str(&text).map_err(unusable)?;
     let version = value.get("schema_version").and_then(serde_json::Value::as_u64);
     if version != Some(u64::from(EVIDENCE_SCHEMA_VERSION)) {
         return Err(anyhow!(
@@ -280,5 +304,5 @@ fn read_evidence(path: &Path) -> Result<Evidence> {
             version.map_or_else(|| "unknown".to_owned(), |version| version.to_string())
         ));
     }
-    serde_json::from_value(value).with_context(|| format!("`{shown}` is not evidence of this program"))
+    serde_json::from_value(value).map_err(unusable)
 }

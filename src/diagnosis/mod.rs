@@ -3,10 +3,11 @@
 mod options;
 mod progress;
 mod prompts;
+mod refusal;
 mod run;
 mod step_recorder;
 mod training;
 
 pub use options::{DataSource, DiagnosisOptions};
 pub use progress::{Progress, Silent};
-pub use run::{DiagnosisError, diagnose};
+pub use run::diagnose;

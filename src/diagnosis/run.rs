@@ -8,6 +8,7 @@ use mlx_rs::module::ModuleParameters;
 use thiserror::Error;
 
 use super::prompts::{self, PromptError};
+use super::refusal::refusal;
 use super::training::TrainingRun;
 use super::{DiagnosisOptions, Progress};
 use crate::adapter::{AdapterFileError, AttachError, check_rank, target_modules};
@@ -35,7 +36,7 @@ const COMPARED_TOKENS: usize = 64;
 
 /// Why a diagnosis could not begin.
 #[derive(Debug, Error)]
-pub enum DiagnosisError {
+pub(super) enum DiagnosisError {
     /// The model could not be loaded.
     #[error(transparent)]
     Load(#[from] LoadError),
@@ -74,22 +75,40 @@ pub enum DiagnosisError {
     Mlx(#[from] mlx_rs::error::Exception),
 }
 
-/// Runs the five phases.
+/// Runs the five phases, or with `check_only` none of them.
 ///
-/// Fails only where there is nothing to diagnose yet: a model, data or prompt that cannot be used. From then on a failure
-/// is evidence, and what was measured before it is kept.
+/// Every failure is evidence: inputs that cannot be used are its [refusal](Evidence::refusal), a phase that fails is its
+/// slot's error, and what was measured before is kept.
 pub fn diagnose(
     options: &DiagnosisOptions,
     workflow: &dyn Workflow,
     interrupt: &Interrupt,
     progress: &mut dyn Progress,
-) -> Result<Evidence, DiagnosisError> {
+) -> Evidence {
     let backend = Backend::select();
     progress.phase(Phase::Baseline, None);
-    let records = options.data.read()?;
-    let tokenizer = read_tokenizer(&options.source)?;
+    let mut evidence = nothing_measured(options, backend);
+    if let Err(error) = check_and_run(options, workflow, interrupt, progress, backend, &mut evidence) {
+        evidence.refusal = Some(refusal(&error));
+    }
+    evidence
+}
+
+/// Files first, then the tokenizer, then the data, and each before anything that takes long.
+fn check_and_run(
+    options: &DiagnosisOptions,
+    workflow: &dyn Workflow,
+    interrupt: &Interrupt,
+    progress: &mut dyn Progress,
+    backend: Backend,
+    evidence: &mut Evidence,
+) -> Result<(), DiagnosisError> {
     let configuration = options.source.configuration()?;
     let precision = backend.precision(&configuration, options.precision);
+    evidence.environment = backend.environment(precision, options.precision, configuration.quantization.is_some());
+    options.source.check_files()?;
+    let tokenizer = read_tokenizer(&options.source)?;
+    let records = options.data.read()?;
     let stop_set = StopSet::of(&tokenizer)?;
     let settings = ExampleSettings {
         mask_prompt: options.mask_prompt,
@@ -105,29 +124,6 @@ pub fn diagnose(
         configuration.max_position_embeddings,
     )?;
     check_ids(&mut prompts, configuration.vocab_size)?;
-    let loaded = options.source.load(precision)?;
-    if options.fine_tune == FineTuneKind::Lora {
-        let targets = target_modules(&loaded.model, &options.lora)?;
-        check_rank(&loaded.model, &options.lora, &targets)?;
-    } else if loaded.model.is_packed() {
-        return Err(DiagnosisError::PackedWeights);
-    }
-    let mut evidence = Evidence {
-        schema_version: EVIDENCE_SCHEMA_VERSION,
-        environment: backend.environment(precision, options.precision, !loaded.packings.is_empty()),
-        settings: options.settings(),
-        refusal: None,
-        model: Slot::Ran(examine(&loaded, &stop_set, &tokenizer)?),
-        data: not_reached(),
-        baseline: not_reached(),
-        memory: not_reached(),
-        training: not_reached(),
-        parameters: not_reached(),
-        generation: not_reached(),
-        state: not_reached(),
-        costs: Vec::new(),
-        interrupted: None,
-    };
     let started = Instant::now();
     let audit = DataProbe {
         dataset: &dataset,
@@ -145,6 +141,21 @@ pub fn diagnose(
         probe: "data-audit".to_owned(),
         seconds: started.elapsed().as_secs_f64(),
     });
+    let loaded = options.source.load(precision)?;
+    evidence.environment = backend.environment(precision, options.precision, !loaded.packings.is_empty());
+    evidence.model = Slot::Ran(examine(&loaded, &stop_set, &tokenizer)?);
+    if options.fine_tune == FineTuneKind::Lora {
+        let targets = target_modules(&loaded.model, &options.lora)?;
+        check_rank(&loaded.model, &options.lora, &targets)?;
+    } else if loaded.model.is_packed() {
+        return Err(DiagnosisError::PackedWeights);
+    }
+    if options.check_only {
+        skip_phases(evidence, "`--check-only`");
+        progress.finish("files, tokenizer, data and settings checked");
+        return Ok(());
+    }
+    skip_phases(evidence, "the run ended before this phase");
     Run {
         options,
         workflow,
@@ -158,12 +169,39 @@ pub fn diagnose(
         stop_set: &stop_set,
         prompts: &prompts,
     }
-    .phases(&mut evidence);
-    Ok(evidence)
+    .phases(evidence);
+    Ok(())
 }
 
-fn not_reached<T>() -> Slot<T> {
-    Slot::skipped("the run ended before this phase")
+/// The evidence of a run whose inputs were not looked at yet.
+fn nothing_measured(options: &DiagnosisOptions, backend: Backend) -> Evidence {
+    const REASON: &str = "the inputs cannot be used";
+    Evidence {
+        schema_version: EVIDENCE_SCHEMA_VERSION,
+        environment: backend.environment(backend.precision_of(None, options.precision), options.precision, false),
+        settings: options.settings(),
+        refusal: None,
+        model: Slot::skipped(REASON),
+        data: Slot::skipped(REASON),
+        baseline: Slot::skipped(REASON),
+        memory: Slot::skipped(REASON),
+        training: Slot::skipped(REASON),
+        parameters: Slot::skipped(REASON),
+        generation: Slot::skipped(REASON),
+        state: Slot::skipped(REASON),
+        costs: Vec::new(),
+        interrupted: None,
+    }
+}
+
+/// Says of everything that only the phases measure why it was not measured.
+fn skip_phases(evidence: &mut Evidence, reason: &str) {
+    evidence.baseline = Slot::skipped(reason);
+    evidence.memory = Slot::skipped(reason);
+    evidence.training = Slot::skipped(reason);
+    evidence.parameters = Slot::skipped(reason);
+    evidence.generation = Slot::skipped(reason);
+    evidence.state = Slot::skipped(reason);
 }
 
 fn read_tokenizer(source: &ModelSource) -> Result<Tokenizer, DiagnosisError> {

@@ -6,7 +6,7 @@ use thiserror::Error;
 
 use super::{
     BuildError, CausalModel, Checkpoint, CheckpointError, ConfigurationError, GgufError, GgufHeader,
-    ModelConfiguration, Packing, Precision, build_model,
+    ModelConfiguration, Packing, Precision, build_model, check_shards,
 };
 
 /// Where a model lies.
@@ -55,6 +55,15 @@ impl ModelSource {
             Self::Folder(folder) => ModelConfiguration::read(&folder.join("config.json"))?,
             Self::Gguf(path) => ModelConfiguration::from_gguf(&GgufHeader::read(path)?)?,
         })
+    }
+
+    /// Checks that every weight file is there and whole, without reading more than headers.
+    pub fn check_files(&self) -> Result<(), LoadError> {
+        match self {
+            Self::Folder(folder) => check_shards(folder)?,
+            Self::Gguf(path) => drop(GgufHeader::read(path)?),
+        }
+        Ok(())
     }
 
     /// Loads the model.

@@ -10,7 +10,11 @@ pub fn to_markdown(report: &Report) -> String {
         findings(report),
         notes(report),
         signals(report),
-        indicators(report),
+        if report.settings.check_only {
+            String::new()
+        } else {
+            indicators(report)
+        },
         phases(report),
         answers(report),
         checks(report),

@@ -48,14 +48,14 @@ fn options() -> DiagnosisOptions {
 }
 
 fn run(options: &DiagnosisOptions) -> Evidence {
-    diagnose(options, &ReferenceWorkflow, &Interrupt::default(), &mut Silent).unwrap()
+    diagnose(options, &ReferenceWorkflow, &Interrupt::default(), &mut Silent)
 }
 
 fn run_with(fault: &str) -> Evidence {
     let mut options = options();
     let injection: Injection = fault.parse().unwrap();
     let planted = injection.operator.plant(injection.severity, &mut options).unwrap();
-    diagnose(&options, &*planted.fault, &Interrupt::default(), &mut Silent).unwrap()
+    diagnose(&options, &*planted.fault, &Interrupt::default(), &mut Silent)
 }
 
 fn roots(report: &Report) -> Vec<&str> {
@@ -213,7 +213,7 @@ fn an_interrupt_in_any_phase_leaves_a_valid_partial_report(
         phase,
         interrupt: interrupt.clone(),
     };
-    let evidence = diagnose(&options(), &ReferenceWorkflow, &interrupt, &mut progress).unwrap();
+    let evidence = diagnose(&options(), &ReferenceWorkflow, &interrupt, &mut progress);
     assert!(
         evidence
             .interrupted
