@@ -99,25 +99,11 @@ fn unknown_key(key: &str, paths: &[String]) -> AttachError {
     AttachError::UnknownKey {
         key: key.to_owned(),
         found: names.join(", "),
-        hint: nearest(key, &names).map_or_else(
+        hint: closest(key, names.iter().copied()).map_or_else(
             || "leave the keys out to adapt every linear layer".to_owned(),
             |name| format!("did you mean `{name}`?"),
         ),
     }
-}
-
-/// The name that was meant: one that ends in `key`, or else the most alike.
-fn nearest<'a>(key: &str, names: &[&'a str]) -> Option<&'a str> {
-    let last = |name: &'a str| name.rsplit('.').next().unwrap_or(name);
-    names
-        .iter()
-        .copied()
-        .find(|name| last(name) == key)
-        .or_else(|| closest(key, names.iter().copied()))
-        .or_else(|| {
-            let meant = closest(key, names.iter().copied().map(last))?;
-            names.iter().copied().find(|name| last(name) == meant)
-        })
 }
 
 /// The block number and the rest of a path such as `model.layers.3.self_attn.q_proj`.
@@ -133,9 +119,6 @@ fn path_within_block(path: &str) -> Option<(usize, &str)> {
 ///
 /// Returns the paths of the adapted layers.
 pub fn attach(model: &mut CausalModel, settings: &LoraSettings, seed: u64) -> Result<Vec<String>, AttachError> {
-    if settings.rank == 0 {
-        return Err(AttachError::ZeroRank);
-    }
     let targets = target_modules(model, settings)?;
     check_rank(model, settings, &targets)?;
     model.freeze_parameters(true);
@@ -152,6 +135,9 @@ pub fn attach(model: &mut CausalModel, settings: &LoraSettings, seed: u64) -> Re
 
 /// A rank that no layer can use would only exhaust memory.
 pub fn check_rank(model: &CausalModel, settings: &LoraSettings, targets: &[String]) -> Result<(), AttachError> {
+    if settings.rank == 0 {
+        return Err(AttachError::ZeroRank);
+    }
     let adapted = model.linears().into_iter().filter(|(path, _)| targets.contains(path));
     let sides = adapted.flat_map(|(_, linear)| {
         let (outputs, inputs) = linear.shape();

@@ -44,7 +44,6 @@ pub(super) fn finding(evidence: &Evidence, kind: RefusalKind, expected: &str) ->
         parts.found.unwrap_or_else(|| refusal.headline.clone()),
         parts.expected.unwrap_or_else(|| expected.to_owned()),
     )
-    .with("error", refusal.error.clone())
     .predating_training();
     Some(parts.hints.into_iter().map(Fix::by_hand).fold(finding, Finding::fix))
 }

@@ -269,8 +269,6 @@ fn an_output_folder_that_cannot_be_made_is_refused_before_the_work() {
 #[case::a_rank_beyond_the_layers(&["--rank", "2000000000"], "at most 384")]
 #[case::more_blocks_than_there_are(&["--layers", "5"], "a model of 4 blocks")]
 #[case::an_unknown_key(&["--keys", "self_attn.q_porj"], "did you mean `self_attn.q_proj`")]
-#[case::a_key_without_its_block_part(&["--keys", "q_proj"], "did you mean `self_attn.q_proj`")]
-#[case::such_a_key_misspelt(&["--keys", "gate_prj"], "did you mean `mlp.gate_proj`")]
 #[case::a_fault_without_its_seam(&["--full", "--inject", "stub-adapter"], "changes nothing with `--full`")]
 fn an_option_that_cannot_work_is_refused(#[case] arguments: &[&str], #[case] named: &str) {
     assert_refused(&run(arguments), &[named]);
