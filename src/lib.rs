@@ -14,7 +14,7 @@
 //! | `param_snapshot` | |
 //! | `param_diff` | `param_snapshot`, `readback` |
 //! | `evidence` | `thresholds` |
-//! | `model` | `evidence`, `readback`, `suggestion` |
+//! | `model` | `atomic_write`, `evidence`, `readback`, `suggestion` |
 //! | `data` | `evidence`, `model` |
 //! | `adapter` | `atomic_write`, `model`, `suggestion` |
 //! | `train` | `data`, `interrupt`, `model`, `param_snapshot`, `readback` |
