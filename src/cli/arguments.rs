@@ -165,6 +165,9 @@ pub struct DiagnoseArguments {
     /// Do one thing wrongly on purpose, to see it found
     #[arg(long, value_name = "FAULT", value_enum)]
     pub inject: Option<Fault>,
+    /// Run again with the fix of the worst finding, where it can be applied without help
+    #[arg(long, conflicts_with = "check_only")]
+    pub apply_fix: bool,
     /// Where the report goes
     #[command(flatten)]
     pub output: OutputArguments,

@@ -6,6 +6,6 @@ mod prompts;
 mod run;
 mod training;
 
-pub use options::{DataSource, DiagnosisOptions};
+pub use options::{DataSource, DiagnosisOptions, UnknownDtype};
 pub use progress::{Progress, Silent};
 pub use run::{DiagnosisError, diagnose};
