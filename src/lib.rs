@@ -21,12 +21,13 @@
 //! | `engine` | `interrupt`, `model`, `readback` |
 //! | `device` | `evidence`, `model`, `train` |
 //! | `workflow` | `adapter`, `data`, `device`, `model`, `train` |
-//! | `faults` | `adapter`, `data`, `model`, `train`, `workflow` |
+//! | `faults` | `adapter`, `data`, `diagnosis`, `model`, `train`, `workflow` |
 //! | `probes` | `adapter`, `data`, `engine`, `evidence`, `interrupt`, `model`, `param_diff`, `param_snapshot`, `readback`, `train` |
 //! | `rules` | `evidence`, `suggestion`, `thresholds` |
 //! | `report` | `evidence`, `rules`, `thresholds` |
 //! | `diagnosis` | `adapter`, `data`, `device`, `evidence`, `interrupt`, `model`, `param_snapshot`, `probes`, `rules`, `train`, `workflow` |
-//! | `cli` | `adapter`, `atomic_write`, `data`, `device`, `diagnosis`, `evidence`, `faults`, `interrupt`, `model`, `report`, `rules`, `train` |
+//! | `selftest` | `adapter`, `atomic_write`, `data`, `device`, `diagnosis`, `evidence`, `faults`, `interrupt`, `model`, `report`, `rules`, `suggestion`, `train`, `workflow` |
+//! | `cli` | `adapter`, `atomic_write`, `data`, `device`, `diagnosis`, `evidence`, `faults`, `interrupt`, `model`, `report`, `rules`, `selftest`, `train`, `workflow` |
 
 pub mod adapter;
 pub mod atomic_write;
@@ -45,6 +46,7 @@ pub mod probes;
 pub mod readback;
 pub mod report;
 pub mod rules;
+pub mod selftest;
 pub mod suggestion;
 pub mod thresholds;
 pub mod train;

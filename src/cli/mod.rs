@@ -6,6 +6,7 @@ mod embedded;
 mod output;
 mod progress;
 mod run;
+mod selftest;
 mod verify;
 
 pub use arguments::Arguments;

@@ -6,7 +6,7 @@ use colored::Colorize;
 
 use super::arguments::{Arguments, Command, DiagnoseArguments, Format, OutputArguments};
 use super::output::{note, print};
-use super::{apply_fix, embedded, progress, verify};
+use super::{apply_fix, embedded, progress, selftest, verify};
 use crate::adapter::LoraSettings;
 use crate::atomic_write::write_file;
 use crate::device::PrecisionChoice;
@@ -65,6 +65,14 @@ fn dispatch(arguments: Arguments) -> Result<u8> {
             let report = Report::new(&read_evidence(&file)?, Vec::new());
             finish(&report, &output)
         }
+        Some(Command::Selftest(arguments)) => {
+            if let Some(folder) = &arguments.out {
+                check_writable(folder)?;
+            }
+            let interrupt = Interrupt::default();
+            listen_for_interrupt(&interrupt)?;
+            selftest::run(arguments, &interrupt)
+        }
         Some(Command::Verify(what)) => verify::run(what).map(|()| EXIT_HEALTHY),
     }
 }
@@ -106,7 +114,10 @@ fn run_phases(arguments: &DiagnoseArguments) -> Result<u8> {
     } else {
         conclude(&evidence, &report, arguments.out.as_deref(), &arguments.output)?;
     }
-    let folder = arguments.out.as_ref().map(|folder| folder.join(apply_fix::FIXED_FOLDER));
+    let folder = arguments
+        .out
+        .as_ref()
+        .map(|folder| folder.join(apply_fix::FIXED_FOLDER));
     if let Some(folder) = &folder {
         check_writable(folder)?;
     }

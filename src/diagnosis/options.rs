@@ -5,7 +5,7 @@ use crate::data::DataFiles;
 use crate::data::{DataError, RecordFile};
 use thiserror::Error;
 
-use crate::device::{PrecisionChoice, dtype_named, dtype_name};
+use crate::device::{PrecisionChoice, dtype_name, dtype_named};
 use crate::evidence::{FineTuneKind, RunSettings};
 use crate::model::ModelSource;
 use crate::train::{AdamWSettings, Schedule, TrainSettings};

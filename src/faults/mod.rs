@@ -4,6 +4,8 @@
 
 mod eos_only_labels;
 mod frozen_optimizer;
+/// What a fault is, and the list of them.
+pub mod operator;
 mod stale_generation;
 mod stub_adapter;
 

@@ -19,6 +19,7 @@ mod pack_folder;
 mod report;
 mod rule_cases;
 mod rules;
+mod selftest;
 mod situations;
 mod tokenizer;
 mod training_parity;
