@@ -34,7 +34,7 @@ mod training_diverged;
 
 pub use diagnosis::{Cause, Check, Diagnosis, diagnose};
 pub use family::{FAMILIES, Family};
-pub use outcome::{Applicability, Finding, Fix, Outcome};
+pub use outcome::{Applicability, Finding, Fix, FixCommand, Outcome};
 pub use pages::{Page, pages};
 use registry::page_of;
 pub use registry::{UnknownRule, catalogue_json, explain, find, table};
