@@ -24,9 +24,10 @@
 //! | `faults` | `adapter`, `data`, `model`, `train`, `workflow` |
 //! | `probes` | `adapter`, `data`, `engine`, `evidence`, `interrupt`, `model`, `param_diff`, `param_snapshot`, `readback`, `train` |
 //! | `rules` | `evidence`, `suggestion`, `thresholds` |
-//! | `report` | `evidence`, `rules`, `thresholds` |
+//! | `regression` | `evidence` |
+//! | `report` | `evidence`, `regression`, `rules`, `thresholds` |
 //! | `diagnosis` | `adapter`, `data`, `device`, `evidence`, `interrupt`, `model`, `param_snapshot`, `probes`, `rules`, `train`, `workflow` |
-//! | `cli` | `adapter`, `atomic_write`, `data`, `device`, `diagnosis`, `evidence`, `faults`, `interrupt`, `model`, `report`, `rules`, `train` |
+//! | `cli` | `adapter`, `atomic_write`, `data`, `device`, `diagnosis`, `evidence`, `faults`, `interrupt`, `model`, `regression`, `report`, `rules`, `train` |
 
 pub mod adapter;
 pub mod atomic_write;
@@ -43,6 +44,7 @@ pub mod param_diff;
 pub mod param_snapshot;
 pub mod probes;
 pub mod readback;
+pub mod regression;
 pub mod report;
 pub mod rules;
 pub mod suggestion;

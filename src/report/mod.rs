@@ -8,6 +8,7 @@ mod indicator;
 mod json;
 mod markdown;
 mod phase;
+mod regression;
 mod signal;
 mod text;
 mod verdict;

@@ -16,6 +16,7 @@ mod golden;
 mod hub;
 mod model_files;
 mod new_rule;
+mod regression;
 mod report;
 mod rule_cases;
 mod rules;
