@@ -9,6 +9,7 @@ mod json;
 mod markdown;
 mod phase;
 mod remedy;
+mod regression;
 mod signal;
 mod text;
 mod verdict;

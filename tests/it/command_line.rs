@@ -323,6 +323,44 @@ fn the_progress_bar_ends_with_everything_done() {
     }
 }
 
+#[test]
+fn a_run_is_compared_with_its_baseline() {
+    let folder = tempfile::tempdir().unwrap();
+    let stored = folder.path().join("baseline.json");
+    let short = |more: &[&str]| run(&[&["--steps", "2", "--max-tokens", "4"], more].concat());
+    let first = short(&["--save-baseline", text(&stored)]);
+    assert_eq!(first.status.code(), Some(0), "{}", stderr(&first));
+
+    let again = short(&["--baseline", text(&stored), "--format", "json"]);
+    assert_eq!(again.status.code(), Some(0), "{}{}", stdout(&again), stderr(&again));
+    let report: Value = serde_json::from_str(&stdout(&again)).unwrap();
+    assert_eq!(report["regression"]["moved"], serde_json::json!([]));
+    assert_eq!(report["regression"]["identical"], report["regression"]["compared"]);
+
+    let other = short(&["--baseline", text(&stored), "--learning-rate", "1e-3"]);
+    assert_refused(
+        &other,
+        &["the baseline was stored by another run", "learning_rate 0.001"],
+    );
+
+    let mut evidence: Value = serde_json::from_str(&fs::read_to_string(&stored).unwrap()).unwrap();
+    let loss = &mut evidence["training"]["ran"]["steps"][1]["loss"];
+    *loss = Value::from(loss.as_f64().unwrap() + 0.1);
+    fs::write(&stored, evidence.to_string()).unwrap();
+    let moved = short(&["--baseline", text(&stored)]);
+    assert_eq!(moved.status.code(), Some(1), "{}", stdout(&moved));
+    for words in ["/training/ran/steps/1/loss", "1 value moved since the baseline"] {
+        assert!(stdout(&moved).contains(words), "{words} is not in {}", stdout(&moved));
+    }
+}
+
+#[test]
+fn a_baseline_that_cannot_be_read_is_refused_before_the_work() {
+    let output = run(&["--baseline", "/no/such/baseline.json"]);
+    assert_refused(&output, &["cannot read `/no/such/baseline.json`"]);
+    assert!(!stderr(&output).contains("phase 1"), "{}", stderr(&output));
+}
+
 #[cfg(unix)]
 #[test]
 fn ctrl_c_ends_a_run_with_a_valid_partial_report_and_exit_code_2() {

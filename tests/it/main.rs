@@ -18,6 +18,7 @@ mod hub;
 mod model_files;
 mod new_rule;
 mod pack_folder;
+mod regression;
 mod report;
 mod rule_cases;
 mod rules;
