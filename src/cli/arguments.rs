@@ -165,6 +165,9 @@ pub struct DiagnoseArguments {
     /// Do one thing wrongly on purpose, to see it found; a fault's name, or NAME=SEVERITY
     #[arg(long, value_name = "FAULT")]
     pub inject: Option<Injection>,
+    /// Run again with the fix of the worst finding, where it can be applied without help
+    #[arg(long, conflicts_with = "check_only")]
+    pub apply_fix: bool,
     /// Where the report goes
     #[command(flatten)]
     pub output: OutputArguments,

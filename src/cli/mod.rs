@@ -1,5 +1,6 @@
 //! The command line: what was typed, what it means, and what is printed.
 
+mod apply_fix;
 mod arguments;
 mod embedded;
 mod output;

@@ -6,7 +6,7 @@ use colored::Colorize;
 
 use super::arguments::{Arguments, Command, DiagnoseArguments, Format, OutputArguments};
 use super::output::{note, print};
-use super::{embedded, progress, verify};
+use super::{apply_fix, embedded, progress, verify};
 use crate::adapter::LoraSettings;
 use crate::atomic_write::write_file;
 use crate::device::PrecisionChoice;
@@ -98,18 +98,52 @@ fn run_phases(arguments: &DiagnoseArguments) -> Result<u8> {
         None => &ReferenceWorkflow,
     };
     let evidence = diagnose(&options, workflow, &interrupt, &mut *progress::progress())?;
-    let mut paths = Vec::new();
-    if let Some(folder) = &arguments.out {
-        paths = output_paths(folder);
-        paths.extend(options.adapter_folder.filter(|_| saved_an_adapter(&evidence)));
+    let report = report_of(&evidence, arguments.out.as_deref(), &options);
+    let remedy = arguments.apply_fix.then(|| report.remedy()).flatten();
+    if arguments.apply_fix && remedy.is_none() {
+        apply_fix::note_absence(&report);
     }
-    let report = Report::new(&evidence, paths);
+    let Some(remedy) = remedy else {
+        return conclude(&evidence, &report, arguments.out.as_deref(), &arguments.output);
+    };
+    // Two JSON documents in a row are no JSON: there, only the last one is printed.
+    if arguments.output.format == Format::Json {
+        if let Some(folder) = &arguments.out {
+            write_outputs(folder, &evidence, &report)?;
+        }
+    } else {
+        conclude(&evidence, &report, arguments.out.as_deref(), &arguments.output)?;
+    }
+    let folder = arguments.out.as_ref().map(|folder| folder.join(apply_fix::FIXED_FOLDER));
+    if let Some(folder) = &folder {
+        check_writable(folder)?;
+    }
+    let options = DiagnosisOptions {
+        adapter_folder: folder.as_ref().map(|folder| folder.join("adapter")),
+        ..options.clone()
+    };
+    let evidence = apply_fix::repeat(&remedy, &options, workflow, &interrupt)?;
+    let fixed = report_of(&evidence, folder.as_deref(), &options);
+    let code = conclude(&evidence, &fixed, folder.as_deref(), &arguments.output)?;
+    apply_fix::note_result(&remedy, &report, &fixed);
+    Ok(code)
+}
+
+/// The report on a run whose results go to `folder`.
+fn report_of(evidence: &Evidence, folder: Option<&Path>, options: &DiagnosisOptions) -> Report {
+    let mut paths = Vec::new();
+    if let Some(folder) = folder {
+        paths = output_paths(folder);
+        paths.extend(options.adapter_folder.clone().filter(|_| saved_an_adapter(evidence)));
+    }
+    Report::new(evidence, paths)
+}
+
+/// Prints the report and files it; returns the exit code.
+fn conclude(evidence: &Evidence, report: &Report, folder: Option<&Path>, output: &OutputArguments) -> Result<u8> {
     // Printed even when a file cannot be written: the run may have taken long.
-    let written = arguments
-        .out
-        .as_ref()
-        .map_or(Ok(()), |folder| write_outputs(folder, &evidence, &report));
-    let code = finish(&report, &arguments.output)?;
+    let written = folder.map_or(Ok(()), |folder| write_outputs(folder, evidence, report));
+    let code = finish(report, output)?;
     written.map(|()| code)
 }
 

@@ -7,6 +7,6 @@ mod run;
 mod step_recorder;
 mod training;
 
-pub use options::{DataSource, DiagnosisOptions};
+pub use options::{DataSource, DiagnosisOptions, UnknownDtype};
 pub use progress::{Progress, Silent};
 pub use run::{DiagnosisError, diagnose};

@@ -31,7 +31,7 @@ mod trained_state_not_used_in_generation;
 mod training_diverged;
 
 pub use diagnosis::{Cause, Check, Diagnosis, diagnose};
-pub use outcome::{Applicability, Finding, Fix, Outcome};
+pub use outcome::{Applicability, Finding, Fix, FixCommand, Outcome};
 pub use registry::{UnknownRule, catalogue_json, explain, find, table};
 pub use rerun::Rerun;
 pub use rule::{Phase, Rule, RuleStatus, Severity};
