@@ -21,7 +21,7 @@
 //! | `engine` | `interrupt`, `model`, `readback` |
 //! | `device` | `evidence`, `model`, `train` |
 //! | `workflow` | `adapter`, `data`, `device`, `model`, `train` |
-//! | `faults` | `adapter`, `data`, `diagnosis`, `model`, `train`, `workflow` |
+//! | `faults` | `adapter`, `atomic_write`, `data`, `diagnosis`, `evidence`, `model`, `param_snapshot`, `suggestion`, `train`, `workflow` |
 //! | `probes` | `adapter`, `data`, `engine`, `evidence`, `interrupt`, `model`, `param_diff`, `param_snapshot`, `readback`, `train` |
 //! | `rules` | `evidence`, `suggestion`, `thresholds` |
 //! | `report` | `evidence`, `rules`, `thresholds` |

@@ -2,7 +2,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::faults::Fault;
+use crate::faults::Injection;
 use crate::report::FailOn;
 
 /// Why does a fine-tuned MLX model answer badly? Runs five phases on a model and names the cause, with evidence and a fix.
@@ -55,6 +55,9 @@ pub enum Command {
 /// Options of the self-test.
 #[derive(Debug, Args)]
 pub struct SelftestArguments {
+    /// List the faults and healthy controls, and run nothing
+    #[arg(long, conflicts_with_all = ["quick", "full", "out", "only"])]
+    pub list: bool,
     /// Every fault once and 30 healthy runs: minutes [default]
     #[arg(long, conflicts_with = "full")]
     pub quick: bool,
@@ -186,9 +189,9 @@ pub struct DiagnoseArguments {
     /// Judge files and data, and stop before the first phase
     #[arg(long)]
     pub check_only: bool,
-    /// Do one thing wrongly on purpose, to see it found
-    #[arg(long, value_name = "FAULT", value_enum)]
-    pub inject: Option<Fault>,
+    /// Do one thing wrongly on purpose, to see it found; a fault's name, or NAME=SEVERITY
+    #[arg(long, value_name = "FAULT")]
+    pub inject: Option<Injection>,
     /// Run again with the fix of the worst finding, where it can be applied without help
     #[arg(long, conflicts_with = "check_only")]
     pub apply_fix: bool,

@@ -12,11 +12,11 @@ use crate::atomic_write::write_file;
 use crate::device::PrecisionChoice;
 use crate::diagnosis::{DataSource, DiagnosisOptions, diagnose};
 use crate::evidence::{EVIDENCE_SCHEMA_VERSION, Evidence, FineTuneKind};
-use crate::faults::{self, Fault};
 use crate::interrupt::Interrupt;
 use crate::model::{HubSettings, ModelSource};
 use crate::report::{EXIT_HEALTHY, EXIT_INCOMPLETE, Report, exit_code, to_json, to_markdown, to_text};
 use crate::rules;
+use crate::workflow::{ReferenceWorkflow, Workflow};
 
 /// Width of the report where there is no terminal to ask.
 const PLAIN_WIDTH: usize = 100;
@@ -90,14 +90,22 @@ fn run_phases(arguments: &DiagnoseArguments) -> Result<u8> {
         let (guard, folder) = embedded::unpack_model().context("cannot unpack the embedded model")?;
         (Some(guard), ModelSource::Folder(folder))
     };
-    if arguments.full && arguments.inject == Some(Fault::StubAdapter) {
-        return Err(anyhow!(
-            "`--inject stub-adapter` changes nothing with `--full`, which attaches no adapter\n  hint: leave out `--full`"
-        ));
-    }
-    let options = options(arguments, source)?;
-    let workflow = faults::workflow(arguments.inject);
-    let evidence = diagnose(&options, &*workflow, &interrupt, &mut *progress::progress())?;
+    let mut options = options(arguments, source)?;
+    let planted = match &arguments.inject {
+        Some(injection) if arguments.full && injection.operator.needs_adapters() => {
+            return Err(anyhow!(
+                "`--inject {name}` changes nothing with `--full`, which attaches no adapter\n  hint: leave out `--full`",
+                name = injection.operator.name
+            ));
+        }
+        Some(injection) => Some(injection.operator.plant(injection.severity, &mut options)?),
+        None => None,
+    };
+    let workflow: &dyn Workflow = match &planted {
+        Some(planted) => &*planted.fault,
+        None => &ReferenceWorkflow,
+    };
+    let evidence = diagnose(&options, workflow, &interrupt, &mut *progress::progress())?;
     let report = report_of(&evidence, arguments.out.as_deref(), &options);
     let remedy = arguments.apply_fix.then(|| report.remedy()).flatten();
     if arguments.apply_fix && remedy.is_none() {
@@ -125,7 +133,7 @@ fn run_phases(arguments: &DiagnoseArguments) -> Result<u8> {
         adapter_folder: folder.as_ref().map(|folder| folder.join("adapter")),
         ..options.clone()
     };
-    let evidence = apply_fix::repeat(&remedy, &options, &*workflow, &interrupt)?;
+    let evidence = apply_fix::repeat(&remedy, &options, workflow, &interrupt)?;
     let fixed = report_of(&evidence, folder.as_deref(), &options);
     let code = conclude(&evidence, &fixed, folder.as_deref(), &arguments.output)?;
     apply_fix::note_result(&remedy, &report, &fixed);
@@ -191,6 +199,10 @@ fn options(arguments: &DiagnoseArguments, source: ModelSource) -> Result<Diagnos
     Ok(DiagnosisOptions {
         source,
         model_name: arguments.model.clone().unwrap_or_else(|| "embedded".to_owned()),
+        data_name: arguments
+            .data
+            .as_ref()
+            .map_or_else(|| "embedded".to_owned(), |path| path.display().to_string()),
         data: match &arguments.data {
             Some(path) => DataSource::Path(path.clone()),
             None => DataSource::Embedded(embedded::MINIMAL_DATA),

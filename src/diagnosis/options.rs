@@ -1,10 +1,9 @@
 use std::path::{Path, PathBuf};
 
-use crate::adapter::LoraSettings;
-use crate::data::DataFiles;
-use crate::data::{DataError, RecordFile};
 use thiserror::Error;
 
+use crate::adapter::LoraSettings;
+use crate::data::{DataError, DataFiles, RecordFile};
 use crate::device::{PrecisionChoice, dtype_name, dtype_named};
 use crate::evidence::{FineTuneKind, RunSettings};
 use crate::model::ModelSource;
@@ -13,7 +12,7 @@ use crate::train::{AdamWSettings, Schedule, TrainSettings};
 /// Where training data comes from.
 #[derive(Debug, Clone)]
 pub enum DataSource {
-    /// A JSON lines file, or a folder that holds `train.jsonl`.
+    /// A JSON lines file, or a folder that holds `train.jsonl` and perhaps `valid.jsonl`.
     Path(PathBuf),
     /// JSON lines that the program carries.
     Embedded(&'static str),
@@ -21,17 +20,13 @@ pub enum DataSource {
 
 impl DataSource {
     /// Reads the records.
-    pub fn read(&self) -> Result<RecordFile, DataError> {
+    pub fn read(&self) -> Result<DataFiles, DataError> {
         match self {
-            Self::Path(path) => Ok(DataFiles::read(path)?.train),
-            Self::Embedded(text) => RecordFile::parse(Path::new("embedded"), text.as_bytes()),
-        }
-    }
-
-    fn name(&self) -> String {
-        match self {
-            Self::Path(path) => path.display().to_string(),
-            Self::Embedded(_) => "embedded".to_owned(),
+            Self::Path(path) => DataFiles::read(path),
+            Self::Embedded(text) => Ok(DataFiles {
+                train: RecordFile::parse(Path::new("embedded"), text.as_bytes())?,
+                valid: None,
+            }),
         }
     }
 }
@@ -53,6 +48,8 @@ pub struct DiagnosisOptions {
     pub model_name: String,
     /// The data.
     pub data: DataSource,
+    /// What the user called it.
+    pub data_name: String,
     /// The prompts, one each; empty for the program's own choice.
     pub prompts: Vec<String>,
     /// The file that the prompts were read from, as the user named it.
@@ -94,7 +91,7 @@ impl DiagnosisOptions {
     pub fn settings(&self) -> RunSettings {
         RunSettings {
             model: self.model_name.clone(),
-            data: self.data.name(),
+            data: self.data_name.clone(),
             prompts: self.prompts_file.clone(),
             dtype: self.precision.dtype.map(|dtype| dtype_name(dtype).to_owned()),
             keep_packed: self.precision.keep_packed,

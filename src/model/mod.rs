@@ -52,5 +52,5 @@ pub use packing::Packing;
 pub use problem::{Problem, Problems, SHOWN_PROBLEMS};
 pub use rotary::{RotaryEmbedding, Wavelengths, llama3_wavelengths};
 pub use stop_set::StopSet;
-pub use tokenizer::{DeclaredEnd, Tokenizer, TokenizerError};
+pub use tokenizer::{DeclaredEnd, THINKING_TOKENS, Tokenizer, TokenizerError};
 pub use weight_file::{WeightFileError, load_safetensors, save_safetensors};

@@ -2,7 +2,7 @@ use super::catalogue::Catalogue;
 use super::expected::Expectation;
 use super::plan::Purpose;
 use super::record::{Ending, Record, Trialled};
-use crate::faults::operator::Operator;
+use crate::faults::Operator;
 use crate::rules::Severity;
 
 /// Column of the matrix for a run that nothing is held against.

@@ -6,7 +6,7 @@ use mlx_rs::error::Exception;
 use crate::adapter::{AdapterFileError, AttachError, LoraSettings};
 use crate::data::{Batch, Dataset};
 use crate::diagnosis::DiagnosisOptions;
-use crate::faults::operator::{Fault, FaultError, RunFiles};
+use crate::faults::{Fault, FaultError, RunFiles};
 use crate::model::{CausalModel, StopSet};
 use crate::train::{AdamWSettings, Lanes, LossAndGradients, Optimizer, Schedule};
 use crate::workflow::Workflow;

@@ -10,6 +10,7 @@
 mod architecture;
 mod command_line;
 mod data;
+mod data_audit;
 mod diagnosis;
 mod forward_parity;
 mod golden;
