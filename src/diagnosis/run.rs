@@ -14,13 +14,11 @@ use crate::adapter::{AdapterFileError, AttachError, check_rank, target_modules};
 use crate::data::{DataError, Dataset, ExampleError, ExampleSettings};
 use crate::device::{Backend, TrainingSize, fitting_batch, predicted_training_bytes};
 use crate::evidence::{
-    EVIDENCE_SCHEMA_VERSION, Evidence, FineTuneKind, GenerationEvidence, Listing, MemoryEvidence, ModelEvidence, ParameterEvidence,
-    ProbeCost, Quantization, ReloadEvidence, Slot, StateEvidence, StopRow, TrainingEvidence,
+    EVIDENCE_SCHEMA_VERSION, Evidence, FineTuneKind, GenerationEvidence, Listing, MemoryEvidence, ModelEvidence,
+    ParameterEvidence, ProbeCost, Quantization, ReloadEvidence, Slot, StateEvidence, StopRow, TrainingEvidence,
 };
 use crate::interrupt::Interrupt;
-use crate::model::{
-    CausalModel, LoadError, LoadedModel, Packing, StopSet, Tokenizer, TokenizerError,
-};
+use crate::model::{CausalModel, LoadError, LoadedModel, Packing, StopSet, Tokenizer, TokenizerError};
 use crate::param_snapshot::ParameterSnapshot;
 use crate::probes::data::DataProbe;
 use crate::probes::generation::{GenerationError, GenerationProbe, Prompt};

@@ -308,7 +308,10 @@ fn dtype_name(dtype: Dtype) -> String {
 
 /// Words of packed weights are integers: they hold values of no element type.
 fn is_integer(dtype: Dtype) -> bool {
-    !matches!(dtype, Dtype::Float32 | Dtype::Float16 | Dtype::Bfloat16 | Dtype::Float64)
+    !matches!(
+        dtype,
+        Dtype::Float32 | Dtype::Float16 | Dtype::Bfloat16 | Dtype::Float64
+    )
 }
 
 fn is_finite(stored: &StoredTensor) -> Result<bool, mlx_rs::error::Exception> {
