@@ -4,6 +4,7 @@ mod options;
 mod progress;
 mod prompts;
 mod run;
+mod state;
 mod step_recorder;
 mod training;
 

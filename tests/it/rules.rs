@@ -52,6 +52,7 @@ fn causes(evidence: &Evidence) -> Vec<String> {
     diagnose(evidence)
         .causes
         .iter()
+        .filter(|cause| cause.severity > Severity::Info)
         .map(|cause| match cause.explained_by {
             None => format!("{} {}", cause.severity.name(), cause.rule.name),
             Some(root) => format!("{} {} < {root}", cause.severity.name(), cause.rule.name),
@@ -429,7 +430,7 @@ fn fitted(evidence: &mut Evidence) {
 type Change = fn(&mut Evidence);
 
 #[test]
-fn healthy_controls_have_no_finding() {
+fn healthy_controls_have_no_error_and_no_warning() {
     let controls: [(&str, Change); 6] = [
         ("as it is", |_| {}),
         ("a tiny learning rate", tiny_learning_rate),
