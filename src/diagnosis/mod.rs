@@ -1,5 +1,6 @@
 //! The five phases, in order: they load, train, generate and measure, and leave evidence behind.
 
+mod costs;
 mod options;
 mod progress;
 mod prompts;

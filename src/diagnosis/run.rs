@@ -6,6 +6,7 @@ use mlx_rs::Array;
 use mlx_rs::module::ModuleParameters;
 use thiserror::Error;
 
+use super::costs::Costs;
 use super::prompts::{self, PromptError};
 use super::state::StatePhase;
 use super::training::TrainingRun;
@@ -299,10 +300,12 @@ impl Run<'_> {
             return;
         }
         self.progress.phase(Phase::Parameters, None);
-        evidence.parameters = match self.compare_parameters(&subject, &mut evidence.costs) {
+        let mut costs = Costs::default();
+        evidence.parameters = match self.compare_parameters(&subject, &mut costs) {
             Ok(measured) => Slot::Ran(measured),
             Err(error) => Slot::crashed(error),
         };
+        evidence.costs.extend(costs.into_list());
         self.progress.finish("parameters compared");
         if self.interrupted(evidence, Phase::Parameters) {
             return;
@@ -323,10 +326,12 @@ impl Run<'_> {
             subject: &subject,
             generating: &generating,
         };
-        evidence.state = match phase.measure(&mut evidence.costs) {
+        let mut costs = Costs::default();
+        evidence.state = match phase.measure(&mut costs) {
             Ok(measured) => Slot::Ran(measured),
             Err(error) => Slot::crashed(error),
         };
+        evidence.costs.extend(costs.into_list());
         self.progress.finish("state examined");
         self.interrupted(evidence, Phase::State);
     }
@@ -472,14 +477,11 @@ impl Run<'_> {
     fn compare_parameters(
         &self,
         subject: &Subject,
-        costs: &mut Vec<ProbeCost>,
+        costs: &mut Costs,
     ) -> Result<ParameterEvidence, mlx_rs::error::Exception> {
-        let started = Instant::now();
-        let updates = module_updates(&subject.model, &self.loaded.packings)?;
-        costs.push(ProbeCost {
-            probe: "module-updates".to_owned(),
-            seconds: started.elapsed().as_secs_f64(),
-        });
+        let updates = costs.of("module-updates", || {
+            module_updates(&subject.model, &self.loaded.packings)
+        })?;
         ParameterProbe {
             base: &subject.base,
             before: &ParameterSnapshot::capture(&subject.untrained),

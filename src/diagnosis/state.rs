@@ -6,10 +6,11 @@ use mlx_rs::error::Exception;
 use thiserror::Error;
 
 use super::DiagnosisOptions;
+use super::costs::Costs;
 use super::run::Subject;
 use crate::adapter::{AdapterFileError, attached_modules};
 use crate::evidence::{
-    DivergenceEvidence, FineTuneKind, FuseEvidence, GenerationEvidence, ProbeCost, ReloadEvidence, Slot, StateEvidence,
+    DivergenceEvidence, FineTuneKind, FuseEvidence, GenerationEvidence, ReloadEvidence, Slot, StateEvidence,
 };
 use crate::model::CausalModel;
 use crate::model::{LoadedModel, Tokenizer, TokenizerError};
@@ -55,7 +56,7 @@ fn slot<T, E: std::fmt::Display>(result: Result<T, E>) -> Slot<T> {
 
 impl StatePhase<'_> {
     /// Measures the phase; what its probes cost is added to `costs`. Fails when the live model has no logits.
-    pub(super) fn measure(&self, costs: &mut Vec<ProbeCost>) -> Result<StateEvidence, Exception> {
+    pub(super) fn measure(&self, costs: &mut Costs) -> Result<StateEvidence, Exception> {
         let started = Instant::now();
         let live_logits = self.subject.model.logits(&self.subject.compared)?;
         let generated = self.generating.logits(&self.subject.compared)?;
@@ -69,7 +70,7 @@ impl StatePhase<'_> {
             },
         ));
         let evaluations = slot(state::evaluations(&self.subject.model, &*self.subject.optimizer));
-        let repeat_difference = timed(costs, "repeated-pass", || slot(self.repeat_difference(&generated)));
+        let repeat_difference = costs.of("repeated-pass", || slot(self.repeat_difference(&generated)));
         let (reload, reloaded_logits) = match self.options.fine_tune {
             FineTuneKind::Full => (
                 Slot::skipped("all weights were trained, so there is no adapter to save"),
@@ -81,10 +82,8 @@ impl StatePhase<'_> {
             },
         };
         let live = log_probabilities(&live_logits)?;
-        let fuse = timed(costs, "fuse", || self.fuse(&live_logits, &live));
-        let divergence = timed(costs, "divergence", || {
-            slot(self.divergence(&live, reloaded_logits.as_ref()))
-        });
+        let fuse = costs.of("fuse", || self.fuse(&live_logits, &live));
+        let divergence = costs.of("divergence", || slot(self.divergence(&live, reloaded_logits.as_ref())));
         Ok(StateEvidence {
             generation,
             evaluations,
@@ -184,14 +183,4 @@ impl StatePhase<'_> {
             held_out_rise: shift.and_then(|shift| shift.rise),
         })
     }
-}
-
-fn timed<T>(costs: &mut Vec<ProbeCost>, probe: &str, measure: impl FnOnce() -> T) -> T {
-    let started = Instant::now();
-    let measured = measure();
-    costs.push(ProbeCost {
-        probe: probe.to_owned(),
-        seconds: started.elapsed().as_secs_f64(),
-    });
-    measured
 }

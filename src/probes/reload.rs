@@ -55,14 +55,13 @@ impl ReloadProbe<'_> {
             Some(_) => stored_tensors(reloaded.folder).ok(),
             None => None,
         };
-        let (loaded, lost) = match &reloaded.loading {
-            Ok(_) => self.came_back(ParameterSnapshot::capture(reloaded.model).parameters())?,
-            Err(_) => {
-                let (loaded, lost) = self.came_back(stored.as_ref().unwrap_or(&BTreeMap::new()))?;
-                // A file of adapters has nothing of the base.
-                let is_base = |name: &String| self.base.parameters().contains_key(name);
-                (loaded, lost.into_iter().filter(|name| !is_base(name)).collect())
-            }
+        let (loaded, lost) = if reloaded.loading.is_ok() {
+            self.came_back(ParameterSnapshot::capture(reloaded.model).parameters())?
+        } else {
+            let (loaded, lost) = self.came_back(stored.as_ref().unwrap_or(&BTreeMap::new()))?;
+            // A file of adapters has nothing of the base.
+            let is_base = |name: &String| self.base.parameters().contains_key(name);
+            (loaded, lost.into_iter().filter(|name| !is_base(name)).collect())
         };
         let other_format = reloaded
             .saved
@@ -160,14 +159,14 @@ impl ReloadProbe<'_> {
                 problems.insert("`num_layers` is absent".to_owned());
                 return;
             }
-            Some(layers) => match layers.as_i64() {
-                // Zero and less stand for all blocks in mlx-lm.
-                Some(layers) => usize::try_from(layers).ok().filter(|&layers| layers > 0),
-                None => {
+            Some(layers) => {
+                let Some(number) = layers.as_i64() else {
                     problems.insert(format!("`num_layers` is {layers}, not a whole number"));
                     return;
-                }
-            },
+                };
+                // Zero and less stand for all blocks in mlx-lm.
+                usize::try_from(number).ok().filter(|&layers| layers > 0)
+            }
         };
         let settings = LoraSettings {
             layers,

@@ -21,8 +21,9 @@ declare_rule! {
     /// Identity up to rounding: the weights after fusing minus those before are `scale * A B` of every adapter. Their
     /// projection onto it, over all layers, is 1; more than `FUSED_SLACK` away means that layers, the scale or a sign are
     /// wrong. Also the mean divergence of the fused model from the live one: above `FUSED_DIVERGENCE` of the live model's
-    /// divergence from the base, if that is above `COMPARABLE_DIVERGENCE`, something else was changed. Not judged where the update is smaller than half a step of
-    /// the element type, or than `KEPT_STEPS` of a quantisation step: there rounding loses it.
+    /// divergence from the base, if that is above `COMPARABLE_DIVERGENCE`, something else was changed. Not judged where
+    /// the update is smaller than half a step of the element type, or than `KEPT_STEPS` of a quantisation step: there
+    /// rounding loses it.
     ///
     /// ## How to fix
     ///
