@@ -39,7 +39,7 @@ thresholds! {
     /// 1908.04319); a collapsed model alternates between two or three tokens and falls below 0.4.
     pub const DISTINCT_RUNS: f64 = 0.5;
 
-    /// Share of the prompts from which on a change in the answers is the rule and not an exception.
+    /// Share of the prompts, or of the rows, from which on something is the rule and not an exception.
     ///
     /// Half: greedy answers of a small model flip on single prompts after any training.
     pub const MOST: f64 = 0.5;
@@ -68,6 +68,76 @@ thresholds! {
     ///
     /// One in twenty: single empty answers occur in honest data and do not change what the model says.
     pub const STOP_ONLY_ROWS: f64 = 0.05;
+
+    /// Share of rows that were cut above which a warning is due.
+    ///
+    /// One in a hundred: single over-long rows are usual and teach nothing wrong but their missing end.
+    pub const CUT_ROWS: f64 = 0.01;
+
+    /// Share of rows that were cut from which on the data is no longer what it was meant to be.
+    ///
+    /// One in ten: so many answers without an end teach the model that answers need none.
+    pub const MANY_CUT_ROWS: f64 = 0.1;
+
+    /// Share of rows that are asked differently at inference above which the run cannot give what was asked for.
+    ///
+    /// One in twenty: a template may treat single odd conversations in its own way; more of them are the rule.
+    pub const ASKED_DIFFERENTLY_ROWS: f64 = 0.05;
+
+    /// Share of rows with foreign turn markers above which a warning is due.
+    ///
+    /// One in twenty: texts about language models quote such markers now and then.
+    pub const FOREIGN_MARKER_ROWS: f64 = 0.05;
+
+    /// Share of rows that are copies of others above which a warning is due.
+    ///
+    /// One in twenty: greetings and short questions recur in honest data; copied files repeat far more.
+    pub const DUPLICATE_SHARE: f64 = 0.05;
+
+    /// Copies that there must be before they are held against the data.
+    ///
+    /// Two: in small data one copy is already a large share.
+    pub const FEWEST_DUPLICATES: usize = 2;
+
+    /// Share of validation rows that are trained on above which a warning is due.
+    ///
+    /// One in a hundred: one row among many moves the validation loss by less than it moves from batch to batch.
+    pub const KNOWN_VALIDATION_SHARE: f64 = 0.01;
+
+    /// Share of validation rows that are trained on from which on the validation loss means nothing.
+    ///
+    /// One in ten: known rows cost next to nothing, so the mean falls by about their share.
+    pub const LARGE_KNOWN_VALIDATION_SHARE: f64 = 0.1;
+
+    /// Share of conversations that end without an answer above which a warning is due.
+    ///
+    /// One in a hundred: a few broken rows are usual, more of them mean that answers were lost on the way.
+    pub const UNANSWERED_SHARE: f64 = 0.01;
+
+    /// Share of padding among the positions that were computed above which it is worth a word.
+    ///
+    /// A fifth: batches sorted by length stay below 0.02, unsorted ones were reported at 0.25.
+    pub const PADDING_SHARE: f64 = 0.2;
+
+    /// Share of rows with a wrong mask above which the run cannot give what was asked for.
+    ///
+    /// One in twenty: single rows in which tokens melt together are usual, a wrong mask hits all rows.
+    pub const WRONG_MASK_ROWS: f64 = 0.05;
+
+    /// Share of answers without an end above which a warning is due.
+    ///
+    /// One in twenty: templates close single odd conversations otherwise; a model stops that sees an end in the rest.
+    pub const ENDLESS_SHARE: f64 = 0.05;
+
+    /// Share of rows with a masked end above which the model unlearns to stop.
+    ///
+    /// One in a hundred: an end is masked by its id and then in all rows that have one, or by chance in very few.
+    pub const MASKED_END_ROWS: f64 = 0.01;
+
+    /// Share of rows with a repeated end above which a warning is due.
+    ///
+    /// One in twenty: single answers that write the end themselves occur in honest data.
+    pub const REPEATED_END_ROWS: f64 = 0.05;
 
     /// Rise of the loss of one batch, in nats per token, from which on training counts as diverged.
     ///
@@ -127,6 +197,65 @@ thresholds! {
 
     /// Factor on a learning rate that is too high although it is not above the suggested one.
     pub const LEARNING_RATE_CUT: f64 = 0.1;
+
+    /// Scale of the adapters when nothing else is said: the default of mlx-lm, the strongest that recipes use.
+    pub const DEFAULT_SCALE: f64 = 20.0;
+
+    /// Scale to suggest to who follows a recipe for PEFT: an alpha of twice the rank is the most common advice.
+    pub const PEFT_SCALE: f64 = 2.0;
+
+    /// Scale of the adapters above which no recipe goes.
+    ///
+    /// Twice the default of mlx-lm; an alpha written into the scale by mistake is commonly 64, 128 or 256.
+    pub const HIGH_SCALE: f64 = 40.0;
+
+    /// Size of an adapter's change over that of its layer's weight from which on the layer is no longer what it was.
+    ///
+    /// 0.3: ten steps of a usual recipe change a layer by 0.003 to 0.05, a learning rate ten times too high by 0.3.
+    pub const LARGE_UPDATE: f64 = 0.3;
+
+    /// Share of the linear layers below which it is worth saying how few carry an adapter.
+    ///
+    /// A quarter: all layers of the last quarter of the blocks, or two of the seven layers of each block, are above it.
+    pub const FEW_LAYERS: f64 = 0.25;
+
+    /// Distance from 1 of the share of the adapters' change that fused weights hold, beyond which layers or the scale are
+    /// wrong.
+    ///
+    /// A tenth: one of ten layers that is left out shows, rounding of updates above half a step stays below.
+    pub const FUSED_SLACK: f64 = 0.1;
+
+    /// Divergence of the fused model from the live one, over that of the live one from the base, that is too much.
+    ///
+    /// Half: rounding adds noise in all directions, which moves predictions far less than an update made to move them.
+    pub const FUSED_DIVERGENCE: f64 = 0.5;
+
+    /// Divergence of the trained model from the base, in nats per token, below which it is not compared with that of the
+    /// fused model.
+    ///
+    /// 1e-3: rounding alone was measured at 5e-8 in float32 and 1.4e-4 in bfloat16.
+    pub const COMPARABLE_DIVERGENCE: f64 = 1e-3;
+
+    /// Size of an update in quantisation steps below which packing rounds most of it away.
+    ///
+    /// Three tenths: measured with 4 bits, 0.16 of a step kept 0.27 of the update, 0.48 of a step kept 0.96.
+    pub const ROUNDED_STEPS: f64 = 0.3;
+
+    /// Size of an update in quantisation steps from which on packing keeps it.
+    ///
+    /// Half a step: measured with 4 bits, 0.48 of a step kept 0.96 of the update.
+    pub const KEPT_STEPS: f64 = 0.5;
+
+    /// Rise of the loss, in nats per token, of the base's own answers to prompts outside the data, from which on the model
+    /// forgets.
+    ///
+    /// 0.3 nats take a quarter of the probability from every token of answers that training had no reason to change.
+    pub const FORGOTTEN_RISE: f64 = 0.3;
+
+    /// Mean divergence per token, in nats, of the trained model from the base on such answers that is forgetting as well.
+    ///
+    /// One nat: predictions of models that agree on a text are within a few tenths of each other.
+    pub const FORGOTTEN_DIVERGENCE: f64 = 1.0;
 }
 
 /// Largest absolute difference between logits that must be equal, by the element type of the products.

@@ -9,7 +9,8 @@ use crate::report::FailOn;
 ///
 /// Without arguments it diagnoses a tiny chat model that it carries itself.
 ///
-/// Exit codes: 0 healthy; 1 findings at or above --fail-on, or abnormal for an unknown cause; 2 could not complete.
+/// Exit codes: 0 healthy; 1 findings at or above --fail-on, abnormal for an unknown cause, or moved from the baseline;
+/// 2 could not complete.
 #[derive(Debug, Parser)]
 #[command(name = "diagnose", version, args_conflicts_with_subcommands = true)]
 pub struct Arguments {
@@ -46,9 +47,36 @@ pub enum Command {
         #[command(flatten)]
         output: OutputArguments,
     },
+    /// Measure this program: faults done on purpose must be found and named, healthy runs left in peace
+    ///
+    /// Exit codes: 0 every fault found and no error on a healthy run; 1 otherwise; 2 could not complete.
+    Selftest(SelftestArguments),
     /// Compute single figures for comparison with other programs
     #[command(subcommand)]
     Verify(Verify),
+}
+
+/// Options of the self-test.
+#[derive(Debug, Args)]
+pub struct SelftestArguments {
+    /// List the faults and healthy controls, and run nothing
+    #[arg(long, conflicts_with_all = ["quick", "full", "out", "only"])]
+    pub list: bool,
+    /// Every fault once and 30 healthy runs: minutes [default]
+    #[arg(long, conflicts_with = "full")]
+    pub quick: bool,
+    /// The whole design, with severities, pairs and longer runs: an hour
+    #[arg(long)]
+    pub full: bool,
+    /// Folder for selftest.json, selftest.md, matrix.svg and the evidence of runs that went wrong
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+    /// Seed of everything random
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub seed: u64,
+    /// Only these faults and healthy controls
+    #[arg(long, value_name = "NAME,...", value_delimiter = ',')]
+    pub only: Vec<String>,
 }
 
 /// Figures for comparison with other programs.
@@ -168,9 +196,15 @@ pub struct DiagnoseArguments {
     /// Do one thing wrongly on purpose, to see it found; a fault's name, or NAME=SEVERITY
     #[arg(long, value_name = "FAULT")]
     pub inject: Option<Injection>,
+    /// Run again with the fix of the worst finding, where it can be applied without help
+    #[arg(long, conflicts_with = "check_only")]
+    pub apply_fix: bool,
     /// Where the report goes
     #[command(flatten)]
     pub output: OutputArguments,
+    /// Store what was measured, for later runs to compare with
+    #[arg(long, value_name = "FILE", conflicts_with = "baseline")]
+    pub save_baseline: Option<PathBuf>,
     /// Folder for report.json, report.md, evidence.json and the trained adapter
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
@@ -185,6 +219,9 @@ pub struct OutputArguments {
     /// From which severity on findings exit with 1
     #[arg(long, value_enum, default_value_t = FailOnArgument::Error)]
     pub fail_on: FailOnArgument,
+    /// Compare with what an earlier run of the same kind stored, and exit with 1 if something moved
+    #[arg(long, value_name = "FILE")]
+    pub baseline: Option<PathBuf>,
 }
 
 /// Element types.

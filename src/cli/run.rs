@@ -6,7 +6,7 @@ use colored::Colorize;
 
 use super::arguments::{Arguments, Command, DiagnoseArguments, Format, OutputArguments};
 use super::output::{choose_colour, note, print};
-use super::{embedded, progress, verify};
+use super::{apply_fix, embedded, progress, selftest, verify};
 use crate::adapter::LoraSettings;
 use crate::atomic_write::write_file;
 use crate::device::PrecisionChoice;
@@ -14,7 +14,8 @@ use crate::diagnosis::{DataSource, DiagnosisOptions, diagnose};
 use crate::evidence::{EVIDENCE_SCHEMA_VERSION, Evidence, FineTuneKind, Refusal};
 use crate::interrupt::Interrupt;
 use crate::model::{HubSettings, ModelSource};
-use crate::report::{EXIT_HEALTHY, EXIT_INCOMPLETE, Report, exit_code, to_json, to_markdown, to_text};
+use crate::regression::{check_settings, compare};
+use crate::report::{EXIT_HEALTHY, EXIT_INCOMPLETE, Report, Verdict, exit_code, to_json, to_markdown, to_text};
 use crate::rules;
 use crate::workflow::{ReferenceWorkflow, Workflow};
 
@@ -64,8 +65,21 @@ fn dispatch(arguments: Arguments) -> Result<u8> {
             Ok(EXIT_HEALTHY)
         }
         Some(Command::Replay { file, output }) => {
-            let report = Report::new(&read_evidence(&file)?, Vec::new());
+            let baseline = output.baseline.as_deref().map(read_evidence).transpose()?;
+            let evidence = read_evidence(&file)?;
+            let mut report = Report::new(&evidence, Vec::new());
+            if let Some(stored) = &baseline {
+                report = report.against(compare(stored, &evidence)?);
+            }
             finish(&report, &output)
+        }
+        Some(Command::Selftest(arguments)) => {
+            if let Some(folder) = &arguments.out {
+                check_writable(folder)?;
+            }
+            let interrupt = Interrupt::default();
+            listen_for_interrupt(&interrupt)?;
+            selftest::run(arguments, &interrupt)
         }
         Some(Command::Verify(what)) => verify::run(what).map(|()| EXIT_HEALTHY),
     }
@@ -74,6 +88,13 @@ fn dispatch(arguments: Arguments) -> Result<u8> {
 fn run_phases(arguments: &DiagnoseArguments) -> Result<u8> {
     if let Some(folder) = &arguments.out {
         check_writable(folder)?;
+    }
+    if let Some(file) = &arguments.save_baseline {
+        check_writable(
+            file.parent()
+                .filter(|folder| *folder != Path::new(""))
+                .unwrap_or(Path::new(".")),
+        )?;
     }
     let interrupt = Interrupt::default();
     listen_for_interrupt(&interrupt)?;
@@ -85,6 +106,10 @@ fn run_phases(arguments: &DiagnoseArguments) -> Result<u8> {
         (Some(guard), ModelSource::Folder(folder))
     };
     let mut options = options(arguments, source)?;
+    let baseline = arguments.output.baseline.as_deref().map(read_evidence).transpose()?;
+    if let Some(stored) = &baseline {
+        check_settings(&stored.settings, &options.settings())?;
+    }
     let planted = match &arguments.inject {
         Some(injection) if arguments.full && injection.operator.needs_adapters() => {
             return Err(anyhow!(
@@ -100,24 +125,94 @@ fn run_phases(arguments: &DiagnoseArguments) -> Result<u8> {
         None => &ReferenceWorkflow,
     };
     let evidence = diagnose(&options, workflow, &interrupt, &mut *progress::progress());
-    let mut paths = Vec::new();
-    if let Some(folder) = &arguments.out {
-        paths = output_paths(folder);
-        paths.extend(options.adapter_folder.filter(|_| saved_an_adapter(&evidence)));
+    let report = report_of(&evidence, arguments.out.as_deref(), &options);
+    // The report is printed even when the baseline does not fit or cannot be written: the run may have taken long.
+    let comparison = baseline.as_ref().map(|stored| compare(stored, &evidence)).transpose();
+    let (report, compared) = match comparison {
+        Ok(Some(comparison)) => (report.against(comparison), Ok(())),
+        Ok(None) => (report, Ok(())),
+        Err(error) => (report, Err(error)),
+    };
+    let stored = arguments
+        .save_baseline
+        .as_ref()
+        .map_or(Ok(()), |file| save_baseline(file, &evidence, &report));
+    let remedy = arguments.apply_fix.then(|| report.remedy()).flatten();
+    if arguments.apply_fix && remedy.is_none() {
+        apply_fix::note_absence(&report);
     }
-    let report = Report::new(&evidence, paths);
-    // Printed even when a file cannot be written: the run may have taken long.
-    let written = arguments
+    let Some(remedy) = remedy else {
+        let code = conclude(&evidence, &report, arguments.out.as_deref(), &arguments.output);
+        compared?;
+        stored?;
+        return code;
+    };
+    // Two JSON documents in a row are no JSON: there, only the last one is printed.
+    if arguments.output.format == Format::Json {
+        if let Some(folder) = &arguments.out {
+            write_outputs(folder, &evidence, &report)?;
+        }
+    } else {
+        conclude(&evidence, &report, arguments.out.as_deref(), &arguments.output)?;
+    }
+    let folder = arguments
         .out
         .as_ref()
-        .map_or(Ok(()), |folder| write_outputs(folder, &evidence, &report));
+        .map(|folder| folder.join(apply_fix::FIXED_FOLDER));
+    if let Some(folder) = &folder {
+        check_writable(folder)?;
+    }
+    let options = DiagnosisOptions {
+        adapter_folder: folder.as_ref().map(|folder| folder.join("adapter")),
+        ..options.clone()
+    };
+    let evidence = apply_fix::repeat(&remedy, &options, workflow, &interrupt)?;
+    let fixed = report_of(&evidence, folder.as_deref(), &options);
+    let code = conclude(&evidence, &fixed, folder.as_deref(), &arguments.output)?;
+    apply_fix::note_result(&remedy, &report, &fixed);
+    compared?;
+    stored?;
+    Ok(code)
+}
+
+/// A run that did not come to its end is no measure for others.
+fn save_baseline(file: &Path, evidence: &Evidence, report: &Report) -> Result<()> {
+    let shown = file.display();
+    if report.verdict == Verdict::Incomplete || evidence.settings.check_only {
+        return Err(anyhow!(
+            "the baseline `{shown}` was not stored\n  found: an incomplete run, {}\n  expected: a run through all phases",
+            report.headline
+        ));
+    }
+    write_file(file, evidence_json(evidence)?.as_bytes()).with_context(|| format!("cannot write `{shown}`"))
+}
+
+fn evidence_json(evidence: &Evidence) -> Result<String> {
+    Ok(format!("{}\n", serde_json::to_string_pretty(evidence)?))
+}
+
+/// The report on a run whose results go to `folder`.
+fn report_of(evidence: &Evidence, folder: Option<&Path>, options: &DiagnosisOptions) -> Report {
+    let mut paths = Vec::new();
+    if let Some(folder) = folder {
+        paths = output_paths(folder);
+        paths.extend(options.adapter_folder.clone().filter(|_| saved_an_adapter(evidence)));
+    }
+    Report::new(evidence, paths)
+}
+
+/// Prints the report and files it; returns the exit code.
+fn conclude(evidence: &Evidence, report: &Report, folder: Option<&Path>, output: &OutputArguments) -> Result<u8> {
+    // Printed even when a file cannot be written: the run may have taken long.
+    let written = folder.map_or(Ok(()), |folder| write_outputs(folder, evidence, report));
     if let Some(refusal) = &evidence.refusal {
-        refuse(refusal, &report);
-        if arguments.output.format == Format::Text {
+        refuse(refusal, report);
+        // For people the error is the report.
+        if output.format == Format::Text {
             return written.map(|()| EXIT_INCOMPLETE);
         }
     }
-    let code = finish(&report, &arguments.output)?;
+    let code = finish(report, output)?;
     written.map(|()| code)
 }
 
@@ -250,10 +345,7 @@ fn write_outputs(folder: &Path, evidence: &Evidence, report: &Report) -> Result<
         let path = folder.join(name);
         write_file(&path, text.as_bytes()).with_context(|| format!("cannot write `{}`", path.display()))
     };
-    write(
-        "evidence.json",
-        &format!("{}\n", serde_json::to_string_pretty(evidence)?),
-    )?;
+    write("evidence.json", &evidence_json(evidence)?)?;
     write("report.json", &to_json(report)?)?;
     write("report.md", &to_markdown(report))
 }
@@ -299,8 +391,8 @@ fn read_evidence(path: &Path) -> Result<Evidence> {
     let version = value.get("schema_version").and_then(serde_json::Value::as_u64);
     if version != Some(u64::from(EVIDENCE_SCHEMA_VERSION)) {
         return Err(anyhow!(
-            "`{shown}` cannot be replayed\n  found: evidence of schema version {}\n  expected: {EVIDENCE_SCHEMA_VERSION}\n  \
-             hint: replay it with the program that wrote it, or run the diagnosis again",
+            "`{shown}` is evidence of another version\n  found: schema version {}\n  expected: {EVIDENCE_SCHEMA_VERSION}\n  \
+             hint: use the program that wrote it, or run the diagnosis again",
             version.map_or_else(|| "unknown".to_owned(), |version| version.to_string())
         ));
     }

@@ -1,3 +1,4 @@
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
@@ -243,6 +244,9 @@ pub struct Checkpoint {
     pub tensors: BTreeMap<String, StoredTensor>,
     /// How each packed module was packed in the file, also when it is held in plain form.
     pub packings: BTreeMap<String, Packing>,
+    /// The element type of most plain values in the files, scales of packed ones among them; for a GGUF file the type of
+    /// most values.
+    pub stored_dtype: String,
     /// Factors on the rotary wavelengths, `[head_dim / 2]`, where a GGUF file gives them as a tensor.
     pub wavelength_factors: Option<Vec<f32>>,
 }
@@ -260,6 +264,8 @@ impl Checkpoint {
         for shard in shards(folder)? {
             loaded.extend(load_safetensors(&shard)?);
         }
+        let plain = loaded.values().filter(|array| !is_integer(array.dtype()));
+        let stored_dtype = commonest(plain.map(|array| (dtype_name(array.dtype()), array.size())));
         let (mut stored, mut packings) = group_packed(loaded, configuration)?;
         if configuration.tie_word_embeddings && repeats_embedding(&stored)? {
             stored.remove(OUTPUT);
@@ -268,6 +274,7 @@ impl Checkpoint {
         Self {
             tensors: stored,
             packings,
+            stored_dtype,
             wavelength_factors: None,
         }
         .checked(folder, configuration, precision)
@@ -295,9 +302,11 @@ impl Checkpoint {
             Some(tensor) => Some(plain_values(header, tensor)?),
             None => None,
         };
+        let types = header.tensors.iter();
         Self {
             tensors,
             packings,
+            stored_dtype: commonest(types.map(|tensor| (tensor.tensor_type.name().to_owned(), tensor.values()))),
             wavelength_factors,
         }
         .checked(&header.path, configuration, precision)
@@ -353,6 +362,29 @@ fn repeats_embedding(tensors: &BTreeMap<String, StoredTensor>) -> Result<bool, m
         }
     }
     Ok(true)
+}
+
+/// The name that most values have, the first in alphabetical order where two are as common.
+fn commonest(counts: impl Iterator<Item = (String, usize)>) -> String {
+    let mut values: BTreeMap<String, usize> = BTreeMap::new();
+    for (name, count) in counts {
+        *values.entry(name).or_insert(0) += count;
+    }
+    let most = values.iter().max_by_key(|(name, count)| (**count, Reverse(*name)));
+    most.map_or_else(|| "none".to_owned(), |(name, _)| name.clone())
+}
+
+/// The name of an element type as configurations write it.
+fn dtype_name(dtype: Dtype) -> String {
+    format!("{dtype:?}").to_lowercase()
+}
+
+/// Words of packed weights are integers: they hold values of no element type.
+fn is_integer(dtype: Dtype) -> bool {
+    !matches!(
+        dtype,
+        Dtype::Float32 | Dtype::Float16 | Dtype::Bfloat16 | Dtype::Float64
+    )
 }
 
 fn is_finite(stored: &StoredTensor) -> Result<bool, mlx_rs::error::Exception> {

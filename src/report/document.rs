@@ -6,6 +6,7 @@ use super::signal::signals;
 use super::verdict::incomplete_because;
 use super::{AnswerPair, Indicator, PhaseReport, Signal, Verdict};
 use crate::evidence::{Evidence, RunEnvironment, RunSettings};
+use crate::regression::Comparison;
 use crate::rules::wording::counted;
 use crate::rules::{Cause, Check, Diagnosis, Fix, Outcome, Phase, Severity, diagnose};
 use serde::Serialize;
@@ -103,6 +104,8 @@ pub struct Report {
     pub rows_per_step: usize,
     /// What the probes cost.
     pub costs: Costs,
+    /// This run against a stored one; `None` when no baseline was given.
+    pub regression: Option<Comparison>,
     /// Files that were written.
     pub outputs: Vec<PathBuf>,
 }
@@ -130,8 +133,24 @@ impl Report {
             environment: evidence.environment.clone(),
             settings: evidence.settings.clone(),
             rows_per_step: rows_per_step(evidence),
+            regression: None,
             outputs,
         }
+    }
+
+    /// With the comparison with a stored run; what moved is said in the headline too.
+    #[must_use]
+    pub fn against(mut self, comparison: Comparison) -> Self {
+        let moved = comparison.moved.len();
+        if moved > 0 {
+            self.headline = format!(
+                "{}; {} moved since the baseline",
+                self.headline,
+                counted(moved, "value")
+            );
+        }
+        self.regression = Some(comparison);
+        self
     }
 
     /// Errors and warnings that nothing else explains, in order.

@@ -1,4 +1,5 @@
 use super::costs::{duration, probe_in_words};
+use super::regression;
 use super::text::training_in_words;
 use super::{CheckOutcome, IndicatorStatus, PhaseStatus, Report, ReportedFinding};
 use std::fmt::Write as _;
@@ -18,6 +19,7 @@ pub fn to_markdown(report: &Report) -> String {
         phases(report),
         answers(report),
         checks(report),
+        against_baseline(report),
         costs(report),
     ];
     sections
@@ -205,6 +207,28 @@ fn checks(report: &Report) -> String {
             (CheckOutcome::NotApplicable, None) => "could not be made".to_owned(),
         };
         let _ = writeln!(section, "| {} | {} | {outcome} |", check.code, check.name);
+    }
+    section
+}
+
+fn against_baseline(report: &Report) -> String {
+    let Some(comparison) = &report.regression else {
+        return String::new();
+    };
+    let mut section = format!("## Against the baseline\n\n{}.\n", regression::summary(comparison));
+    if let Some(changes) = regression::environment(&comparison.environment) {
+        let _ = writeln!(section, "\nMachine: {}.", prose(&changes));
+    }
+    if !comparison.moved.is_empty() {
+        section.push_str("\n| path | moved |\n| --- | --- |\n");
+    }
+    for movement in &comparison.moved {
+        let _ = writeln!(
+            section,
+            "| `{}` | {} |",
+            movement.path,
+            cell(&regression::moved(movement))
+        );
     }
     section
 }

@@ -1,4 +1,5 @@
 use super::costs::{duration, probe_in_words};
+use super::regression;
 use super::wrap::{wrapped, wrapped_command};
 use super::{
     AnswerPair, CheckOutcome, Costs, Indicator, IndicatorStatus, PhaseReport, PhaseStatus, Report, ReportedFinding,
@@ -40,6 +41,7 @@ pub fn to_text(report: &Report, width: usize) -> String {
     page.findings(report);
     page.notes(report);
     page.signals(report);
+    page.regression(report);
     page.end(report);
     page.text
 }
@@ -252,6 +254,31 @@ impl Page {
                 let mark = if index == 0 { "!!".red().bold() } else { "  ".normal() };
                 self.line(&format!("  {mark}  {line}"));
             }
+        }
+    }
+
+    fn regression(&mut self, report: &Report) {
+        const SHOWN: usize = 12;
+        let Some(comparison) = &report.regression else {
+            return;
+        };
+        self.title("Against the baseline");
+        self.entry(2, "compared", &regression::summary(comparison));
+        if let Some(changes) = regression::environment(&comparison.environment) {
+            self.entry(2, "machine", &changes);
+        }
+        for movement in comparison.moved.iter().take(SHOWN) {
+            let mark = "!!".red().bold();
+            self.line(&format!("  {mark}  {}", movement.path));
+            for line in wrapped(&regression::moved(movement), self.width - 8) {
+                self.line(&format!("        {line}"));
+            }
+        }
+        if comparison.moved.len() > SHOWN {
+            self.line(&format!(
+                "      and {} more in the JSON",
+                counted(comparison.moved.len() - SHOWN, "value")
+            ));
         }
     }
 

@@ -1,3 +1,4 @@
+use super::FixCommand;
 use super::wording::shortest;
 use crate::evidence::{FineTuneKind, RunSettings};
 use std::fmt;
@@ -22,10 +23,31 @@ impl Rerun {
         self
     }
 
+    /// With another scale of the adapters.
+    #[must_use]
+    pub fn scale(mut self, scale: f64) -> Self {
+        self.0.scale = scale;
+        self
+    }
+
     /// With another number of steps.
     #[must_use]
     pub fn steps(mut self, steps: usize) -> Self {
         self.0.steps = steps;
+        self
+    }
+
+    /// With another number of rows per step.
+    #[must_use]
+    pub fn batch_size(mut self, rows: usize) -> Self {
+        self.0.batch_size = rows;
+        self
+    }
+
+    /// With prompts that carry a loss, or none.
+    #[must_use]
+    pub fn mask_prompt(mut self, mask_prompt: bool) -> Self {
+        self.0.mask_prompt = mask_prompt;
         self
     }
 
@@ -37,9 +59,12 @@ impl Rerun {
     }
 }
 
-impl From<Rerun> for String {
+impl From<Rerun> for FixCommand {
     fn from(rerun: Rerun) -> Self {
-        rerun.to_string()
+        Self {
+            text: rerun.to_string(),
+            settings: Some(rerun.0),
+        }
     }
 }
 

@@ -91,9 +91,20 @@ fn every_module_is_in_the_table() {
 
 #[test]
 fn evidence_rules_and_reports_know_nothing_of_mlx() {
-    for module in ["evidence", "rules", "report", "thresholds"] {
+    for module in ["evidence", "rules", "regression", "report", "thresholds"] {
         for file in sources(&module_path(module)) {
             assert!(!code(&file).contains("mlx_rs"), "{}", file.display());
+        }
+    }
+}
+
+#[test]
+fn rules_and_probes_never_see_a_fault_that_is_done_on_purpose() {
+    for module in ["evidence", "rules", "probes", "report", "diagnosis"] {
+        for file in sources(&module_path(module)) {
+            for word in ["faults", "selftest"] {
+                assert!(!code(&file).contains(word), "{} mentions {word}", file.display());
+            }
         }
     }
 }

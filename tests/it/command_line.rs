@@ -377,6 +377,44 @@ fn the_progress_bar_ends_with_everything_done() {
     }
 }
 
+#[test]
+fn a_run_is_compared_with_its_baseline() {
+    let folder = tempfile::tempdir().unwrap();
+    let stored = folder.path().join("baseline.json");
+    let short = |more: &[&str]| run(&[&["--steps", "2", "--max-tokens", "4"], more].concat());
+    let first = short(&["--save-baseline", text(&stored)]);
+    assert_eq!(first.status.code(), Some(0), "{}", stderr(&first));
+
+    let again = short(&["--baseline", text(&stored), "--format", "json"]);
+    assert_eq!(again.status.code(), Some(0), "{}{}", stdout(&again), stderr(&again));
+    let report: Value = serde_json::from_str(&stdout(&again)).unwrap();
+    assert_eq!(report["regression"]["moved"], serde_json::json!([]));
+    assert_eq!(report["regression"]["identical"], report["regression"]["compared"]);
+
+    let other = short(&["--baseline", text(&stored), "--learning-rate", "1e-3"]);
+    assert_refused(
+        &other,
+        &["the baseline was stored by another run", "learning_rate 0.001"],
+    );
+
+    let mut evidence: Value = serde_json::from_str(&fs::read_to_string(&stored).unwrap()).unwrap();
+    let loss = &mut evidence["training"]["ran"]["steps"][1]["loss"];
+    *loss = Value::from(loss.as_f64().unwrap() + 0.1);
+    fs::write(&stored, evidence.to_string()).unwrap();
+    let moved = short(&["--baseline", text(&stored)]);
+    assert_eq!(moved.status.code(), Some(1), "{}", stdout(&moved));
+    for words in ["/training/ran/steps/1/loss", "1 value moved since the baseline"] {
+        assert!(stdout(&moved).contains(words), "{words} is not in {}", stdout(&moved));
+    }
+}
+
+#[test]
+fn a_baseline_that_cannot_be_read_is_refused_before_the_work() {
+    let output = run(&["--baseline", "/no/such/baseline.json"]);
+    assert_refused(&output, &["cannot read `/no/such/baseline.json`"]);
+    assert!(!stderr(&output).contains("phase 1"), "{}", stderr(&output));
+}
+
 #[cfg(unix)]
 #[test]
 fn ctrl_c_ends_a_run_with_a_valid_partial_report_and_exit_code_2() {
@@ -411,4 +449,55 @@ fn ctrl_c_ends_a_run_with_a_valid_partial_report_and_exit_code_2() {
             .unwrap()
             .contains("interrupted")
     );
+}
+
+#[test]
+fn a_fix_that_needs_no_help_is_applied_and_makes_the_run_healthy() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("out");
+    let arguments = [
+        "--learning-rate",
+        "0",
+        "--max-tokens",
+        "8",
+        "--apply-fix",
+        "--format",
+        "json",
+        "--out",
+    ];
+    let output = diagnose().args(arguments).arg(&out).output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    let report: Value = serde_json::from_str(&stdout(&output)).unwrap();
+    assert_eq!(report["verdict"], "healthy");
+    assert_eq!(report["settings"]["learning_rate"], 1e-4);
+    assert!(
+        stderr(&output).contains("the verdict was findings and is now healthy"),
+        "{}",
+        stderr(&output)
+    );
+    let first: Value = serde_json::from_slice(&fs::read(out.join("report.json")).unwrap()).unwrap();
+    assert_eq!(first["verdict"], "findings");
+    let fixed: Value = serde_json::from_slice(&fs::read(out.join("fixed/report.json")).unwrap()).unwrap();
+    assert_eq!(fixed["verdict"], "healthy");
+}
+
+#[test]
+fn a_run_without_a_mechanical_fix_says_so_and_is_not_repeated() {
+    let output = run(&[
+        "--inject",
+        "frozen-optimizer",
+        "--max-tokens",
+        "8",
+        "--apply-fix",
+        "--format",
+        "json",
+    ]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(
+        stderr(&output).contains("no fix can be applied without your help"),
+        "{}",
+        stderr(&output)
+    );
+    let report: Value = serde_json::from_str(&stdout(&output)).unwrap();
+    assert_eq!(report["verdict"], "findings");
 }
