@@ -1,21 +1,22 @@
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::time::Instant;
 
 use mlx_rs::Array;
 use mlx_rs::module::ModuleParameters;
 use thiserror::Error;
 
+use super::costs::Costs;
 use super::prompts::{self, PromptError};
+use super::state::StatePhase;
 use super::training::TrainingRun;
 use super::{DiagnosisOptions, Progress};
-use crate::adapter::{AdapterFileError, AttachError, check_rank, target_modules};
+use crate::adapter::{AttachError, check_rank, target_modules};
 use crate::data::{DataError, Dataset, ExampleError, ExampleSettings};
 use crate::device::{Backend, TrainingSize, fitting_batch, predicted_training_bytes};
 use crate::evidence::{
-    EVIDENCE_SCHEMA_VERSION, Evidence, FineTuneKind, GenerationEvidence, Listing, MemoryEvidence, ModelEvidence,
-    ParameterEvidence, ProbeCost, Quantization, ReloadEvidence, Slot, StateEvidence, StopRow, TrainingEvidence,
+    EVIDENCE_SCHEMA_VERSION, Evidence, FineTuneKind, GenerationEvidence, MemoryEvidence, ModelEvidence,
+    ParameterEvidence, ProbeCost, Quantization, Slot, StopRow, TrainingEvidence,
 };
 use crate::interrupt::Interrupt;
 use crate::model::{CausalModel, LoadError, LoadedModel, Packing, StopSet, Tokenizer, TokenizerError};
@@ -23,6 +24,7 @@ use crate::param_snapshot::ParameterSnapshot;
 use crate::probes::data::DataProbe;
 use crate::probes::generation::{GenerationError, GenerationProbe, Prompt};
 use crate::probes::parameters::{ParameterProbe, non_finite};
+use crate::probes::update_size::module_updates;
 use crate::probes::{state, stop_rows};
 use crate::rules::Phase;
 use crate::train::Optimizer;
@@ -263,15 +265,15 @@ struct Run<'run> {
 }
 
 /// The model on its way through the phases.
-struct Subject {
-    base: ParameterSnapshot,
+pub(super) struct Subject {
+    pub(super) base: ParameterSnapshot,
     /// With adapters attached, before the first step.
     untrained: CausalModel,
-    model: CausalModel,
-    optimizer: Box<dyn Optimizer>,
+    pub(super) model: CausalModel,
+    pub(super) optimizer: Box<dyn Optimizer>,
     /// The row that logits are compared on, `[1, tokens]`.
-    compared: Array,
-    base_logits: Array,
+    pub(super) compared: Array,
+    pub(super) base_logits: Array,
     identity_difference: Option<f64>,
     expected_adapters: Option<Vec<String>>,
 }
@@ -303,16 +305,16 @@ impl Run<'_> {
         if self.interrupted(evidence, Phase::Training) {
             return;
         }
-        if evidence.training.ran().is_none() {
-            return;
-        }
+        // Compared even without training: what is attached and trainable may be why there was none.
         self.progress.phase(Phase::Parameters, None);
-        evidence.parameters = match compare_parameters(&subject) {
+        let mut costs = Costs::default();
+        evidence.parameters = match self.compare_parameters(&subject, &mut costs) {
             Ok(measured) => Slot::Ran(measured),
             Err(error) => Slot::crashed(error),
         };
+        evidence.costs.extend(costs.into_list());
         self.progress.finish("parameters compared");
-        if self.interrupted(evidence, Phase::Parameters) {
+        if self.interrupted(evidence, Phase::Parameters) || evidence.training.ran().is_none() {
             return;
         }
         let generating = self.workflow.model_for_generation(&subject.model, &subject.untrained);
@@ -321,7 +323,22 @@ impl Run<'_> {
             return;
         }
         self.progress.phase(Phase::State, None);
-        evidence.state = Slot::Ran(self.state(&subject, &generating));
+        let phase = StatePhase {
+            options: self.options,
+            workflow: self.workflow,
+            loaded: self.loaded,
+            tokenizer: self.tokenizer,
+            prompts: self.prompts,
+            baseline: evidence.baseline.ran(),
+            subject: &subject,
+            generating: &generating,
+        };
+        let mut costs = Costs::default();
+        evidence.state = match phase.measure(&mut costs) {
+            Ok(measured) => Slot::Ran(measured),
+            Err(error) => Slot::crashed(error),
+        };
+        evidence.costs.extend(costs.into_list());
         self.progress.finish("state examined");
         self.interrupted(evidence, Phase::State);
     }
@@ -438,6 +455,12 @@ impl Run<'_> {
     }
 
     fn train(&mut self, subject: &mut Subject, costs: &mut Vec<ProbeCost>) -> Slot<TrainingEvidence> {
+        if ParameterSnapshot::capture_trainable(&subject.model)
+            .parameters()
+            .is_empty()
+        {
+            return Slot::skipped("no parameter is trainable");
+        }
         let trained = TrainingRun {
             dataset: self.dataset,
             validation: None,
@@ -459,115 +482,24 @@ impl Run<'_> {
         }
     }
 
-    fn state(&self, subject: &Subject, generating: &CausalModel) -> StateEvidence {
-        let started = Instant::now();
-        let slot = |result: Result<_, mlx_rs::error::Exception>| match result {
-            Ok(measured) => Slot::Ran(measured),
-            Err(error) => Slot::crashed(error),
-        };
-        let generation = slot(state::generation_binding(
-            generating,
-            &subject.model,
-            &subject.base_logits,
-            &subject.compared,
-        ));
-        let evaluations = match state::evaluations(&subject.model, &*subject.optimizer) {
-            Ok(measured) => Slot::Ran(measured),
-            Err(error) => Slot::crashed(error),
-        };
-        let reload = match self.options.fine_tune {
-            FineTuneKind::Full => Slot::skipped("all weights were trained, so there is no adapter to save"),
-            FineTuneKind::Lora => match self.reload(subject) {
-                Ok(measured) => Slot::Ran(measured),
-                Err(error) => Slot::crashed(error),
-            },
-        };
-        StateEvidence {
-            generation,
-            evaluations,
-            repeat_difference: Slot::skipped("not measured"),
-            reload,
-            fuse: Slot::skipped("not measured"),
-            divergence: Slot::skipped("not measured"),
-            seconds: started.elapsed().as_secs_f64(),
+    /// Compares the parameters with those before training; what it costs beyond that is added to `costs`.
+    fn compare_parameters(
+        &self,
+        subject: &Subject,
+        costs: &mut Costs,
+    ) -> Result<ParameterEvidence, mlx_rs::error::Exception> {
+        let updates = costs.of("module-updates", || {
+            module_updates(&subject.model, &self.loaded.packings)
+        })?;
+        ParameterProbe {
+            base: &subject.base,
+            before: &ParameterSnapshot::capture(&subject.untrained),
+            expected_adapters: subject.expected_adapters.as_deref(),
+            identity_difference: subject.identity_difference,
+            updates: &updates,
         }
+        .measure(&subject.model)
     }
-
-    /// Saves the adapter and loads it onto the base's own handles, so that no second copy of the base is needed.
-    fn reload(&self, subject: &Subject) -> Result<ReloadEvidence, ReloadError> {
-        let temporary;
-        let folder: &Path = if let Some(folder) = &self.options.adapter_folder {
-            folder
-        } else {
-            temporary = tempfile::tempdir()?;
-            temporary.path()
-        };
-        let live_logits = subject.model.logits(&subject.compared)?;
-        let mut reloaded = self.loaded.model.clone();
-        let saved =
-            match self
-                .workflow
-                .save_adapter(&subject.model, &self.options.lora, &self.options.model_name, folder)
-            {
-                Ok(saved) => {
-                    self.workflow.load_adapter(&mut reloaded, folder)?;
-                    saved
-                }
-                // Nothing attached is nothing saved: a fact about the run, not a failure of this probe.
-                Err(AdapterFileError::NothingToSave) => 0,
-                Err(error) => return Err(error.into()),
-            };
-        let (loaded, lost) = came_back(&subject.model, &reloaded)?;
-        let reloaded_logits = reloaded.logits(&subject.compared)?;
-        Ok(ReloadEvidence {
-            saved,
-            loaded,
-            lost,
-            configuration_problems: Vec::new(),
-            other_base: Listing::numbered("", std::iter::empty()),
-            difference_from_live: state::largest_difference(&reloaded_logits, &live_logits)?,
-            live_from_base: state::largest_difference(&live_logits, &subject.base_logits)?,
-        })
-    }
-}
-
-#[derive(Debug, Error)]
-enum ReloadError {
-    #[error(transparent)]
-    File(#[from] AdapterFileError),
-    #[error(transparent)]
-    Mlx(#[from] mlx_rs::error::Exception),
-    #[error("cannot make a folder for the adapter: {0}")]
-    Folder(#[from] std::io::Error),
-}
-
-fn compare_parameters(subject: &Subject) -> Result<ParameterEvidence, mlx_rs::error::Exception> {
-    ParameterProbe {
-        base: &subject.base,
-        before: &ParameterSnapshot::capture(&subject.untrained),
-        expected_adapters: subject.expected_adapters.as_deref(),
-        identity_difference: subject.identity_difference,
-    }
-    .measure(&subject.model)
-}
-
-/// Adapter tensors that came back with their values, and the changed parameters of `live` that did not.
-fn came_back(live: &CausalModel, reloaded: &CausalModel) -> Result<(usize, Listing), mlx_rs::error::Exception> {
-    let reloaded = ParameterSnapshot::capture(reloaded);
-    let mut loaded = 0;
-    let mut lost = Vec::new();
-    for (name, array) in ParameterSnapshot::capture(live).parameters() {
-        let is_adapter = name.ends_with(".lora_a") || name.ends_with(".lora_b");
-        let same = match reloaded.parameters().get(name) {
-            Some(counterpart) => state::same_values(counterpart, array)?,
-            None => false,
-        };
-        loaded += usize::from(is_adapter && same);
-        if !same {
-            lost.push(name.clone());
-        }
-    }
-    Ok((loaded, lost.into_iter().collect()))
 }
 
 /// Why training is not begun; `None` when nothing is known against it.
