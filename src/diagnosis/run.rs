@@ -342,9 +342,7 @@ impl Run<'_> {
         if self.interrupted(evidence, Phase::Training) {
             return;
         }
-        if evidence.training.ran().is_none() {
-            return;
-        }
+        // Compared even without training: what is attached and trainable may be why there was none.
         self.progress.phase(Phase::Parameters, None);
         let mut costs = Costs::default();
         evidence.parameters = match self.compare_parameters(&subject, &mut costs) {
@@ -353,7 +351,7 @@ impl Run<'_> {
         };
         evidence.costs.extend(costs.into_list());
         self.progress.finish("parameters compared");
-        if self.interrupted(evidence, Phase::Parameters) {
+        if self.interrupted(evidence, Phase::Parameters) || evidence.training.ran().is_none() {
             return;
         }
         let generating = self.workflow.model_for_generation(&subject.model, &subject.untrained);
@@ -494,6 +492,12 @@ impl Run<'_> {
     }
 
     fn train(&mut self, subject: &mut Subject, costs: &mut Vec<ProbeCost>) -> Slot<TrainingEvidence> {
+        if ParameterSnapshot::capture_trainable(&subject.model)
+            .parameters()
+            .is_empty()
+        {
+            return Slot::skipped("no parameter is trainable");
+        }
         let trained = TrainingRun {
             dataset: self.dataset,
             validation: None,

@@ -52,6 +52,7 @@ declare_rule! {
             "never-stops",
             "forgetting",
         ],
+        offers_command: true,
     }
 }
 

@@ -23,6 +23,7 @@ mod regression;
 mod report;
 mod rule_cases;
 mod rules;
+mod saved_state;
 mod selftest;
 mod situations;
 mod tokenizer;
