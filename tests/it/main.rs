@@ -22,4 +22,5 @@ mod rules;
 mod situations;
 mod tokenizer;
 mod training_parity;
+mod training_probes;
 mod variants;
