@@ -73,3 +73,15 @@ pub(crate) fn difference(value: Option<f64>) -> String {
         format!("{value:.3}")
     }
 }
+
+/// A factor or a share in three digits, for example `0.251`, `3.16` or `1.2e-5`.
+pub(crate) fn factor(value: f64) -> String {
+    let digits = match value.abs() {
+        size if size >= 100.0 => 0,
+        size if size >= 10.0 => 1,
+        size if size >= 1.0 => 2,
+        size if size >= 0.1 => 3,
+        _ => return format!("{value:.1e}"),
+    };
+    format!("{value:.digits$}")
+}

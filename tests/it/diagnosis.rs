@@ -88,7 +88,6 @@ fn an_ordinary_run_is_healthy_and_every_phase_ran() {
 #[case::bias_correction(DiagnosisOptions { bias_correction: true, ..options() })]
 #[case::warm_up(DiagnosisOptions { warmup_steps: 4, ..options() })]
 #[case::clipping(DiagnosisOptions { clip_norm: Some(0.1), ..options() })]
-#[case::a_tiny_learning_rate(DiagnosisOptions { learning_rate: 1e-7, ..options() })]
 #[case::one_step(DiagnosisOptions { steps: 1, ..options() })]
 #[case::prompts_trained_too(DiagnosisOptions { mask_prompt: false, ..options() })]
 #[case::all_weights(DiagnosisOptions { fine_tune: FineTuneKind::Full, learning_rate: 1e-4, ..options() })]

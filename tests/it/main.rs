@@ -28,4 +28,5 @@ mod selftest;
 mod situations;
 mod tokenizer;
 mod training_parity;
+mod training_probes;
 mod variants;
