@@ -27,6 +27,7 @@ use crate::probes::generation::{GenerationError, GenerationProbe, Prompt};
 use crate::probes::parameters::{ParameterProbe, non_finite};
 use crate::probes::{state, stop_rows};
 use crate::rules::Phase;
+use crate::rules::wording::bytes;
 use crate::train::Optimizer;
 use crate::workflow::Workflow;
 
@@ -576,12 +577,8 @@ fn came_back(live: &CausalModel, reloaded: &CausalModel) -> Result<(usize, Listi
 fn too_little(memory: &MemoryEvidence) -> Option<String> {
     let available = memory.available.filter(|_| memory.is_short() == Some(true))?;
     Some(format!(
-        "training is predicted to need {:.1} GB and {:.1} GB are available",
-        gigabytes(memory.predicted),
-        gigabytes(available)
+        "training is predicted to need {} and {} are available",
+        bytes(memory.predicted),
+        bytes(available)
     ))
-}
-
-fn gigabytes(bytes: u64) -> f64 {
-    bytes as f64 / 1e9
 }

@@ -25,6 +25,7 @@ mod earlier_turns_not_supervised;
 mod end_masked;
 mod end_of_text_spam;
 mod end_repeated;
+mod end_token_untrained;
 mod fewer_rows_than_a_batch;
 mod foreign_turn_markers;
 mod gradients_not_flowing;
@@ -33,9 +34,11 @@ mod loss_not_decreasing;
 mod loss_not_finite;
 mod mask_boundary_wrong;
 mod mask_offset_constant;
+mod memory_grows;
 mod never_stops;
 mod nothing_supervised;
 mod optimizer_not_stepping;
+mod outlier_row;
 mod padding_heavy;
 mod padding_supervised;
 mod parameter_tree_incomplete;
@@ -49,6 +52,8 @@ mod thinking_asked_differently;
 mod token_ids_out_of_range;
 mod trained_state_not_used_in_generation;
 mod training_diverged;
+mod training_does_not_fit;
+mod turn_end_undeclared;
 mod validation_rows_trained;
 
 pub use diagnosis::{Cause, Check, Diagnosis, diagnose};
@@ -63,6 +68,8 @@ pub use rule::{Phase, Rule, RuleStatus, Severity};
 /// Every rule in causal order: a rule explains only rules that come after it.
 pub static RULES: &[&Rule] = &[
     &parameter_tree_incomplete::PARAMETER_TREE_INCOMPLETE,
+    &end_token_untrained::END_TOKEN_UNTRAINED,
+    &turn_end_undeclared::TURN_END_UNDECLARED,
     &token_ids_out_of_range::TOKEN_IDS_OUT_OF_RANGE,
     &double_beginning::DOUBLE_BEGINNING,
     &asked_differently::ASKED_DIFFERENTLY,
@@ -73,6 +80,7 @@ pub static RULES: &[&Rule] = &[
     &validation_rows_trained::VALIDATION_ROWS_TRAINED,
     &fewer_rows_than_a_batch::FEWER_ROWS_THAN_A_BATCH,
     &padding_heavy::PADDING_HEAVY,
+    &outlier_row::OUTLIER_ROW,
     &rows_cut::ROWS_CUT,
     &nothing_supervised::NOTHING_SUPERVISED,
     &labels_only_end_of_text::LABELS_ONLY_END_OF_TEXT,
@@ -84,6 +92,8 @@ pub static RULES: &[&Rule] = &[
     &rows_without_end::ROWS_WITHOUT_END,
     &end_masked::END_MASKED,
     &end_repeated::END_REPEATED,
+    &training_does_not_fit::TRAINING_DOES_NOT_FIT,
+    &memory_grows::MEMORY_GROWS,
     &adapter_not_attached::ADAPTER_NOT_ATTACHED,
     &base_not_frozen::BASE_NOT_FROZEN,
     &gradients_not_flowing::GRADIENTS_NOT_FLOWING,
