@@ -139,6 +139,41 @@ thresholds! {
     /// One in twenty: single answers that write the end themselves occur in honest data.
     pub const REPEATED_END_ROWS: f64 = 0.05;
 
+    /// Cosine of two output rows above which the model can hardly tell the two tokens apart.
+    ///
+    /// 0.999: special tokens that no training touched drift together; a chat model that stops well was measured at 0.991.
+    pub const ALIKE_ROWS: f64 = 0.999;
+
+    /// Cosine of two output rows above which they are one row: no hidden state gives the tokens different logits.
+    ///
+    /// One in 100,000 below 1 is the rounding of a cosine in float32.
+    pub const SAME_ROWS: f64 = 0.999_99;
+
+    /// Factor between the norm of an output row and the median norm from which on the row was hardly trained with the rest.
+    ///
+    /// Ten: rows of stop tokens were measured between 0.94 and 1.21, and rare tokens lie within a factor of three.
+    pub const OUTLYING_NORM: f64 = 10.0;
+
+    /// Length of the longest row, in units of the median row, above which single batches need far more memory.
+    ///
+    /// Eight: chat data has rows of three to five times the median; beyond that, runs fail late and by chance.
+    pub const OUTLIER_ROW_LENGTH: f64 = 8.0;
+
+    /// Growth of the memory after each step, as a share of the trained values in f32, that is more than rounding.
+    ///
+    /// A tenth: buffers that MLX hands out again differ by up to 0.03 from step to step and do so in both directions.
+    pub const LEAKED_SHARE: f64 = 0.1;
+
+    /// Smallest growth of the memory as a share of the largest one for it to count as the same every step.
+    ///
+    /// A quarter: rows of other lengths change what a step leaves behind, and other work in the process comes and goes.
+    pub const STEADY_GROWTH: f64 = 0.25;
+
+    /// Steps in a row, after the second, in which the memory must grow before something is said to keep it.
+    ///
+    /// Three: two can be chance.
+    pub const GROWING_STEPS: usize = 3;
+
     /// Rise of the loss of one batch, in nats per token, from which on training counts as diverged.
     ///
     /// One nat nearly triples the perplexity of text the model has just been trained on, which no run that learns does.

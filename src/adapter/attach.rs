@@ -99,11 +99,21 @@ fn unknown_key(key: &str, paths: &[String]) -> AttachError {
     AttachError::UnknownKey {
         key: key.to_owned(),
         found: names.join(", "),
-        hint: closest(key, names.iter().copied()).map_or_else(
+        hint: named_alike(key, &names).map_or_else(
             || "leave the keys out to adapt every linear layer".to_owned(),
             |name| format!("did you mean `{name}`?"),
         ),
     }
+}
+
+/// The name that ends in `key`, as `self_attn.q_proj` does in `q_proj`, or the one most like it.
+fn named_alike<'names>(key: &str, names: &[&'names str]) -> Option<&'names str> {
+    let ending = format!(".{key}");
+    names
+        .iter()
+        .copied()
+        .find(|name| name.ends_with(&ending))
+        .or_else(|| closest(key, names.iter().copied()))
 }
 
 /// The block number and the rest of a path such as `model.layers.3.self_attn.q_proj`.

@@ -11,7 +11,7 @@ use crate::adapter::LoraSettings;
 use crate::atomic_write::write_file;
 use crate::device::PrecisionChoice;
 use crate::diagnosis::{DataSource, DiagnosisOptions, diagnose};
-use crate::evidence::{EVIDENCE_SCHEMA_VERSION, Evidence, FineTuneKind, Refusal};
+use crate::evidence::{EVIDENCE_SCHEMA_VERSION, Evidence, FineTuneKind, Refusal, RunSettings};
 use crate::interrupt::Interrupt;
 use crate::model::{HubSettings, ModelSource};
 use crate::regression::{check_settings, compare};
@@ -21,6 +21,8 @@ use crate::workflow::{ReferenceWorkflow, Workflow};
 
 /// Width of the report where there is no terminal to ask.
 const PLAIN_WIDTH: usize = 100;
+/// What some editors put before a text.
+const BYTE_ORDER_MARK: char = '\u{feff}';
 /// Exit code of a process that a second Ctrl-C ends at once, as shells report it.
 const EXIT_KILLED_BY_INTERRUPT: i32 = 130;
 
@@ -45,6 +47,8 @@ fn described(error: &anyhow::Error) -> String {
             text.push_str(&cause);
         }
     }
+    // A path may hold what steers a terminal.
+    text.retain(|character| character == '\n' || !character.is_control());
     text
 }
 
@@ -254,7 +258,7 @@ fn options(arguments: &DiagnoseArguments, source: ModelSource) -> Result<Diagnos
     let prompts = match &arguments.prompts {
         Some(path) => {
             let text = std::fs::read_to_string(path).with_context(|| format!("cannot read `{}`", path.display()))?;
-            let prompts = lines(&text);
+            let prompts = lines(text.trim_start_matches(BYTE_ORDER_MARK));
             if prompts.is_empty() {
                 return Err(anyhow!(
                     "`{}` has no prompt\n  expected: one prompt on each line",
@@ -268,11 +272,14 @@ fn options(arguments: &DiagnoseArguments, source: ModelSource) -> Result<Diagnos
     };
     Ok(DiagnosisOptions {
         source,
-        model_name: arguments.model.clone().unwrap_or_else(|| "embedded".to_owned()),
+        model_name: arguments
+            .model
+            .clone()
+            .unwrap_or_else(|| RunSettings::EMBEDDED.to_owned()),
         data_name: arguments
             .data
             .as_ref()
-            .map_or_else(|| "embedded".to_owned(), |path| path.display().to_string()),
+            .map_or_else(|| RunSettings::EMBEDDED.to_owned(), |path| path.display().to_string()),
         data: match &arguments.data {
             Some(path) => DataSource::Path(path.clone()),
             None => DataSource::Embedded(embedded::MINIMAL_DATA),

@@ -28,6 +28,7 @@ use crate::probes::parameters::{ParameterProbe, non_finite};
 use crate::probes::update_size::module_updates;
 use crate::probes::{state, stop_rows};
 use crate::rules::Phase;
+use crate::rules::wording::bytes;
 use crate::train::Optimizer;
 use crate::workflow::Workflow;
 
@@ -543,12 +544,8 @@ impl Run<'_> {
 fn too_little(memory: &MemoryEvidence) -> Option<String> {
     let available = memory.available.filter(|_| memory.is_short() == Some(true))?;
     Some(format!(
-        "training is predicted to need {:.1} GB and {:.1} GB are available",
-        gigabytes(memory.predicted),
-        gigabytes(available)
+        "training is predicted to need {} and {} are available",
+        bytes(memory.predicted),
+        bytes(available)
     ))
-}
-
-fn gigabytes(bytes: u64) -> f64 {
-    bytes as f64 / 1e9
 }

@@ -50,6 +50,7 @@ mod end_expected_everywhere;
 mod end_masked;
 mod end_of_text_spam;
 mod end_repeated;
+mod end_token_untrained;
 mod few_layers_adapted;
 mod fewer_rows_than_a_batch;
 mod float16_of_bfloat16;
@@ -73,10 +74,12 @@ mod loss_not_decreasing;
 mod loss_not_finite;
 mod mask_boundary_wrong;
 mod mask_offset_constant;
+mod memory_grows;
 mod never_stops;
 mod nothing_supervised;
 mod optimizer_not_stepping;
 mod optimizer_state_lost;
+mod outlier_row;
 mod overfit;
 mod packing_mismatch;
 mod padding_heavy;
@@ -99,6 +102,8 @@ mod token_ids_out_of_range;
 mod tokenizer_unusable;
 mod trained_state_not_used_in_generation;
 mod training_diverged;
+mod training_does_not_fit;
+mod turn_end_undeclared;
 mod update_not_as_configured;
 mod update_too_large;
 mod update_too_small;
@@ -133,6 +138,8 @@ pub static RULES: &[&Rule] = &[
     &chat_template_fails::CHAT_TEMPLATE_FAILS,
     &data_unusable::DATA_UNUSABLE,
     &parameter_tree_incomplete::PARAMETER_TREE_INCOMPLETE,
+    &end_token_untrained::END_TOKEN_UNTRAINED,
+    &turn_end_undeclared::TURN_END_UNDECLARED,
     &token_ids_out_of_range::TOKEN_IDS_OUT_OF_RANGE,
     &double_beginning::DOUBLE_BEGINNING,
     &asked_differently::ASKED_DIFFERENTLY,
@@ -143,6 +150,7 @@ pub static RULES: &[&Rule] = &[
     &validation_rows_trained::VALIDATION_ROWS_TRAINED,
     &fewer_rows_than_a_batch::FEWER_ROWS_THAN_A_BATCH,
     &padding_heavy::PADDING_HEAVY,
+    &outlier_row::OUTLIER_ROW,
     &rows_cut::ROWS_CUT,
     &nothing_supervised::NOTHING_SUPERVISED,
     &labels_only_end_of_text::LABELS_ONLY_END_OF_TEXT,
@@ -158,6 +166,8 @@ pub static RULES: &[&Rule] = &[
     &base_cannot_predict::BASE_CANNOT_PREDICT,
     &answers_unpredictable::ANSWERS_UNPREDICTABLE,
     &answers_not_to_their_prompts::ANSWERS_NOT_TO_THEIR_PROMPTS,
+    &training_does_not_fit::TRAINING_DOES_NOT_FIT,
+    &memory_grows::MEMORY_GROWS,
     &adapter_not_attached::ADAPTER_NOT_ATTACHED,
     &adapter_settings_not_applied::ADAPTER_SETTINGS_NOT_APPLIED,
     &few_layers_adapted::FEW_LAYERS_ADAPTED,

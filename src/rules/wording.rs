@@ -22,6 +22,26 @@ pub(crate) fn grouped(count: u64) -> String {
     text
 }
 
+/// Bytes in the largest unit that leaves a number above one.
+pub(crate) fn bytes(count: u64) -> String {
+    const UNITS: [&str; 4] = ["kB", "MB", "GB", "TB"];
+    const STEP: f64 = 1000.0;
+    let mut value = count as f64;
+    let mut unit = "bytes";
+    for larger in UNITS {
+        if value < STEP {
+            break;
+        }
+        value /= STEP;
+        unit = larger;
+    }
+    if unit == "bytes" {
+        format!("{count} bytes")
+    } else {
+        format!("{value:.1} {unit}")
+    }
+}
+
 /// A part of a count with its noun, for example `1 of 3 steps` or `all 3 steps`.
 pub(crate) fn out_of(part: usize, all: usize, noun: &str) -> String {
     if part == all && all > 1 {
