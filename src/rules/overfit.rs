@@ -36,6 +36,7 @@ declare_rule! {
         status: Stable,
         since: "0.1.0",
         explains: &["update-too-large", "forgetting"],
+        offers_command: true,
     }
 }
 

@@ -41,6 +41,7 @@ declare_rule! {
         status: Stable,
         since: "0.1.0",
         explains: &["end-of-text-spam", "repetition-loop", "never-stops"],
+        offers_command: true,
     }
 }
 

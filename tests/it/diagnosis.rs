@@ -240,7 +240,7 @@ fn an_interrupt_in_any_phase_leaves_a_valid_partial_report(
 }
 
 #[test]
-fn rows_without_any_supervised_token_are_the_root_of_a_loss_that_is_not_finite() {
+fn rows_cut_before_their_answers_are_the_root_of_a_loss_that_is_not_finite() {
     let folder = tempfile::tempdir().unwrap();
     let path: PathBuf = folder.path().join("train.jsonl");
     let prompt = "word ".repeat(200);
@@ -256,6 +256,6 @@ fn rows_without_any_supervised_token_are_the_root_of_a_loss_that_is_not_finite()
     };
     let evidence = run(&options);
     let report = Report::new(&evidence, Vec::new());
-    assert_eq!(roots(&report), ["nothing-supervised"], "{:#?}", report.findings);
+    assert_eq!(roots(&report), ["rows-cut"], "{:#?}", report.findings);
     assert!(matches!(&evidence.training, Slot::Ran(training) if training.stopped_early.is_some()));
 }
