@@ -9,7 +9,8 @@ use crate::report::FailOn;
 ///
 /// Without arguments it diagnoses a tiny chat model that it carries itself.
 ///
-/// Exit codes: 0 healthy; 1 findings at or above --fail-on, or abnormal for an unknown cause; 2 could not complete.
+/// Exit codes: 0 healthy; 1 findings at or above --fail-on, abnormal for an unknown cause, or moved from the baseline;
+/// 2 could not complete.
 #[derive(Debug, Parser)]
 #[command(name = "diagnose", version, args_conflicts_with_subcommands = true)]
 pub struct Arguments {
@@ -34,6 +35,9 @@ pub enum Command {
         /// As a JSON array
         #[arg(long)]
         json: bool,
+        /// Write a Markdown page for every rule, and an index, to this folder instead
+        #[arg(long, value_name = "DIR", conflicts_with = "json")]
+        docs: Option<PathBuf>,
     },
     /// Judge stored evidence again, without a model
     Replay {
@@ -198,6 +202,9 @@ pub struct DiagnoseArguments {
     /// Where the report goes
     #[command(flatten)]
     pub output: OutputArguments,
+    /// Store what was measured, for later runs to compare with
+    #[arg(long, value_name = "FILE", conflicts_with = "baseline")]
+    pub save_baseline: Option<PathBuf>,
     /// Folder for report.json, report.md, evidence.json and the trained adapter
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
@@ -212,6 +219,9 @@ pub struct OutputArguments {
     /// From which severity on findings exit with 1
     #[arg(long, value_enum, default_value_t = FailOnArgument::Error)]
     pub fail_on: FailOnArgument,
+    /// Compare with what an earlier run of the same kind stored, and exit with 1 if something moved
+    #[arg(long, value_name = "FILE")]
+    pub baseline: Option<PathBuf>,
 }
 
 /// Element types.

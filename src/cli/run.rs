@@ -5,7 +5,7 @@ use anyhow::{Context, Result, anyhow};
 use colored::Colorize;
 
 use super::arguments::{Arguments, Command, DiagnoseArguments, Format, OutputArguments};
-use super::output::{note, print};
+use super::output::{choose_colour, note, print};
 use super::{apply_fix, embedded, progress, selftest, verify};
 use crate::adapter::LoraSettings;
 use crate::atomic_write::write_file;
@@ -14,7 +14,8 @@ use crate::diagnosis::{DataSource, DiagnosisOptions, diagnose};
 use crate::evidence::{EVIDENCE_SCHEMA_VERSION, Evidence, FineTuneKind};
 use crate::interrupt::Interrupt;
 use crate::model::{HubSettings, ModelSource};
-use crate::report::{EXIT_HEALTHY, EXIT_INCOMPLETE, Report, exit_code, to_json, to_markdown, to_text};
+use crate::regression::{check_settings, compare};
+use crate::report::{EXIT_HEALTHY, EXIT_INCOMPLETE, Report, Verdict, exit_code, to_json, to_markdown, to_text};
 use crate::rules;
 use crate::workflow::{ReferenceWorkflow, Workflow};
 
@@ -25,6 +26,7 @@ const EXIT_KILLED_BY_INTERRUPT: i32 = 130;
 
 /// Runs the program and returns its exit code; every error is printed here.
 pub fn run(arguments: Arguments) -> u8 {
+    choose_colour();
     match dispatch(arguments) {
         Ok(code) => code,
         Err(error) => {
@@ -53,7 +55,8 @@ fn dispatch(arguments: Arguments) -> Result<u8> {
             print(&rules::explain(&rule)?)?;
             Ok(EXIT_HEALTHY)
         }
-        Some(Command::Rules { json }) => {
+        Some(Command::Rules { docs: Some(folder), .. }) => write_rule_pages(&folder).map(|()| EXIT_HEALTHY),
+        Some(Command::Rules { json, docs: None }) => {
             print(&if json {
                 format!("{:#}\n", rules::catalogue_json())
             } else {
@@ -62,7 +65,12 @@ fn dispatch(arguments: Arguments) -> Result<u8> {
             Ok(EXIT_HEALTHY)
         }
         Some(Command::Replay { file, output }) => {
-            let report = Report::new(&read_evidence(&file)?, Vec::new());
+            let baseline = output.baseline.as_deref().map(read_evidence).transpose()?;
+            let evidence = read_evidence(&file)?;
+            let mut report = Report::new(&evidence, Vec::new());
+            if let Some(stored) = &baseline {
+                report = report.against(compare(stored, &evidence)?);
+            }
             finish(&report, &output)
         }
         Some(Command::Selftest(arguments)) => {
@@ -81,6 +89,13 @@ fn run_phases(arguments: &DiagnoseArguments) -> Result<u8> {
     if let Some(folder) = &arguments.out {
         check_writable(folder)?;
     }
+    if let Some(file) = &arguments.save_baseline {
+        check_writable(
+            file.parent()
+                .filter(|folder| *folder != Path::new(""))
+                .unwrap_or(Path::new(".")),
+        )?;
+    }
     let interrupt = Interrupt::default();
     listen_for_interrupt(&interrupt)?;
     // Held until the run is over: dropping it removes the unpacked model.
@@ -91,6 +106,10 @@ fn run_phases(arguments: &DiagnoseArguments) -> Result<u8> {
         (Some(guard), ModelSource::Folder(folder))
     };
     let mut options = options(arguments, source)?;
+    let baseline = arguments.output.baseline.as_deref().map(read_evidence).transpose()?;
+    if let Some(stored) = &baseline {
+        check_settings(&stored.settings, &options.settings())?;
+    }
     let planted = match &arguments.inject {
         Some(injection) if arguments.full && injection.operator.needs_adapters() => {
             return Err(anyhow!(
@@ -107,12 +126,26 @@ fn run_phases(arguments: &DiagnoseArguments) -> Result<u8> {
     };
     let evidence = diagnose(&options, workflow, &interrupt, &mut *progress::progress())?;
     let report = report_of(&evidence, arguments.out.as_deref(), &options);
+    // The report is printed even when the baseline does not fit or cannot be written: the run may have taken long.
+    let comparison = baseline.as_ref().map(|stored| compare(stored, &evidence)).transpose();
+    let (report, compared) = match comparison {
+        Ok(Some(comparison)) => (report.against(comparison), Ok(())),
+        Ok(None) => (report, Ok(())),
+        Err(error) => (report, Err(error)),
+    };
+    let stored = arguments
+        .save_baseline
+        .as_ref()
+        .map_or(Ok(()), |file| save_baseline(file, &evidence, &report));
     let remedy = arguments.apply_fix.then(|| report.remedy()).flatten();
     if arguments.apply_fix && remedy.is_none() {
         apply_fix::note_absence(&report);
     }
     let Some(remedy) = remedy else {
-        return conclude(&evidence, &report, arguments.out.as_deref(), &arguments.output);
+        let code = conclude(&evidence, &report, arguments.out.as_deref(), &arguments.output);
+        compared?;
+        stored?;
+        return code;
     };
     // Two JSON documents in a row are no JSON: there, only the last one is printed.
     if arguments.output.format == Format::Json {
@@ -137,7 +170,25 @@ fn run_phases(arguments: &DiagnoseArguments) -> Result<u8> {
     let fixed = report_of(&evidence, folder.as_deref(), &options);
     let code = conclude(&evidence, &fixed, folder.as_deref(), &arguments.output)?;
     apply_fix::note_result(&remedy, &report, &fixed);
+    compared?;
+    stored?;
     Ok(code)
+}
+
+/// A run that did not come to its end is no measure for others.
+fn save_baseline(file: &Path, evidence: &Evidence, report: &Report) -> Result<()> {
+    let shown = file.display();
+    if report.verdict == Verdict::Incomplete {
+        return Err(anyhow!(
+            "the baseline `{shown}` was not stored\n  found: an incomplete run, {}\n  expected: a run through all phases",
+            report.headline
+        ));
+    }
+    write_file(file, evidence_json(evidence)?.as_bytes()).with_context(|| format!("cannot write `{shown}`"))
+}
+
+fn evidence_json(evidence: &Evidence) -> Result<String> {
+    Ok(format!("{}\n", serde_json::to_string_pretty(evidence)?))
 }
 
 /// The report on a run whose results go to `folder`.
@@ -275,12 +326,18 @@ fn write_outputs(folder: &Path, evidence: &Evidence, report: &Report) -> Result<
         let path = folder.join(name);
         write_file(&path, text.as_bytes()).with_context(|| format!("cannot write `{}`", path.display()))
     };
-    write(
-        "evidence.json",
-        &format!("{}\n", serde_json::to_string_pretty(evidence)?),
-    )?;
+    write("evidence.json", &evidence_json(evidence)?)?;
     write("report.json", &to_json(report)?)?;
     write("report.md", &to_markdown(report))
+}
+
+fn write_rule_pages(folder: &Path) -> Result<()> {
+    check_writable(folder)?;
+    for page in rules::pages() {
+        let path = folder.join(&page.file);
+        write_file(&path, page.text.as_bytes()).with_context(|| format!("cannot write `{}`", path.display()))?;
+    }
+    Ok(())
 }
 
 fn finish(report: &Report, output: &OutputArguments) -> Result<u8> {
@@ -309,8 +366,8 @@ fn read_evidence(path: &Path) -> Result<Evidence> {
     let version = value.get("schema_version").and_then(serde_json::Value::as_u64);
     if version != Some(u64::from(EVIDENCE_SCHEMA_VERSION)) {
         return Err(anyhow!(
-            "`{shown}` cannot be replayed\n  found: evidence of schema version {}\n  expected: {EVIDENCE_SCHEMA_VERSION}\n  \
-             hint: replay it with the program that wrote it, or run the diagnosis again",
+            "`{shown}` is evidence of another version\n  found: schema version {}\n  expected: {EVIDENCE_SCHEMA_VERSION}\n  \
+             hint: use the program that wrote it, or run the diagnosis again",
             version.map_or_else(|| "unknown".to_owned(), |version| version.to_string())
         ));
     }

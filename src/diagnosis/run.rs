@@ -12,20 +12,18 @@ use super::training::TrainingRun;
 use super::{DiagnosisOptions, Progress};
 use crate::adapter::{AdapterFileError, AttachError, check_rank, target_modules};
 use crate::data::{DataError, Dataset, ExampleError, ExampleSettings};
-use crate::device::{Backend, TrainingSize, predicted_training_bytes};
+use crate::device::{Backend, TrainingSize, fitting_batch, predicted_training_bytes};
 use crate::evidence::{
-    EVIDENCE_SCHEMA_VERSION, Evidence, FineTuneKind, GenerationEvidence, Listing, ModelEvidence, ParameterEvidence,
-    ProbeCost, Quantization, ReloadEvidence, Slot, StateEvidence, TrainingEvidence,
+    EVIDENCE_SCHEMA_VERSION, Evidence, FineTuneKind, GenerationEvidence, Listing, MemoryEvidence, ModelEvidence,
+    ParameterEvidence, ProbeCost, Quantization, ReloadEvidence, Slot, StateEvidence, StopRow, TrainingEvidence,
 };
 use crate::interrupt::Interrupt;
-use crate::model::{
-    CausalModel, GgufHeader, LoadError, LoadedModel, ModelSource, Packing, StopSet, Tokenizer, TokenizerError,
-};
+use crate::model::{CausalModel, LoadError, LoadedModel, Packing, StopSet, Tokenizer, TokenizerError};
 use crate::param_snapshot::ParameterSnapshot;
 use crate::probes::data::DataProbe;
 use crate::probes::generation::{GenerationError, GenerationProbe, Prompt};
 use crate::probes::parameters::{ParameterProbe, non_finite};
-use crate::probes::state;
+use crate::probes::{state, stop_rows};
 use crate::rules::Phase;
 use crate::train::Optimizer;
 use crate::workflow::Workflow;
@@ -87,8 +85,9 @@ pub fn diagnose(
     let backend = Backend::select();
     progress.phase(Phase::Baseline, None);
     let records = options.data.read()?;
-    let tokenizer = read_tokenizer(&options.source)?;
-    let configuration = options.source.configuration()?;
+    let files = options.source.open()?;
+    let tokenizer = files.tokenizer()?;
+    let configuration = files.configuration().map_err(LoadError::from)?;
     let precision = backend.precision(&configuration, options.precision);
     let stop_set = StopSet::of(&tokenizer)?;
     let settings = ExampleSettings {
@@ -105,19 +104,26 @@ pub fn diagnose(
         configuration.max_position_embeddings,
     )?;
     check_ids(&mut prompts, configuration.vocab_size)?;
-    let loaded = options.source.load(precision)?;
+    let loaded = files.load(configuration, precision)?;
+    let configuration = &loaded.configuration;
     if options.fine_tune == FineTuneKind::Lora {
         let targets = target_modules(&loaded.model, &options.lora)?;
         check_rank(&loaded.model, &options.lora, &targets)?;
     } else if loaded.model.is_packed() {
         return Err(DiagnosisError::PackedWeights);
     }
+    let started = Instant::now();
+    let stop_rows = stop_rows::measure(&loaded.model, &stop_set, &tokenizer)?;
+    let cost = ProbeCost {
+        probe: "stop-rows".to_owned(),
+        seconds: started.elapsed().as_secs_f64(),
+    };
     let mut evidence = Evidence {
         schema_version: EVIDENCE_SCHEMA_VERSION,
         environment: backend.environment(precision, options.precision, !loaded.packings.is_empty()),
         settings: options.settings(),
         refusal: None,
-        model: Slot::Ran(examine(&loaded, &stop_set, &tokenizer)?),
+        model: Slot::Ran(examine(&loaded, &stop_set, stop_rows, &tokenizer)?),
         data: not_reached(),
         baseline: not_reached(),
         memory: not_reached(),
@@ -125,7 +131,7 @@ pub fn diagnose(
         parameters: not_reached(),
         generation: not_reached(),
         state: not_reached(),
-        costs: Vec::new(),
+        costs: vec![cost],
         interrupted: None,
     };
     let started = Instant::now();
@@ -166,13 +172,6 @@ fn not_reached<T>() -> Slot<T> {
     Slot::skipped("the run ended before this phase")
 }
 
-fn read_tokenizer(source: &ModelSource) -> Result<Tokenizer, DiagnosisError> {
-    Ok(match source {
-        ModelSource::Folder(folder) => Tokenizer::from_folder(folder)?,
-        ModelSource::Gguf(path) => Tokenizer::from_gguf(&GgufHeader::read(path).map_err(LoadError::from)?)?,
-    })
-}
-
 /// Refuses prompts with ids beyond the embedding table, and leaves out references with such ids: rows of the data are
 /// evidence.
 fn check_ids(prompts: &mut [Prompt], vocabulary: usize) -> Result<(), DiagnosisError> {
@@ -187,7 +186,12 @@ fn check_ids(prompts: &mut [Prompt], vocabulary: usize) -> Result<(), DiagnosisE
     Ok(())
 }
 
-fn examine(loaded: &LoadedModel, stop_set: &StopSet, tokenizer: &Tokenizer) -> Result<ModelEvidence, DiagnosisError> {
+fn examine(
+    loaded: &LoadedModel,
+    stop_set: &StopSet,
+    stop_rows: Vec<StopRow>,
+    tokenizer: &Tokenizer,
+) -> Result<ModelEvidence, DiagnosisError> {
     let configuration = &loaded.configuration;
     let snapshot = ParameterSnapshot::capture(&loaded.model);
     let expected = configuration.expected_tensors();
@@ -223,10 +227,10 @@ fn examine(loaded: &LoadedModel, stop_set: &StopSet, tokenizer: &Tokenizer) -> R
         }),
         non_finite: non_finite(&snapshot)?,
         stop_tokens: stop_set.tokens().to_vec(),
-        stop_rows: Vec::new(),
+        stop_rows,
         beginning_of_text: tokenizer.bos_id().and_then(|id| tokenizer.token_text(id)),
-        stored_dtype: "not measured".to_owned(),
-        tied_output: loaded.model.lm_head.is_none(),
+        stored_dtype: loaded.stored_dtype.clone(),
+        tied_output: configuration.tie_word_embeddings,
         has_chat_template: tokenizer.chat_template().is_some(),
         load_seconds: loaded.seconds,
     })
@@ -290,7 +294,12 @@ impl Run<'_> {
                 return;
             }
         };
-        evidence.training = self.train(&mut subject, &mut evidence.costs);
+        let memory = self.memory(&subject);
+        evidence.training = match too_little(&memory) {
+            Some(reason) => Slot::skipped(reason),
+            None => self.train(&mut subject, &mut evidence.costs),
+        };
+        evidence.memory = Slot::Ran(memory);
         if self.interrupted(evidence, Phase::Training) {
             return;
         }
@@ -412,27 +421,23 @@ impl Run<'_> {
         Array::from_slice(&ids, &[1, ids.len() as i32])
     }
 
-    fn train(&mut self, subject: &mut Subject, costs: &mut Vec<ProbeCost>) -> Slot<TrainingEvidence> {
+    fn memory(&self, subject: &Subject) -> MemoryEvidence {
+        let lengths = self.dataset.examples.iter().map(|example| example.tokens.len());
         let size = TrainingSize {
             trainable_values: ParameterSnapshot::capture_trainable(&subject.model).values(),
             batch_size: self.options.batch_size.min(self.dataset.examples.len()),
-            tokens: self
-                .dataset
-                .examples
-                .iter()
-                .map(|example| example.tokens.len())
-                .max()
-                .unwrap_or(0),
+            tokens: lengths.max().unwrap_or(0),
         };
-        let needed = predicted_training_bytes(&self.loaded.configuration, size);
-        if let Some(available) = self.workflow.available_memory().filter(|&available| available < needed) {
-            return Slot::skipped(format!(
-                "training is predicted to need {:.1} GB and {:.1} GB are available; use a smaller --batch-size or \
-                 --max-seq-length, or fewer --layers",
-                gigabytes(needed),
-                gigabytes(available)
-            ));
+        let configuration = &self.loaded.configuration;
+        let available = self.workflow.available_memory();
+        MemoryEvidence {
+            predicted: predicted_training_bytes(configuration, size),
+            available,
+            fitting: available.map(|available| fitting_batch(configuration, size, available)),
         }
+    }
+
+    fn train(&mut self, subject: &mut Subject, costs: &mut Vec<ProbeCost>) -> Slot<TrainingEvidence> {
         let trained = TrainingRun {
             dataset: self.dataset,
             validation: None,
@@ -563,6 +568,16 @@ fn came_back(live: &CausalModel, reloaded: &CausalModel) -> Result<(usize, Listi
         }
     }
     Ok((loaded, lost.into_iter().collect()))
+}
+
+/// Why training is not begun; `None` when nothing is known against it.
+fn too_little(memory: &MemoryEvidence) -> Option<String> {
+    let available = memory.available.filter(|_| memory.is_short() == Some(true))?;
+    Some(format!(
+        "training is predicted to need {:.1} GB and {:.1} GB are available",
+        gigabytes(memory.predicted),
+        gigabytes(available)
+    ))
 }
 
 fn gigabytes(bytes: u64) -> f64 {

@@ -59,7 +59,7 @@ impl TrainingRun<'_> {
         let mut recorder = OptimizerRecorder::new(optimizer);
         let outcome = {
             let mut observe = |step: &TrainingStep| {
-                steps.record(step);
+                steps.record(step, gradients.borrow().kept_bytes());
                 progress.advance(
                     step.step,
                     &format!("loss {:.4}, gradient norm {:.3}", step.loss, step.gradient_norm),

@@ -111,6 +111,14 @@ impl CausalModel {
         self.output(&self.hidden_states(tokens, &mut [])?)
     }
 
+    /// The rows `[tokens, hidden]` that the output layer has for `tokens` `[tokens]`, in plain form.
+    pub fn output_rows(&self, tokens: &Array) -> Result<Array> {
+        match &self.lm_head {
+            Some(head) => head.plain_rows(tokens),
+            None => self.model.embed_tokens.forward(tokens),
+        }
+    }
+
     /// The output layer's weight `[vocabulary, hidden]` when training leaves it alone and it is a plain matrix.
     pub fn frozen_output_weight(&self) -> Option<&Array> {
         let (weight, plain) = if let Some(head) = &self.lm_head {

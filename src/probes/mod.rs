@@ -14,5 +14,6 @@ pub mod pairing;
 pub mod parameters;
 pub mod repetition;
 pub mod state;
+pub mod stop_rows;
 pub mod validation;
 pub mod voice;

@@ -1,12 +1,14 @@
 //! What a run found, for people and for programs: one report, one renderer per format.
 
 mod answers;
+mod costs;
 mod document;
 mod exit;
 mod indicator;
 mod json;
 mod markdown;
 mod phase;
+mod regression;
 mod remedy;
 mod signal;
 mod text;
@@ -14,6 +16,7 @@ mod verdict;
 mod wrap;
 
 pub use answers::{AnswerPair, ShownAnswer};
+pub use costs::Costs;
 pub use document::{CheckOutcome, REPORT_SCHEMA_VERSION, Report, ReportedCheck, ReportedFinding};
 pub use exit::{EXIT_FAULT, EXIT_HEALTHY, EXIT_INCOMPLETE, FailOn, exit_code};
 pub use indicator::{Indicator, IndicatorStatus};

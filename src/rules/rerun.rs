@@ -30,6 +30,20 @@ impl Rerun {
         self
     }
 
+    /// With another number of rows per step.
+    #[must_use]
+    pub fn batch_size(mut self, rows: usize) -> Self {
+        self.0.batch_size = rows;
+        self
+    }
+
+    /// With prompts that carry a loss, or none.
+    #[must_use]
+    pub fn mask_prompt(mut self, mask_prompt: bool) -> Self {
+        self.0.mask_prompt = mask_prompt;
+        self
+    }
+
     /// With another length limit, in tokens.
     #[must_use]
     pub fn max_sequence_length(mut self, tokens: usize) -> Self {

@@ -5,10 +5,9 @@ use mlx_rs::Dtype;
 use serde_json::{Value, json};
 use thiserror::Error;
 
-use super::cell::Need;
 use super::corpus::{RowFormat, Rows};
 use crate::diagnosis::DiagnosisOptions;
-use crate::faults::RunFiles;
+use crate::faults::{Need, Needs, RunFiles};
 
 /// A control could not be laid out.
 #[derive(Debug, Error)]
@@ -69,7 +68,7 @@ pub struct Control {
     /// What is odd about it.
     pub summary: &'static str,
     /// Which runs it can be done in.
-    pub needs: &'static [Need],
+    pub needs: Needs,
     /// Changes the ordinary run of a cell.
     pub set: fn(&mut Setup) -> Result<(), ControlError>,
 }
@@ -234,7 +233,7 @@ pub static CONTROLS: &[Control] = &[
     Control {
         name: "kept-packed",
         summary: "computed on packed weights",
-        needs: &[Need::PackedFiles],
+        needs: &[Need::PackedBase],
         set: |setup| {
             setup.options.precision.keep_packed = true;
             Ok(())

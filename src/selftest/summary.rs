@@ -301,7 +301,8 @@ impl Summary {
             .filter(|run| matches!(run.trial.purpose, Purpose::Control(_)))
             .collect();
         let operators: Vec<OperatorSummary> = catalogue
-            .all()
+            .operators
+            .iter()
             .filter_map(|operator| summarise_operator(operator, &faults, runs))
             .collect();
         Self {

@@ -287,6 +287,80 @@ fn evidence_of_another_version_is_refused() {
     assert_refused(&run(&["replay", text(&path)]), &["999"]);
 }
 
+/// What the program writes on a terminal of this type.
+#[cfg(unix)]
+fn on_a_terminal(terminal: &str, arguments: &[&str]) -> String {
+    const SPAWN: &str = "import pty, sys; pty.spawn(sys.argv[1:])";
+    let output = Command::new("python3")
+        .args(["-c", SPAWN, env!("CARGO_BIN_EXE_diagnose")])
+        .args(arguments)
+        .env("TERM", terminal)
+        .env("HF_HUB_OFFLINE", "1")
+        .env_remove("NO_COLOR")
+        .env_remove("CLICOLOR_FORCE")
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    stdout(&output)
+}
+
+#[cfg(unix)]
+#[rstest]
+#[case("xterm", true)]
+#[case("dumb", false)]
+fn a_terminal_gets_the_colour_that_it_has(#[case] terminal: &str, #[case] coloured: bool) {
+    let written = on_a_terminal(terminal, &["explain", "no-such-rule"]);
+    assert!(written.contains("there is no rule"), "{written}");
+    assert_eq!(written.contains('\u{1b}'), coloured, "{written}");
+}
+
+#[cfg(unix)]
+#[test]
+fn the_progress_bar_ends_with_everything_done() {
+    let written = on_a_terminal("xterm", &["--steps", "2", "--max-tokens", "4"]);
+    for done in ["phase 1 of 5: baseline", "4/4", "phase 2 of 5: training", "2/2"] {
+        assert!(written.contains(done), "{done} is not in {written}");
+    }
+}
+
+#[test]
+fn a_run_is_compared_with_its_baseline() {
+    let folder = tempfile::tempdir().unwrap();
+    let stored = folder.path().join("baseline.json");
+    let short = |more: &[&str]| run(&[&["--steps", "2", "--max-tokens", "4"], more].concat());
+    let first = short(&["--save-baseline", text(&stored)]);
+    assert_eq!(first.status.code(), Some(0), "{}", stderr(&first));
+
+    let again = short(&["--baseline", text(&stored), "--format", "json"]);
+    assert_eq!(again.status.code(), Some(0), "{}{}", stdout(&again), stderr(&again));
+    let report: Value = serde_json::from_str(&stdout(&again)).unwrap();
+    assert_eq!(report["regression"]["moved"], serde_json::json!([]));
+    assert_eq!(report["regression"]["identical"], report["regression"]["compared"]);
+
+    let other = short(&["--baseline", text(&stored), "--learning-rate", "1e-3"]);
+    assert_refused(
+        &other,
+        &["the baseline was stored by another run", "learning_rate 0.001"],
+    );
+
+    let mut evidence: Value = serde_json::from_str(&fs::read_to_string(&stored).unwrap()).unwrap();
+    let loss = &mut evidence["training"]["ran"]["steps"][1]["loss"];
+    *loss = Value::from(loss.as_f64().unwrap() + 0.1);
+    fs::write(&stored, evidence.to_string()).unwrap();
+    let moved = short(&["--baseline", text(&stored)]);
+    assert_eq!(moved.status.code(), Some(1), "{}", stdout(&moved));
+    for words in ["/training/ran/steps/1/loss", "1 value moved since the baseline"] {
+        assert!(stdout(&moved).contains(words), "{words} is not in {}", stdout(&moved));
+    }
+}
+
+#[test]
+fn a_baseline_that_cannot_be_read_is_refused_before_the_work() {
+    let output = run(&["--baseline", "/no/such/baseline.json"]);
+    assert_refused(&output, &["cannot read `/no/such/baseline.json`"]);
+    assert!(!stderr(&output).contains("phase 1"), "{}", stderr(&output));
+}
+
 #[cfg(unix)]
 #[test]
 fn ctrl_c_ends_a_run_with_a_valid_partial_report_and_exit_code_2() {
