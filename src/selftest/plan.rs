@@ -155,6 +155,11 @@ fn spread(index: usize, needs: &[Need], count: usize) -> Vec<Cell> {
     chosen
 }
 
+/// One of the cells of [`spread`], so that neighbours get others of base, packing and slot.
+fn turned(cells: &[Cell], index: usize) -> Option<Cell> {
+    cells.get((index + index / SLOTS) % cells.len().max(1)).copied()
+}
+
 fn of_operator(index: usize, operator: &'static Operator, extent: Extent) -> Vec<Trial> {
     let at = |severity: f64, cells: Vec<Cell>| {
         cells.into_iter().map(move |cell| Trial {
@@ -167,7 +172,7 @@ fn of_operator(index: usize, operator: &'static Operator, extent: Extent) -> Vec
         Extent::Quick => {
             // One cell of a full self-test's, another one for every operator.
             let cells = spread(index, operator.needs, REFERENCE_CELLS);
-            let cell = cells.get(index % cells.len().max(1)).copied();
+            let cell = turned(&cells, index);
             at(operator.reference(), cell.into_iter().collect()).collect()
         }
         Extent::Full => {
@@ -197,7 +202,7 @@ fn healthy(catalogue: &Catalogue, extent: Extent) -> Vec<Trial> {
             .filter_map(|run| {
                 let control = controls.get(run % controls.len().max(1))?;
                 let cells = spread(run, control.needs, REFERENCE_CELLS);
-                Some(of(control, *cells.get(run % cells.len().max(1))?))
+                Some(of(control, turned(&cells, run)?))
             })
             .collect(),
         Extent::Full => controls

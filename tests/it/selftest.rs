@@ -188,7 +188,7 @@ fn full_plan() -> Vec<Trial> {
 
 #[test]
 fn every_operator_is_tried_in_six_cells_spread_over_bases_packing_and_slots() {
-    for operator in OPERATORS.iter() {
+    for operator in OPERATORS {
         let cells: BTreeSet<Cell> = full_plan()
             .iter()
             .filter(|trial| trial.is_reference() && trial.operator().is_some_and(|other| other.name == operator.name))
@@ -235,6 +235,8 @@ fn a_quick_plan_has_every_operator_once_and_thirty_healthy_runs() {
     let trials = plan(&CATALOGUE, Extent::Quick, 0, &[]);
     let healthy = |trial: &&Trial| matches!(trial.purpose, Purpose::Control(_));
     assert_eq!(trials.iter().filter(healthy).count(), 30);
+    let slots: BTreeSet<usize> = trials.iter().map(|trial| trial.cell.slot).collect();
+    assert_eq!(slots.len(), mlx_diagnose::selftest::SLOTS);
     let names: Vec<&str> = trials
         .iter()
         .filter_map(Trial::operator)
