@@ -4,7 +4,7 @@ use crate::adapter::LoraSettings;
 use crate::device::PrecisionChoice;
 use crate::diagnosis::{DataSource, DiagnosisOptions};
 use crate::evidence::FineTuneKind;
-use crate::faults::{Need, RunFiles};
+use crate::faults::{Needs, RunFiles};
 use crate::model::ModelSource;
 
 /// Places of a base, each with settings and rows of its own.
@@ -76,6 +76,28 @@ const HYPER_PARAMETERS: [HyperParameters; SLOTS] = [
     },
 ];
 
+/// What a run must have for a fault or a control to be possible in it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Need {
+    /// Weights that are plain in their files.
+    DenseFiles,
+    /// Weights that are packed in their files.
+    PackedFiles,
+    /// All weights are trained.
+    FullFineTuning,
+}
+
+impl Need {
+    /// What an operator needs.
+    pub fn of(needs: Needs) -> Vec<Self> {
+        match needs {
+            Needs::Adapters => Vec::new(),
+            Needs::DenseFiles => vec![Self::DenseFiles],
+            Needs::PackedFiles => vec![Self::PackedFiles],
+        }
+    }
+}
+
 /// Where a run takes place: a base, and a slot that decides settings and rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Cell {
@@ -125,9 +147,8 @@ impl Cell {
     /// Whether a run here has all that a fault or a control needs.
     pub fn has(self, needs: &[Need]) -> bool {
         needs.iter().all(|need| match need {
-            Need::DenseBase | Need::FullFineTuning => !self.packed,
-            Need::PackedBase => self.packed,
-            Need::Steps(steps) => self.hyper_parameters().steps >= *steps,
+            Need::DenseFiles | Need::FullFineTuning => !self.packed,
+            Need::PackedFiles => self.packed,
         })
     }
 

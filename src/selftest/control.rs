@@ -5,10 +5,11 @@ use mlx_rs::Dtype;
 use serde_json::{Value, json};
 use thiserror::Error;
 
+use super::cell::Need;
 use super::corpus::{RowFormat, Rows};
 use crate::atomic_write::replace_file;
 use crate::diagnosis::DiagnosisOptions;
-use crate::faults::{Need, Needs, RunFiles};
+use crate::faults::RunFiles;
 use crate::model::{WeightFileError, load_safetensors, save_safetensors};
 
 /// A control could not be laid out.
@@ -76,7 +77,7 @@ pub struct Control {
     /// What is odd about it.
     pub summary: &'static str,
     /// Which runs it can be done in.
-    pub needs: Needs,
+    pub needs: &'static [Need],
     /// Changes the ordinary run of a cell.
     pub set: fn(&mut Setup) -> Result<(), ControlError>,
 }
@@ -241,7 +242,7 @@ pub static CONTROLS: &[Control] = &[
     Control {
         name: "kept-packed",
         summary: "computed on packed weights",
-        needs: &[Need::PackedBase],
+        needs: &[Need::PackedFiles],
         set: |setup| {
             setup.options.precision.keep_packed = true;
             Ok(())
@@ -313,7 +314,7 @@ pub static CONTROLS: &[Control] = &[
     Control {
         name: "looping-base",
         summary: "a base that repeats itself before any training, since two of its feed-forward layers give zero",
-        needs: &[Need::DenseBase],
+        needs: &[Need::DenseFiles],
         set: |setup| {
             const SILENCED: [&str; 2] = ["layers.1.mlp.down_proj.weight", "layers.3.mlp.down_proj.weight"];
             let path = setup.files.model.join("model.safetensors");

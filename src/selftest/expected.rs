@@ -16,7 +16,7 @@ pub enum Acts {
 pub struct Expectation {
     /// The operator.
     pub operator: &'static str,
-    /// Rules whose finding names the fault, the primary one first; empty for a mutant that is benign by design.
+    /// Rules whose finding names the fault, the primary one first.
     pub names: &'static [&'static str],
     /// The lowest severity at which such a finding counts: below a warning for what stock mlx-lm does by default.
     pub least: Severity,
@@ -50,7 +50,11 @@ pub static EXPECTED: &[Expectation] = &[
     named("pairs-permuted", &["answers-not-to-their-prompts"], Acts::OnInputs),
     named("targets-shuffled", &["answers-unpredictable"], Acts::OnInputs),
     named("rows-duplicated", &["duplicate-rows"], Acts::OnInputs),
-    named("foreign-template", &["foreign-turn-markers"], Acts::OnInputs),
+    named(
+        "foreign-template",
+        &["foreign-turn-markers", "asked-differently"],
+        Acts::OnInputs,
+    ),
     named("answers-missing", &["rows-without-answer"], Acts::OnInputs),
     named("validation-rows-trained", &["validation-rows-trained"], Acts::OnInputs),
     named("thinking-template", &["thinking-asked-differently"], Acts::OnInputs),
@@ -92,20 +96,23 @@ pub static EXPECTED: &[Expectation] = &[
     named("gradients-missing", &["gradients-not-flowing"], Acts::OnSteps),
     named("gradients-noisy", &["gradient-wrong"], Acts::OnSteps),
     named("gradients-not-cleared", &["gradients-not-cleared"], Acts::OnSteps),
-    named("loss-negated", &["gradient-wrong"], Acts::OnSteps),
+    named("loss-negated", &["gradient-wrong", "update-uphill"], Acts::OnSteps),
     named("labels-not-shifted", &["labels-not-shifted"], Acts::OnSteps),
     named("labels-shifted-twice", &["labels-shifted-twice"], Acts::OnSteps),
     named("loss-counts-prompts", &["loss-counts-prompts"], Acts::OnSteps),
     named("loss-divided-by-positions", &["loss-miscomputed"], Acts::OnSteps),
     named("loss-averaged-by-row", &["loss-miscomputed"], Acts::OnSteps),
     named("gradients-shrinking", &["gradient-wrong"], Acts::OnSteps),
-    named("one-pad-target", &[], Acts::OnSteps),
     named("frozen-optimizer", &["optimizer-not-stepping"], Acts::OnSteps),
     named("hidden-factor", &["update-not-as-configured"], Acts::OnSteps),
     named("uphill", &["update-uphill"], Acts::OnSteps),
     named("extra-decay", &["weight-decay-wrong"], Acts::OnSteps),
     named("moments-forgotten", &["optimizer-state-lost"], Acts::OnSteps),
-    named("stale-gradients", &["update-not-as-configured"], Acts::OnSteps),
+    named(
+        "stale-gradients",
+        &["update-not-as-configured", "optimizer-state-lost"],
+        Acts::OnSteps,
+    ),
     named("sums-kept", &["gradients-not-cleared"], Acts::OnSteps),
     named("plain-descent", &["update-not-as-configured"], Acts::OnSteps),
     named(

@@ -31,7 +31,7 @@ mod times;
 
 pub use base::{Bases, LayOutError, TinyModel};
 pub use catalogue::{Catalogue, CatalogueError};
-pub use cell::{Cell, SLOTS};
+pub use cell::{Cell, Need, SLOTS};
 pub use control::{CONTROLS, Control, ControlError, Setup};
 pub use corpus::{Fact, RowFormat, Rows};
 pub use expected::{Acts, EXPECTED, Expectation};

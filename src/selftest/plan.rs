@@ -1,11 +1,11 @@
 use std::collections::BTreeSet;
 
 use super::catalogue::Catalogue;
-use super::cell::{Cell, SLOTS};
+use super::cell::{Cell, Need, SLOTS};
 use super::control::Control;
 use super::draw::shuffled;
 use super::expected::Acts;
-use crate::faults::{Need, Operator};
+use crate::faults::Operator;
 
 /// Cells of each operator at its reference severity.
 const REFERENCE_CELLS: usize = 6;
@@ -107,9 +107,7 @@ impl Trial {
 pub fn plan(catalogue: &Catalogue, extent: Extent, seed: u64, only: &[String]) -> Vec<Trial> {
     let chosen = |name: &str| only.is_empty() || only.iter().any(|only| only == name);
     let operators: Vec<(usize, &'static Operator)> = catalogue
-        .operators
-        .iter()
-        .copied()
+        .all()
         .enumerate()
         .filter(|(_, operator)| chosen(operator.name))
         .collect();
@@ -165,13 +163,13 @@ fn of_operator(index: usize, operator: &'static Operator, extent: Extent) -> Vec
         cells.into_iter().map(move |cell| Trial {
             cell,
             purpose: Purpose::Fault { operator, severity },
-            needs: operator.needs.to_vec(),
+            needs: Need::of(operator.needs),
         })
     };
     match extent {
         Extent::Quick => {
             // One cell of a full self-test's, another one for every operator.
-            let cells = spread(index, operator.needs, REFERENCE_CELLS);
+            let cells = spread(index, &Need::of(operator.needs), REFERENCE_CELLS);
             let cell = turned(&cells, index);
             at(operator.reference(), cell.into_iter().collect()).collect()
         }
@@ -183,8 +181,13 @@ fn of_operator(index: usize, operator: &'static Operator, extent: Extent) -> Vec
             milder
                 .iter()
                 .enumerate()
-                .flat_map(|(step, &severity)| at(severity, spread(index + step, operator.needs, MILDER_CELLS)))
-                .chain(at(operator.reference(), spread(index, operator.needs, REFERENCE_CELLS)))
+                .flat_map(|(step, &severity)| {
+                    at(severity, spread(index + step, &Need::of(operator.needs), MILDER_CELLS))
+                })
+                .chain(at(
+                    operator.reference(),
+                    spread(index, &Need::of(operator.needs), REFERENCE_CELLS),
+                ))
                 .collect()
         }
     }
@@ -234,7 +237,7 @@ fn pairs(catalogue: &Catalogue, seed: u64) -> Vec<Trial> {
     let mut uses = vec![0_usize; partners.len()];
     let mut trials = Vec::new();
     for (index, &first) in catalogue.operators.iter().enumerate() {
-        let needs = |partner: &Operator| [first.needs, partner.needs].concat();
+        let needs = |partner: &Operator| [Need::of(first.needs), Need::of(partner.needs)].concat();
         let can_be_first = catalogue
             .expectation(first)
             .is_some_and(|expectation| expectation.acts != Acts::BeforeAnyStep && !expectation.names.is_empty());
@@ -261,11 +264,11 @@ fn harm(operators: &[(usize, &'static Operator)]) -> Vec<Trial> {
     let mut trials = Vec::new();
     let mut compared = BTreeSet::new();
     for &(index, operator) in operators {
-        for cell in spread(index, operator.needs, HARM_CELLS) {
+        for cell in spread(index, &Need::of(operator.needs), HARM_CELLS) {
             let with = Trial {
                 cell,
                 purpose: Purpose::Harm(Some(operator)),
-                needs: operator.needs.to_vec(),
+                needs: Need::of(operator.needs),
             };
             let full = with.is_full_fine_tuning();
             if compared.insert((cell, full)) {

@@ -301,8 +301,7 @@ impl Summary {
             .filter(|run| matches!(run.trial.purpose, Purpose::Control(_)))
             .collect();
         let operators: Vec<OperatorSummary> = catalogue
-            .operators
-            .iter()
+            .all()
             .filter_map(|operator| summarise_operator(operator, &faults, runs))
             .collect();
         Self {

@@ -62,6 +62,10 @@ pub fn list(catalogue: &Catalogue) -> String {
             operator.summary
         );
     }
+    let _ = writeln!(text, "\nBenign mutants");
+    for operator in catalogue.benign {
+        let _ = writeln!(text, "  {:<28} {}", operator.name, operator.summary);
+    }
     let _ = writeln!(text, "\nHealthy controls");
     for control in catalogue.controls {
         let _ = writeln!(text, "  {:<28} {}", control.name, control.summary);
