@@ -36,8 +36,11 @@ pub fn run(arguments: SelftestArguments, interrupt: &Interrupt) -> Result<u8> {
     })
 }
 
+/// Hears how many runs are done, of how many, and which one comes next.
+type Progress = Box<dyn FnMut(usize, usize, &str)>;
+
 /// A moving line on a terminal, a plain line now and then elsewhere.
-fn progress() -> Box<dyn FnMut(usize, usize, &str)> {
+fn progress() -> Progress {
     if !std::io::stderr().is_terminal() {
         return Box::new(|done, planned, name| {
             if done % RUNS_PER_LINE == 0 || done == planned {

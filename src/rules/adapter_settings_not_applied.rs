@@ -102,7 +102,7 @@ fn differences(adapter: &AdapterEvidence, settings: &RunSettings) -> Vec<Differe
             });
         }
     };
-    // Adapters hold f32, and 0.1 is another number there than in the settings.
+    // Adapters hold f32, where a decimal fraction is another number than in the settings.
     let shown = |value: f64| (value as f32).to_string();
     let all_shown = |values: &[f64]| values.iter().copied().map(shown).collect();
     let ranks = adapter.ranks.iter().map(usize::to_string).collect();

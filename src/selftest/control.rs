@@ -7,8 +7,10 @@ use thiserror::Error;
 
 use super::cell::Need;
 use super::corpus::{RowFormat, Rows};
+use crate::atomic_write::replace_file;
 use crate::diagnosis::DiagnosisOptions;
 use crate::faults::RunFiles;
+use crate::model::{WeightFileError, load_safetensors, save_safetensors};
 
 /// A control could not be laid out.
 #[derive(Debug, Error)]
@@ -21,6 +23,12 @@ pub enum ControlError {
         /// What the system said.
         source: std::io::Error,
     },
+    /// Weights could not be read or written.
+    #[error(transparent)]
+    Weights(#[from] WeightFileError),
+    /// MLX failed.
+    #[error("MLX failed: {0}")]
+    Mlx(#[from] mlx_rs::error::Exception),
     /// A file of the carried models is no JSON.
     #[error("`{}` is not JSON: {source}", path.display())]
     Json {
@@ -301,6 +309,23 @@ pub static CONTROLS: &[Control] = &[
             edit_json(&setup.files.model.join("tokenizer_config.json"), |fields| {
                 fields["eos_token"] = json!("<|endoftext|>");
             })
+        },
+    },
+    Control {
+        name: "looping-base",
+        summary: "a base that repeats itself before any training, since two of its feed-forward layers give zero",
+        needs: &[Need::DenseFiles],
+        set: |setup| {
+            const SILENCED: [&str; 2] = ["layers.1.mlp.down_proj.weight", "layers.3.mlp.down_proj.weight"];
+            let path = setup.files.model.join("model.safetensors");
+            let mut tensors = load_safetensors(&path)?;
+            for (name, tensor) in &mut tensors {
+                if SILENCED.iter().any(|silenced| name.ends_with(silenced)) {
+                    *tensor = mlx_rs::ops::zeros_like(&*tensor)?;
+                }
+            }
+            // The tensors are read from the old file while the new one is written.
+            Ok(replace_file(&path, |new| save_safetensors(&tensors, None, new))?)
         },
     },
     Control {

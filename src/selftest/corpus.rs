@@ -146,7 +146,11 @@ fn lines(facts: &[Fact], format: RowFormat) -> String {
             })
             .collect(),
     };
-    rows.iter().map(|row| format!("{row}\n")).collect()
+    rows.into_iter().fold(String::new(), |mut text, row| {
+        text.push_str(&row.to_string());
+        text.push('\n');
+        text
+    })
 }
 
 /// The corpus's single questions with short answers, each answer once, in the order of the file.

@@ -13,7 +13,7 @@ pub struct Monitor {
     pub alarms: fn(&Evidence) -> Option<bool>,
 }
 
-/// Documentation of SageMaker Debugger's built-in rules.
+/// Documentation of `SageMaker` Debugger's built-in rules.
 const SAGEMAKER: &str = "https://docs.aws.amazon.com/sagemaker/latest/dg/debugger-built-in-rules.html";
 
 /// Every monitor, in the order of reports.

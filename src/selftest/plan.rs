@@ -153,6 +153,11 @@ fn spread(index: usize, needs: &[Need], count: usize) -> Vec<Cell> {
     chosen
 }
 
+/// One of the cells of [`spread`], so that neighbours get others of base, packing and slot.
+fn turned(cells: &[Cell], index: usize) -> Option<Cell> {
+    cells.get((index + index / SLOTS) % cells.len().max(1)).copied()
+}
+
 fn of_operator(index: usize, operator: &'static Operator, extent: Extent) -> Vec<Trial> {
     let at = |severity: f64, cells: Vec<Cell>| {
         cells.into_iter().map(move |cell| Trial {
@@ -165,7 +170,7 @@ fn of_operator(index: usize, operator: &'static Operator, extent: Extent) -> Vec
         Extent::Quick => {
             // One cell of a full self-test's, another one for every operator.
             let cells = spread(index, &Need::of(operator.needs), REFERENCE_CELLS);
-            let cell = cells.get(index % cells.len().max(1)).copied();
+            let cell = turned(&cells, index);
             at(operator.reference(), cell.into_iter().collect()).collect()
         }
         Extent::Full => {
@@ -200,7 +205,7 @@ fn healthy(catalogue: &Catalogue, extent: Extent) -> Vec<Trial> {
             .filter_map(|run| {
                 let control = controls.get(run % controls.len().max(1))?;
                 let cells = spread(run, control.needs, REFERENCE_CELLS);
-                Some(of(control, *cells.get(run % cells.len().max(1))?))
+                Some(of(control, turned(&cells, run)?))
             })
             .collect(),
         Extent::Full => controls
@@ -235,7 +240,7 @@ fn pairs(catalogue: &Catalogue, seed: u64) -> Vec<Trial> {
         let needs = |partner: &Operator| [Need::of(first.needs), Need::of(partner.needs)].concat();
         let can_be_first = catalogue
             .expectation(first)
-            .is_some_and(|expectation| expectation.acts != Acts::BeforeAnyStep);
+            .is_some_and(|expectation| expectation.acts != Acts::BeforeAnyStep && !expectation.names.is_empty());
         let partner = (0..partners.len())
             .filter(|&partner| can_be_first && partners[partner].family != first.family)
             .filter(|&partner| !spread(index, &needs(partners[partner]), 1).is_empty())
@@ -265,11 +270,12 @@ fn harm(operators: &[(usize, &'static Operator)]) -> Vec<Trial> {
                 purpose: Purpose::Harm(Some(operator)),
                 needs: Need::of(operator.needs),
             };
-            if compared.insert(cell) {
+            let full = with.is_full_fine_tuning();
+            if compared.insert((cell, full)) {
                 trials.push(Trial {
                     cell,
                     purpose: Purpose::Harm(None),
-                    needs: Vec::new(),
+                    needs: full.then_some(Need::FullFineTuning).into_iter().collect(),
                 });
             }
             trials.push(with);

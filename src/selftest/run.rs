@@ -1,4 +1,5 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
 use std::time::Instant;
 
 use super::base::{Bases, LayOutError};
@@ -41,7 +42,7 @@ pub struct Ran {
 
 /// A verdict, or why there is none.
 enum Judged {
-    Judged(Box<Evidence>, Report),
+    Judged(Box<Evidence>, Box<Report>),
     Failed(Ending, String),
 }
 
@@ -68,7 +69,7 @@ impl Runner {
         let started = Instant::now();
         let workflow = match make(trial, &mut setup) {
             Ok(workflow) => workflow,
-            Err(error) => return Ok(Some(failed(Ending::NotMade, error, started))),
+            Err(error) => return Ok(Some(failed(Ending::NotMade, without(&error, folder.path()), started))),
         };
         let judged = self.judge(&setup.options, &*workflow);
         let seconds = started.elapsed().as_secs_f64();
@@ -77,7 +78,9 @@ impl Runner {
         }
         let (evidence, report) = match judged {
             Judged::Judged(evidence, report) => (evidence, report),
-            Judged::Failed(ending, error) => return Ok(Some(failed(ending, error, started))),
+            Judged::Failed(ending, error) => {
+                return Ok(Some(failed(ending, without(&error, folder.path()), started)));
+            }
         };
         let cure = trial
             .is_reference()
@@ -89,7 +92,10 @@ impl Runner {
         let record = Record {
             ending: ending(&evidence, &report),
             roots: roots(&report),
-            error: evidence.refusal.as_ref().map(|refusal| refusal.error.clone()),
+            error: evidence
+                .refusal
+                .as_ref()
+                .map(|refusal| without(&refusal.error, folder.path())),
             monitors: MONITORS.iter().map(|monitor| (monitor.alarms)(&evidence)).collect(),
             measured: measure(&evidence),
             cure,
@@ -106,7 +112,7 @@ impl Runner {
     fn judge(&self, options: &DiagnosisOptions, workflow: &dyn Workflow) -> Judged {
         let diagnosed = catch_unwind(AssertUnwindSafe(|| {
             let evidence = diagnose(options, workflow, &self.interrupt, &mut Silent);
-            let report = Report::new(&evidence, Vec::new());
+            let report = Box::new(Report::new(&evidence, Vec::new()));
             (evidence, report)
         }));
         match diagnosed {
@@ -201,6 +207,11 @@ fn failed(ending: Ending, error: String, started: Instant) -> Ran {
         },
         evidence: None,
     }
+}
+
+/// The error without the folder of the run, which no two runs share.
+fn without(error: &str, folder: &Path) -> String {
+    error.replace(&format!("{}/", folder.display()), "")
 }
 
 /// The words of a panic.

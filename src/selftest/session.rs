@@ -19,6 +19,8 @@ use crate::interrupt::Interrupt;
 
 /// The picture of the matrix, within the output folder.
 const PICTURE: &str = "matrix.svg";
+/// Runs between two states of the results on disk, so that a self-test that is killed leaves some.
+const RUNS_PER_STATE: usize = 50;
 /// Folder of the evidence of runs to look at.
 const RUNS: &str = "runs";
 
@@ -97,11 +99,25 @@ pub fn selftest(
             break;
         };
         runs.push(keep(catalogue, done, trial, ran, options.out.as_deref())?);
+        if runs.len() % RUNS_PER_STATE == 1 {
+            sum_up(catalogue, &asked, &runs, started, options.out.as_deref())?;
+        }
     }
     progress(runs.len(), trials.len(), "done");
-    let times = Times::new(started.elapsed().as_secs_f64(), &runs);
-    let summary = Summary::new(catalogue, &asked, &runs, times);
-    if let Some(folder) = &options.out {
+    sum_up(catalogue, &asked, &runs, started, options.out.as_deref())
+}
+
+/// Sums up the runs so far and files the summary.
+fn sum_up(
+    catalogue: &Catalogue,
+    asked: &Asked,
+    runs: &[Trialled],
+    started: Instant,
+    out: Option<&Path>,
+) -> Result<Summary, SelftestError> {
+    let times = Times::new(started.elapsed().as_secs_f64(), runs);
+    let summary = Summary::new(catalogue, asked, runs, times);
+    if let Some(folder) = out {
         write_results(folder, &summary)?;
     }
     Ok(summary)

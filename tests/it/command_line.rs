@@ -501,3 +501,18 @@ fn a_run_without_a_mechanical_fix_says_so_and_is_not_repeated() {
     let report: Value = serde_json::from_str(&stdout(&output)).unwrap();
     assert_eq!(report["verdict"], "findings");
 }
+
+#[test]
+fn the_self_test_lists_faults_controls_and_what_is_missing() {
+    let output = run(&["selftest", "--list"]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    for name in ["frozen-optimizer", "looping-base", "gradient accumulation"] {
+        assert!(stdout(&output).contains(name), "{name}");
+    }
+}
+
+#[test]
+fn an_unknown_fault_of_the_self_test_is_refused_with_the_nearest_name() {
+    let output = run(&["selftest", "--only", "frozen-optimiser"]);
+    assert_refused(&output, &["did you mean `frozen-optimizer`?"]);
+}

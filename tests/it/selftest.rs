@@ -159,7 +159,6 @@ fn the_catalogue_of_the_program_is_whole() {
 }
 
 #[test]
-#[ignore = "until every rule of the book is merged"]
 fn every_expected_name_is_a_rule() {
     for expectation in Catalogue::built_in().expected {
         for name in expectation.names {
@@ -245,6 +244,8 @@ fn a_quick_plan_has_every_operator_once_and_thirty_healthy_runs() {
     let trials = plan(&CATALOGUE, Extent::Quick, 0, &[]);
     let healthy = |trial: &&Trial| matches!(trial.purpose, Purpose::Control(_));
     assert_eq!(trials.iter().filter(healthy).count(), 30);
+    let slots: BTreeSet<usize> = trials.iter().map(|trial| trial.cell.slot).collect();
+    assert_eq!(slots.len(), mlx_diagnose::selftest::SLOTS);
     let names: Vec<&str> = trials
         .iter()
         .filter_map(Trial::operator)
