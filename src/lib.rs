@@ -26,7 +26,8 @@
 //! | `rules` | `evidence`, `suggestion`, `thresholds` |
 //! | `report` | `evidence`, `rules`, `thresholds` |
 //! | `diagnosis` | `adapter`, `data`, `device`, `evidence`, `interrupt`, `model`, `param_snapshot`, `probes`, `rules`, `train`, `workflow` |
-//! | `cli` | `adapter`, `atomic_write`, `data`, `device`, `diagnosis`, `evidence`, `faults`, `interrupt`, `model`, `report`, `rules`, `train`, `workflow` |
+//! | `selftest` | `adapter`, `atomic_write`, `data`, `device`, `diagnosis`, `evidence`, `faults`, `interrupt`, `model`, `report`, `rules`, `suggestion`, `train`, `workflow` |
+//! | `cli` | `adapter`, `atomic_write`, `data`, `device`, `diagnosis`, `evidence`, `faults`, `interrupt`, `model`, `report`, `rules`, `selftest`, `train`, `workflow` |
 
 pub mod adapter;
 pub mod atomic_write;
@@ -45,6 +46,7 @@ pub mod probes;
 pub mod readback;
 pub mod report;
 pub mod rules;
+pub mod selftest;
 pub mod suggestion;
 pub mod thresholds;
 pub mod train;

@@ -1,10 +1,12 @@
 //! The command line: what was typed, what it means, and what is printed.
 
+mod apply_fix;
 mod arguments;
 mod embedded;
 mod output;
 mod progress;
 mod run;
+mod selftest;
 mod verify;
 
 pub use arguments::Arguments;

@@ -2,6 +2,20 @@ use std::io::{ErrorKind, Write};
 
 use anyhow::{Context, Result};
 
+/// Whether the terminal says of itself that it shows text and nothing else.
+pub fn is_dumb_terminal() -> bool {
+    std::env::var_os("TERM").is_some_and(|terminal| terminal == "dumb")
+}
+
+/// Switches colour off where the terminal has none, unless the user forces it.
+///
+/// The crate `colored` heeds `NO_COLOR` and pipes, but not `TERM`.
+pub fn choose_colour() {
+    if is_dumb_terminal() && std::env::var_os("CLICOLOR_FORCE").is_none() {
+        colored::control::set_override(false);
+    }
+}
+
 /// Prints data to standard output; a reader that has gone away is no error.
 pub fn print(text: &str) -> Result<()> {
     let mut stdout = std::io::stdout().lock();

@@ -3,6 +3,7 @@ use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
 
+use super::output::is_dumb_terminal;
 use crate::diagnosis::Progress;
 use crate::rules::Phase;
 
@@ -11,7 +12,7 @@ const SPINNER_INTERVAL: Duration = Duration::from_millis(120);
 
 /// Progress on standard error: a moving line on a terminal, one plain line per phase elsewhere.
 pub fn progress() -> Box<dyn Progress> {
-    if std::io::stderr().is_terminal() {
+    if std::io::stderr().is_terminal() && !is_dumb_terminal() {
         Box::new(Bar {
             bar: ProgressBar::hidden(),
         })
@@ -34,7 +35,9 @@ struct Bar {
 
 impl Progress for Bar {
     fn phase(&mut self, phase: Phase, units: Option<usize>) {
-        self.bar.finish_and_clear();
+        if !self.bar.is_finished() {
+            self.bar.finish_and_clear();
+        }
         let template = match units {
             Some(_) => "{prefix:<24} [{bar:24}] {pos}/{len} {wide_msg}",
             None => "{prefix:<24} {spinner} {wide_msg}",
@@ -54,8 +57,9 @@ impl Progress for Bar {
         self.bar.set_position(done as u64);
     }
 
-    fn finish(&mut self, _message: &str) {
-        self.bar.finish_and_clear();
+    /// The line stays, with as many units as were done.
+    fn finish(&mut self, message: &str) {
+        self.bar.abandon_with_message(message.to_owned());
     }
 }
 

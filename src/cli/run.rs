@@ -5,8 +5,8 @@ use anyhow::{Context, Result, anyhow};
 use colored::Colorize;
 
 use super::arguments::{Arguments, Command, DiagnoseArguments, Format, OutputArguments};
-use super::output::{note, print};
-use super::{embedded, progress, verify};
+use super::output::{choose_colour, note, print};
+use super::{apply_fix, embedded, progress, selftest, verify};
 use crate::adapter::LoraSettings;
 use crate::atomic_write::write_file;
 use crate::device::PrecisionChoice;
@@ -25,6 +25,7 @@ const EXIT_KILLED_BY_INTERRUPT: i32 = 130;
 
 /// Runs the program and returns its exit code; every error is printed here.
 pub fn run(arguments: Arguments) -> u8 {
+    choose_colour();
     match dispatch(arguments) {
         Ok(code) => code,
         Err(error) => {
@@ -53,7 +54,8 @@ fn dispatch(arguments: Arguments) -> Result<u8> {
             print(&rules::explain(&rule)?)?;
             Ok(EXIT_HEALTHY)
         }
-        Some(Command::Rules { json }) => {
+        Some(Command::Rules { docs: Some(folder), .. }) => write_rule_pages(&folder).map(|()| EXIT_HEALTHY),
+        Some(Command::Rules { json, docs: None }) => {
             print(&if json {
                 format!("{:#}\n", rules::catalogue_json())
             } else {
@@ -64,6 +66,14 @@ fn dispatch(arguments: Arguments) -> Result<u8> {
         Some(Command::Replay { file, output }) => {
             let report = Report::new(&read_evidence(&file)?, Vec::new());
             finish(&report, &output)
+        }
+        Some(Command::Selftest(arguments)) => {
+            if let Some(folder) = &arguments.out {
+                check_writable(folder)?;
+            }
+            let interrupt = Interrupt::default();
+            listen_for_interrupt(&interrupt)?;
+            selftest::run(arguments, &interrupt)
         }
         Some(Command::Verify(what)) => verify::run(what).map(|()| EXIT_HEALTHY),
     }
@@ -84,6 +94,12 @@ fn run_phases(arguments: &DiagnoseArguments) -> Result<u8> {
     };
     let mut options = options(arguments, source)?;
     let planted = match &arguments.inject {
+        Some(injection) if arguments.full && injection.operator.needs_adapters() => {
+            return Err(anyhow!(
+                "`--inject {name}` changes nothing with `--full`, which attaches no adapter\n  hint: leave out `--full`",
+                name = injection.operator.name
+            ));
+        }
         Some(injection) => Some(injection.operator.plant(injection.severity, &mut options)?),
         None => None,
     };
@@ -92,18 +108,55 @@ fn run_phases(arguments: &DiagnoseArguments) -> Result<u8> {
         None => &ReferenceWorkflow,
     };
     let evidence = diagnose(&options, workflow, &interrupt, &mut *progress::progress())?;
-    let mut paths = Vec::new();
-    if let Some(folder) = &arguments.out {
-        paths = output_paths(folder);
-        paths.extend(options.adapter_folder.filter(|_| saved_an_adapter(&evidence)));
+    let report = report_of(&evidence, arguments.out.as_deref(), &options);
+    let remedy = arguments.apply_fix.then(|| report.remedy()).flatten();
+    if arguments.apply_fix && remedy.is_none() {
+        apply_fix::note_absence(&report);
     }
-    let report = Report::new(&evidence, paths);
-    // Printed even when a file cannot be written: the run may have taken long.
-    let written = arguments
+    let Some(remedy) = remedy else {
+        return conclude(&evidence, &report, arguments.out.as_deref(), &arguments.output);
+    };
+    // Two JSON documents in a row are no JSON: there, only the last one is printed.
+    if arguments.output.format == Format::Json {
+        if let Some(folder) = &arguments.out {
+            write_outputs(folder, &evidence, &report)?;
+        }
+    } else {
+        conclude(&evidence, &report, arguments.out.as_deref(), &arguments.output)?;
+    }
+    let folder = arguments
         .out
         .as_ref()
-        .map_or(Ok(()), |folder| write_outputs(folder, &evidence, &report));
-    let code = finish(&report, &arguments.output)?;
+        .map(|folder| folder.join(apply_fix::FIXED_FOLDER));
+    if let Some(folder) = &folder {
+        check_writable(folder)?;
+    }
+    let options = DiagnosisOptions {
+        adapter_folder: folder.as_ref().map(|folder| folder.join("adapter")),
+        ..options.clone()
+    };
+    let evidence = apply_fix::repeat(&remedy, &options, workflow, &interrupt)?;
+    let fixed = report_of(&evidence, folder.as_deref(), &options);
+    let code = conclude(&evidence, &fixed, folder.as_deref(), &arguments.output)?;
+    apply_fix::note_result(&remedy, &report, &fixed);
+    Ok(code)
+}
+
+/// The report on a run whose results go to `folder`.
+fn report_of(evidence: &Evidence, folder: Option<&Path>, options: &DiagnosisOptions) -> Report {
+    let mut paths = Vec::new();
+    if let Some(folder) = folder {
+        paths = output_paths(folder);
+        paths.extend(options.adapter_folder.clone().filter(|_| saved_an_adapter(evidence)));
+    }
+    Report::new(evidence, paths)
+}
+
+/// Prints the report and files it; returns the exit code.
+fn conclude(evidence: &Evidence, report: &Report, folder: Option<&Path>, output: &OutputArguments) -> Result<u8> {
+    // Printed even when a file cannot be written: the run may have taken long.
+    let written = folder.map_or(Ok(()), |folder| write_outputs(folder, evidence, report));
+    let code = finish(report, output)?;
     written.map(|()| code)
 }
 
@@ -230,6 +283,15 @@ fn write_outputs(folder: &Path, evidence: &Evidence, report: &Report) -> Result<
     )?;
     write("report.json", &to_json(report)?)?;
     write("report.md", &to_markdown(report))
+}
+
+fn write_rule_pages(folder: &Path) -> Result<()> {
+    check_writable(folder)?;
+    for page in rules::pages() {
+        let path = folder.join(&page.file);
+        write_file(&path, page.text.as_bytes()).with_context(|| format!("cannot write `{}`", path.display()))?;
+    }
+    Ok(())
 }
 
 fn finish(report: &Report, output: &OutputArguments) -> Result<u8> {

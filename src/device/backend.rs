@@ -150,3 +150,10 @@ pub fn dtype_name(dtype: Dtype) -> &'static str {
         _ => "float32",
     }
 }
+
+/// The element type that [`dtype_name`] calls so.
+pub fn dtype_named(name: &str) -> Option<Dtype> {
+    [Dtype::Float32, Dtype::Bfloat16, Dtype::Float16]
+        .into_iter()
+        .find(|&dtype| dtype_name(dtype) == name)
+}

@@ -1,8 +1,10 @@
 use std::path::{Path, PathBuf};
 
+use thiserror::Error;
+
 use crate::adapter::LoraSettings;
 use crate::data::{DataError, DataFiles, RecordFile};
-use crate::device::{PrecisionChoice, dtype_name};
+use crate::device::{PrecisionChoice, dtype_name, dtype_named};
 use crate::evidence::{FineTuneKind, RunSettings};
 use crate::model::ModelSource;
 use crate::train::{AdamWSettings, Schedule, TrainSettings};
@@ -27,6 +29,14 @@ impl DataSource {
             }),
         }
     }
+}
+
+/// Settings name an element type that is none.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("there is no element type `{name}`\n  expected: `float32`, `bfloat16` or `float16`")]
+pub struct UnknownDtype {
+    /// The name.
+    pub name: String,
 }
 
 /// Everything a diagnosis is asked to do.
@@ -103,6 +113,65 @@ impl DiagnosisOptions {
             max_tokens: self.max_tokens,
             seed: self.seed,
         }
+    }
+
+    /// The same model, data and prompts with every number and switch taken from `settings`.
+    ///
+    /// # Errors
+    /// [`UnknownDtype`] when the element type has a name that [`dtype_name`] does not give.
+    pub fn with_settings(&self, settings: &RunSettings) -> Result<Self, UnknownDtype> {
+        let RunSettings {
+            // These say where the inputs are, and stay.
+            model: _,
+            data: _,
+            prompts: _,
+            dtype,
+            keep_packed,
+            check_only,
+            fine_tune,
+            steps,
+            batch_size,
+            learning_rate,
+            bias_correction,
+            warmup_steps,
+            clip_norm,
+            rank,
+            scale,
+            dropout,
+            layers,
+            keys,
+            mask_prompt,
+            max_sequence_length,
+            max_tokens,
+            seed,
+        } = settings.clone();
+        let dtype = match dtype {
+            Some(name) => Some(dtype_named(&name).ok_or(UnknownDtype { name })?),
+            None => None,
+        };
+        Ok(Self {
+            check_only,
+            max_tokens,
+            fine_tune,
+            lora: LoraSettings {
+                rank,
+                scale: scale as f32,
+                dropout: dropout as f32,
+                layers,
+                keys,
+            },
+            steps,
+            batch_size,
+            learning_rate,
+            warmup_steps,
+            clip_norm: clip_norm.map(|norm| norm as f32),
+            bias_correction,
+            mask_prompt,
+            max_sequence_length,
+            seed,
+            precision: PrecisionChoice { dtype, keep_packed },
+            ..self.clone()
+        })
     }
 
     pub(super) fn training(&self) -> TrainSettings {

@@ -8,7 +8,8 @@ use mlx_rs::module::ModuleParameters;
 use thiserror::Error;
 
 use super::prompts::{self, PromptError};
-use super::{DiagnosisOptions, Progress, training};
+use super::training::TrainingRun;
+use super::{DiagnosisOptions, Progress};
 use crate::adapter::{AdapterFileError, AttachError, check_rank, target_modules};
 use crate::data::{DataError, Dataset, ExampleError, ExampleSettings};
 use crate::device::{Backend, TrainingSize, predicted_training_bytes};
@@ -289,7 +290,7 @@ impl Run<'_> {
                 return;
             }
         };
-        evidence.training = self.train(&mut subject);
+        evidence.training = self.train(&mut subject, &mut evidence.costs);
         if self.interrupted(evidence, Phase::Training) {
             return;
         }
@@ -411,7 +412,7 @@ impl Run<'_> {
         Array::from_slice(&ids, &[1, ids.len() as i32])
     }
 
-    fn train(&mut self, subject: &mut Subject) -> Slot<TrainingEvidence> {
+    fn train(&mut self, subject: &mut Subject, costs: &mut Vec<ProbeCost>) -> Slot<TrainingEvidence> {
         let size = TrainingSize {
             trainable_values: ParameterSnapshot::capture_trainable(&subject.model).values(),
             batch_size: self.options.batch_size.min(self.dataset.examples.len()),
@@ -432,18 +433,19 @@ impl Run<'_> {
                 gigabytes(available)
             ));
         }
-        let trained = training::run(
-            &mut subject.model,
-            self.dataset,
-            self.workflow,
-            &mut *subject.optimizer,
-            self.backend,
-            self.options,
-            self.interrupt,
-            self.progress,
-        );
+        let trained = TrainingRun {
+            dataset: self.dataset,
+            validation: None,
+            stop_ids: &self.stop_set.ids(),
+            workflow: self.workflow,
+            backend: self.backend,
+            options: self.options,
+            interrupt: self.interrupt,
+        }
+        .run(&mut subject.model, &mut *subject.optimizer, self.progress);
         match trained {
-            Ok(measured) => {
+            Ok((measured, probe_costs)) => {
+                costs.extend(probe_costs);
                 self.progress
                     .finish(&format!("{:.0} tokens/s", measured.tokens_per_second));
                 Slot::Ran(measured)

@@ -107,16 +107,21 @@ impl Family {
     }
 }
 
-/// What a run must have for a fault to be possible in it.
+/// What a run must have for a fault to show in it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Needs {
-    /// Any run of adapters.
-    Adapters,
-    /// A model whose files are not packed.
-    DenseFiles,
-    /// A model whose files are packed.
-    PackedFiles,
+pub enum Need {
+    /// Weights that are plain in their files.
+    DenseBase,
+    /// Weights that are packed in their files.
+    PackedBase,
+    /// All weights are trained.
+    FullFineTuning,
+    /// At least this many steps.
+    Steps(usize),
 }
+
+/// Everything a run must have for a fault to show in it.
+pub type Needs = &'static [Need];
 
 /// A fault that can be planted in a run, more or less severely.
 #[derive(Debug)]
@@ -141,5 +146,10 @@ impl Operator {
     /// The severity at which the fault must be found.
     pub fn reference(&self) -> f64 {
         self.severities.last().copied().unwrap_or(1.0)
+    }
+
+    /// Whether the fault is in the handling of adapters, so that a run without adapters cannot have it.
+    pub fn needs_adapters(&self) -> bool {
+        matches!(self.family, Family::Attachment | Family::Saving)
     }
 }

@@ -5,14 +5,14 @@ use std::path::Path;
 
 use mlx_rs::error::Exception;
 use mlx_rs::module::Param;
-use mlx_rs::ops::{dequantize, multiply, quantize};
+use mlx_rs::ops::{multiply, quantize};
 use mlx_rs::{Array, Dtype};
 use serde_json::{Value, json};
 
-use super::{Family, Fault, Needs, Operator};
+use super::{Family, Fault, Need, Operator};
 use crate::adapter::{AdapterFileError, LoraSettings, attach, fuse, load_adapter, save_adapter};
 use crate::atomic_write::{replace_file, write_file};
-use crate::model::{CausalModel, WeightFileError, load_safetensors, save_safetensors};
+use crate::model::{CausalModel, Packing, WeightFileError, load_safetensors, save_safetensors};
 use crate::workflow::Workflow;
 
 const WEIGHTS: &str = "adapters.safetensors";
@@ -78,7 +78,7 @@ pub static TENSORS_DROPPED: Operator = Operator {
             });
         })
     },
-    needs: Needs::Adapters,
+    needs: &[],
 };
 
 pub static TENSORS_RENAMED: Operator = Operator {
@@ -95,7 +95,7 @@ pub static TENSORS_RENAMED: Operator = Operator {
                 .collect();
         })
     },
-    needs: Needs::Adapters,
+    needs: &[],
 };
 
 pub static TENSORS_ZEROED: Operator = Operator {
@@ -113,7 +113,7 @@ pub static TENSORS_ZEROED: Operator = Operator {
             }
         })
     },
-    needs: Needs::Adapters,
+    needs: &[],
 };
 
 pub static ADAPTER_FILE_CUT: Operator = Operator {
@@ -133,7 +133,7 @@ pub static ADAPTER_FILE_CUT: Operator = Operator {
             write_file(&path, &contents[..(contents.len() as f64 * share) as usize]).map_err(io)
         }))
     },
-    needs: Needs::Adapters,
+    needs: &[],
 };
 
 pub static CONFIGURATION_MISSING: Operator = Operator {
@@ -148,7 +148,7 @@ pub static CONFIGURATION_MISSING: Operator = Operator {
             std::fs::remove_file(&path).map_err(|source| AdapterFileError::Io { path, source })
         }))
     },
-    needs: Needs::Adapters,
+    needs: &[],
 };
 
 pub static SCALE_LOST: Operator = Operator {
@@ -163,7 +163,7 @@ pub static SCALE_LOST: Operator = Operator {
             configuration["lora_parameters"]["scale"] = json!(scale.map(|scale| scale * factor));
         })
     },
-    needs: Needs::Adapters,
+    needs: &[],
 };
 
 pub static KEYS_UNRESOLVED: Operator = Operator {
@@ -177,7 +177,7 @@ pub static KEYS_UNRESOLVED: Operator = Operator {
             configuration["lora_parameters"]["keys"] = json!(["auto"]);
         })
     },
-    needs: Needs::Adapters,
+    needs: &[],
 };
 
 /// Something that loads an adapter in another way.
@@ -207,7 +207,7 @@ pub static RELOAD_WITHOUT_TENSORS: Operator = Operator {
             Ok(settings)
         }))
     },
-    needs: Needs::Adapters,
+    needs: &[],
 };
 
 pub static OTHER_BASE: Operator = Operator {
@@ -227,7 +227,7 @@ pub static OTHER_BASE: Operator = Operator {
             Ok(settings)
         }))
     },
-    needs: Needs::Adapters,
+    needs: &[],
 };
 
 /// Something that fuses in another way.
@@ -262,7 +262,7 @@ pub static FUSE_DROPS_ADAPTER: Operator = Operator {
             Ok(dropped + fuse(model)?)
         }))
     },
-    needs: Needs::DenseFiles,
+    needs: &[Need::DenseBase],
 };
 
 pub static FUSE_PACKS: Operator = Operator {
@@ -273,16 +273,21 @@ pub static FUSE_PACKS: Operator = Operator {
     severities: &[8.0, 4.0],
     make: |bits| {
         Box::new(Fused(move |model: &mut CausalModel| {
-            const GROUP: i32 = 64;
             let fused = fuse(model)?;
             for (_, linear) in model.linears_mut() {
                 let weight = linear.weight.value.as_dtype(Dtype::Float32)?;
-                let (packed, scales, biases) = quantize(&weight, GROUP, bits as i32)?;
-                linear.weight.value = dequantize(&packed, &scales, Some(&biases), GROUP, bits as i32)?
-                    .as_dtype(linear.weight.value.dtype())?;
+                let packing = Packing {
+                    bits: bits as i32,
+                    group_size: 64,
+                };
+                let (packed, scales, biases) = quantize(&weight, packing.group_size, packing.bits)?;
+                linear.weight.value = packed;
+                linear.scales.value = Some(scales);
+                linear.biases.value = Some(biases);
+                linear.packing = Some(packing);
             }
             Ok(fused)
         }))
     },
-    needs: Needs::DenseFiles,
+    needs: &[Need::DenseBase],
 };

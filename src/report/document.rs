@@ -1,4 +1,5 @@
 use super::answers::answer_pairs;
+use super::costs::Costs;
 use super::indicator::indicators;
 use super::phase::phases;
 use super::signal::signals;
@@ -12,7 +13,7 @@ use serde_json::{Map, Value};
 use std::path::PathBuf;
 
 /// Version of the report format; raised whenever a field is added, renamed or changes meaning.
-pub const REPORT_SCHEMA_VERSION: u32 = 1;
+pub const REPORT_SCHEMA_VERSION: u32 = 2;
 
 /// How a check ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -98,6 +99,10 @@ pub struct Report {
     pub environment: RunEnvironment,
     /// What the run was asked to do.
     pub settings: RunSettings,
+    /// Rows of each step: the batch size, or all rows where there are fewer.
+    pub rows_per_step: usize,
+    /// What the probes cost.
+    pub costs: Costs,
     /// Files that were written.
     pub outputs: Vec<PathBuf>,
 }
@@ -109,12 +114,14 @@ impl Report {
         let signals = signals(evidence, &diagnosis);
         let incomplete = incomplete_because(evidence, &diagnosis);
         let verdict = Verdict::of(incomplete.as_deref(), &diagnosis, &signals);
+        let phases = phases(evidence);
         Self {
             schema_version: REPORT_SCHEMA_VERSION,
             verdict,
             headline: headline(verdict, incomplete, &diagnosis, &signals),
             interrupted: evidence.interrupted.clone(),
-            phases: phases(evidence),
+            costs: Costs::new(&evidence.costs, &phases),
+            phases,
             indicators: indicators(evidence),
             findings: diagnosis.causes.iter().map(reported_finding).collect(),
             signals,
@@ -122,13 +129,25 @@ impl Report {
             answers: answer_pairs(evidence),
             environment: evidence.environment.clone(),
             settings: evidence.settings.clone(),
+            rows_per_step: rows_per_step(evidence),
             outputs,
         }
     }
 
-    /// Findings that nothing else explains, in order.
+    /// Errors and warnings that nothing else explains, in order.
     pub fn roots(&self) -> impl Iterator<Item = &ReportedFinding> {
-        self.findings.iter().filter(|finding| finding.root)
+        self.findings
+            .iter()
+            .filter(|finding| finding.root && finding.severity > Severity::Info)
+    }
+
+    /// Findings that are worth knowing and never held against a run, in order; those that an error or a warning
+    /// explains are left to it.
+    pub fn notes(&self) -> impl Iterator<Item = &ReportedFinding> {
+        self.findings.iter().filter(|finding| {
+            let explained = self.roots().any(|root| finding.explained_by == Some(root.name));
+            finding.severity == Severity::Info && !explained
+        })
     }
 
     /// Findings that the root of this name explains, in order.
@@ -158,7 +177,11 @@ fn headline(verdict: Verdict, incomplete: Option<String>, diagnosis: &Diagnosis,
                 .iter()
                 .filter(|check| check.outcome == Outcome::Pass)
                 .count();
-            format!("{} passed", counted(passed, "check"))
+            let notes = diagnosis.causes.len();
+            match notes {
+                0 => format!("{} passed", counted(passed, "check")),
+                notes => format!("{} passed, {}", counted(passed, "check"), counted(notes, "note")),
+            }
         }
         Verdict::Findings => format!("{}: {}", counted(roots.len(), "root cause"), roots.join(", ")),
         Verdict::Abnormal => {
@@ -174,6 +197,11 @@ fn headline(verdict: Verdict, incomplete: Option<String>, diagnosis: &Diagnosis,
             incomplete.into_iter().chain(found).collect::<Vec<_>>().join("; ")
         }
     }
+}
+
+fn rows_per_step(evidence: &Evidence) -> usize {
+    let asked = evidence.settings.batch_size;
+    evidence.data.ran().map_or(asked, |data| asked.min(data.rows))
 }
 
 fn reported_finding(cause: &Cause) -> ReportedFinding {

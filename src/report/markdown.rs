@@ -1,3 +1,4 @@
+use super::costs::{duration, probe_in_words};
 use super::text::training_in_words;
 use super::{CheckOutcome, IndicatorStatus, PhaseStatus, Report, ReportedFinding};
 use std::fmt::Write as _;
@@ -7,11 +8,13 @@ pub fn to_markdown(report: &Report) -> String {
     let sections = [
         head(report),
         findings(report),
+        notes(report),
         signals(report),
         indicators(report),
         phases(report),
         answers(report),
         checks(report),
+        costs(report),
     ];
     sections
         .into_iter()
@@ -30,7 +33,7 @@ fn head(report: &Report) -> String {
     let rows = [
         ("model", report.settings.model.clone()),
         ("data", report.settings.data.clone()),
-        ("training", training_in_words(&report.settings)),
+        ("training", training_in_words(report)),
         (
             "device",
             format!(
@@ -50,11 +53,10 @@ fn head(report: &Report) -> String {
 
 fn findings(report: &Report) -> String {
     let mut section = String::new();
-    if report.findings.is_empty() {
-        return section;
-    }
-    section.push_str("## Findings\n");
-    for root in report.roots() {
+    for (index, root) in report.roots().enumerate() {
+        if index == 0 {
+            section.push_str("## Findings\n");
+        }
         let _ = write!(section, "\n{}", finding(root, 3));
         let folded: Vec<&ReportedFinding> = report.explained_by(root.name).collect();
         if !folded.is_empty() {
@@ -71,6 +73,24 @@ fn findings(report: &Report) -> String {
                 prose(&folded.found)
             );
         }
+    }
+    section
+}
+
+fn notes(report: &Report) -> String {
+    let mut section = String::new();
+    for (index, note) in report.notes().enumerate() {
+        if index == 0 {
+            section.push_str("## Notes\n\n");
+        }
+        let _ = writeln!(
+            section,
+            "- **{}[{}]** `{}`: {}",
+            note.severity.name(),
+            note.code,
+            note.name,
+            prose(&note.headline)
+        );
     }
     section
 }
@@ -182,6 +202,24 @@ fn checks(report: &Report) -> String {
         };
         let _ = writeln!(section, "| {} | {} | {outcome} |", check.code, check.name);
     }
+    section
+}
+
+fn costs(report: &Report) -> String {
+    let costs = &report.costs;
+    if costs.probes.is_empty() {
+        return String::new();
+    }
+    let mut section = "## Costs of the probes\n\n| probe | time |\n| --- | ---: |\n".to_owned();
+    for cost in &costs.probes {
+        let _ = writeln!(
+            section,
+            "| {} | {} |",
+            cell(&probe_in_words(cost)),
+            duration(cost.seconds)
+        );
+    }
+    let _ = writeln!(section, "\n{}.", costs.in_all());
     section
 }
 

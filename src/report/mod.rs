@@ -1,24 +1,28 @@
 //! What a run found, for people and for programs: one report, one renderer per format.
 
 mod answers;
+mod costs;
 mod document;
 mod exit;
 mod indicator;
 mod json;
 mod markdown;
 mod phase;
+mod remedy;
 mod signal;
 mod text;
 mod verdict;
 mod wrap;
 
 pub use answers::{AnswerPair, ShownAnswer};
+pub use costs::Costs;
 pub use document::{CheckOutcome, REPORT_SCHEMA_VERSION, Report, ReportedCheck, ReportedFinding};
 pub use exit::{EXIT_FAULT, EXIT_HEALTHY, EXIT_INCOMPLETE, FailOn, exit_code};
 pub use indicator::{Indicator, IndicatorStatus};
 pub use json::to_json;
 pub use markdown::to_markdown;
 pub use phase::{Figure, PhaseReport, PhaseStatus};
+pub use remedy::Remedy;
 pub use signal::Signal;
 pub use text::to_text;
 pub use verdict::Verdict;

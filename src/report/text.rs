@@ -1,8 +1,10 @@
+use super::costs::{duration, probe_in_words};
 use super::wrap::{wrapped, wrapped_command};
 use super::{
-    AnswerPair, CheckOutcome, Indicator, IndicatorStatus, PhaseReport, PhaseStatus, Report, ReportedFinding, Verdict,
+    AnswerPair, CheckOutcome, Costs, Indicator, IndicatorStatus, PhaseReport, PhaseStatus, Report, ReportedFinding,
+    Verdict,
 };
-use crate::evidence::{FineTuneKind, RunSettings};
+use crate::evidence::FineTuneKind;
 use crate::rules::Severity;
 use crate::rules::wording::{counted, shortest};
 use colored::{ColoredString, Colorize};
@@ -31,6 +33,7 @@ pub fn to_text(report: &Report, width: usize) -> String {
     page.answers(&report.answers);
     page.indicators(&report.indicators);
     page.findings(report);
+    page.notes(report);
     page.signals(report);
     page.end(report);
     page.text
@@ -76,7 +79,7 @@ impl Page {
         self.line(&format!("mlx-diagnose {}", environment.tool_version).bold().to_string());
         self.entry(2, "model", &settings.model);
         self.entry(2, "data", &settings.data);
-        self.entry(2, "training", &training_in_words(settings));
+        self.entry(2, "training", &training_in_words(report));
         self.entry(
             2,
             "device",
@@ -162,12 +165,10 @@ impl Page {
     }
 
     fn findings(&mut self, report: &Report) {
-        if report.findings.is_empty() {
-            return;
-        }
-        self.title("Findings");
         for (index, root) in report.roots().enumerate() {
-            if index > 0 {
+            if index == 0 {
+                self.title("Findings");
+            } else {
                 self.blank();
             }
             self.root(report, root);
@@ -199,13 +200,27 @@ impl Page {
         }
     }
 
+    fn notes(&mut self, report: &Report) {
+        for (index, note) in report.notes().enumerate() {
+            if index == 0 {
+                self.title("Notes");
+            }
+            let plain = format!("{} {}:", severity_and_code(note), note.name);
+            let text = format!("{plain} {}", note.headline);
+            for (index, line) in wrapped(&text, self.width - 4).iter().enumerate() {
+                match line.strip_prefix(&plain) {
+                    Some(headline) if index == 0 => {
+                        self.line(&format!("  {} {}:{headline}", painted_label(note), note.name.bold()));
+                    }
+                    _ if index == 0 => self.line(&format!("  {line}")),
+                    _ => self.line(&format!("    {line}")),
+                }
+            }
+        }
+    }
+
     fn headline(&mut self, indent: usize, finding: &ReportedFinding) {
-        let label = format!("{}[{}]", finding.severity.name(), finding.code);
-        let label = match finding.severity {
-            Severity::Error => label.red().bold(),
-            Severity::Warning => label.yellow().bold(),
-            Severity::Info => label.blue().bold(),
-        };
+        let label = painted_label(finding);
         self.line(&format!("{:indent$}{label} {}", "", finding.name.bold()));
         for line in wrapped(&finding.headline, self.width - indent - 2) {
             self.line(&format!("{:indent$}  {line}", ""));
@@ -248,14 +263,39 @@ impl Page {
             }
         }
         self.entry(2, "checks", &checks_in_words(report));
-        if let Some(root) = report.roots().find(|root| root.severity > Severity::Info) {
-            self.entry(2, "more", &format!("`diagnose explain {}`", root.name));
+        if !report.costs.probes.is_empty() {
+            self.entry(2, "probes", &costs_in_words(&report.costs));
+        }
+        if let Some(finding) = report.roots().chain(report.notes()).next() {
+            self.entry(2, "more", &format!("`diagnose explain {}`", finding.name));
         }
         for (index, output) in report.outputs.iter().enumerate() {
             let label = if index == 0 { "files" } else { "" };
             self.entry(2, label, &output.display().to_string());
         }
     }
+}
+
+fn severity_and_code(finding: &ReportedFinding) -> String {
+    format!("{}[{}]", finding.severity.name(), finding.code)
+}
+
+fn painted_label(finding: &ReportedFinding) -> ColoredString {
+    let label = severity_and_code(finding);
+    match finding.severity {
+        Severity::Error => label.red().bold(),
+        Severity::Warning => label.yellow().bold(),
+        Severity::Info => label.blue().bold(),
+    }
+}
+
+fn costs_in_words(costs: &Costs) -> String {
+    let probes: Vec<String> = costs
+        .probes
+        .iter()
+        .map(|cost| format!("{} {}", probe_in_words(cost), duration(cost.seconds)))
+        .collect();
+    format!("{}; {}", probes.join(", "), costs.in_all())
 }
 
 fn checks_in_words(report: &Report) -> String {
@@ -268,7 +308,8 @@ fn checks_in_words(report: &Report) -> String {
 }
 
 /// What was trained and how, on one line.
-pub(super) fn training_in_words(settings: &RunSettings) -> String {
+pub(super) fn training_in_words(report: &Report) -> String {
+    let settings = &report.settings;
     let what = match settings.fine_tune {
         FineTuneKind::Lora => format!(
             "LoRA rank {}, scale {}, {}",
@@ -284,7 +325,7 @@ pub(super) fn training_in_words(settings: &RunSettings) -> String {
     format!(
         "{what}; {} of {}, learning rate {}, seed {}",
         counted(settings.steps, "step"),
-        counted(settings.batch_size, "row"),
+        counted(report.rows_per_step, "row"),
         shortest(settings.learning_rate),
         settings.seed
     )

@@ -4,7 +4,9 @@
 //! what `diagnose explain` prints.
 
 mod diagnosis;
+mod family;
 mod outcome;
+mod pages;
 mod pairing;
 mod registry;
 mod rerun;
@@ -50,7 +52,10 @@ mod training_diverged;
 mod validation_rows_trained;
 
 pub use diagnosis::{Cause, Check, Diagnosis, diagnose};
-pub use outcome::{Applicability, Finding, Fix, Outcome};
+pub use family::{FAMILIES, Family};
+pub use outcome::{Applicability, Finding, Fix, FixCommand, Outcome};
+pub use pages::{Page, pages};
+use registry::page_of;
 pub use registry::{UnknownRule, catalogue_json, explain, find, table};
 pub use rerun::Rerun;
 pub use rule::{Phase, Rule, RuleStatus, Severity};

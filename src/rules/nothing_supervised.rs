@@ -45,6 +45,7 @@ declare_rule! {
             "adapter-never-moved",
             "loss-not-decreasing",
         ],
+        offers_command: true,
     }
 }
 

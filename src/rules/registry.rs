@@ -49,7 +49,10 @@ pub fn table() -> String {
 
 /// The rule's documentation as Markdown, under a title with its name and code.
 pub fn explain(name_or_code: &str) -> Result<String, UnknownRule> {
-    let rule = find(name_or_code)?;
+    Ok(page_of(find(name_or_code)?))
+}
+
+pub(super) fn page_of(rule: &Rule) -> String {
     let mut page = format!("# {} ({})\n\n{}.\n\n", rule.name, rule.code, capitalised(rule.summary));
     let _ = writeln!(
         page,
@@ -77,7 +80,7 @@ pub fn explain(name_or_code: &str) -> Result<String, UnknownRule> {
             let _ = writeln!(page, "- {name}");
         }
     }
-    Ok(page)
+    page
 }
 
 fn capitalised(sentence: &str) -> String {
@@ -103,6 +106,8 @@ pub fn catalogue_json() -> Value {
                 "since": rule.since,
                 "summary": rule.summary,
                 "explains": rule.explains,
+                "references": rule.references(),
+                "offers_command": rule.offers_command,
                 "documentation": rule.documentation(),
             })
         })

@@ -1,3 +1,4 @@
+use super::FixCommand;
 use super::wording::shortest;
 use crate::evidence::{FineTuneKind, RunSettings};
 use std::fmt;
@@ -51,9 +52,12 @@ impl Rerun {
     }
 }
 
-impl From<Rerun> for String {
+impl From<Rerun> for FixCommand {
     fn from(rerun: Rerun) -> Self {
-        rerun.to_string()
+        Self {
+            text: rerun.to_string(),
+            settings: Some(rerun.0),
+        }
     }
 }
 

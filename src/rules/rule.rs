@@ -106,6 +106,8 @@ pub struct Rule {
     pub since: &'static str,
     /// Names of the rules whose findings a finding of this rule explains.
     pub explains: &'static [&'static str],
+    /// Whether some of its findings offer a command that tries the fix out.
+    pub offers_command: bool,
     /// Judges the evidence; no I/O, no clock, no randomness.
     pub check: fn(&Evidence) -> Outcome,
     /// The source file.
@@ -127,9 +129,18 @@ impl Rule {
             .collect();
         lines.join("\n").trim().to_owned()
     }
+
+    /// The addresses under its heading References.
+    pub fn references(&self) -> Vec<&'static str> {
+        self.raw_documentation
+            .lines()
+            .skip_while(|line| line.trim() != "## References")
+            .filter_map(|line| line.trim().strip_prefix("- <")?.strip_suffix('>'))
+            .collect()
+    }
 }
 
-/// Declares a [`Rule`]; the doc comment becomes its documentation.
+/// Declares a [`Rule`]; the doc comment becomes its documentation, and `offers_command` is false when left out.
 macro_rules! declare_rule {
     (
         $(#[doc = $documentation:literal])+
@@ -142,6 +153,7 @@ macro_rules! declare_rule {
             status: $status:ident,
             since: $since:literal,
             explains: $explains:expr,
+            $(offers_command: $offers_command:literal,)?
         }
     ) => {
         $(#[doc = $documentation])+
@@ -155,6 +167,7 @@ macro_rules! declare_rule {
             status: $crate::rules::RuleStatus::$status,
             since: $since,
             explains: $explains,
+            offers_command: false $(|| $offers_command)?,
             check,
             file: file!(),
         };

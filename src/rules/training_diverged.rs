@@ -50,6 +50,7 @@ declare_rule! {
             "repetition-loop",
             "never-stops",
         ],
+        offers_command: true,
     }
 }
 

@@ -287,6 +287,42 @@ fn evidence_of_another_version_is_refused() {
     assert_refused(&run(&["replay", text(&path)]), &["999"]);
 }
 
+/// What the program writes on a terminal of this type.
+#[cfg(unix)]
+fn on_a_terminal(terminal: &str, arguments: &[&str]) -> String {
+    const SPAWN: &str = "import pty, sys; pty.spawn(sys.argv[1:])";
+    let output = Command::new("python3")
+        .args(["-c", SPAWN, env!("CARGO_BIN_EXE_diagnose")])
+        .args(arguments)
+        .env("TERM", terminal)
+        .env("HF_HUB_OFFLINE", "1")
+        .env_remove("NO_COLOR")
+        .env_remove("CLICOLOR_FORCE")
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    stdout(&output)
+}
+
+#[cfg(unix)]
+#[rstest]
+#[case("xterm", true)]
+#[case("dumb", false)]
+fn a_terminal_gets_the_colour_that_it_has(#[case] terminal: &str, #[case] coloured: bool) {
+    let written = on_a_terminal(terminal, &["explain", "no-such-rule"]);
+    assert!(written.contains("there is no rule"), "{written}");
+    assert_eq!(written.contains('\u{1b}'), coloured, "{written}");
+}
+
+#[cfg(unix)]
+#[test]
+fn the_progress_bar_ends_with_everything_done() {
+    let written = on_a_terminal("xterm", &["--steps", "2", "--max-tokens", "4"]);
+    for done in ["phase 1 of 5: baseline", "4/4", "phase 2 of 5: training", "2/2"] {
+        assert!(written.contains(done), "{done} is not in {written}");
+    }
+}
+
 #[cfg(unix)]
 #[test]
 fn ctrl_c_ends_a_run_with_a_valid_partial_report_and_exit_code_2() {
@@ -321,4 +357,55 @@ fn ctrl_c_ends_a_run_with_a_valid_partial_report_and_exit_code_2() {
             .unwrap()
             .contains("interrupted")
     );
+}
+
+#[test]
+fn a_fix_that_needs_no_help_is_applied_and_makes_the_run_healthy() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("out");
+    let arguments = [
+        "--learning-rate",
+        "0",
+        "--max-tokens",
+        "8",
+        "--apply-fix",
+        "--format",
+        "json",
+        "--out",
+    ];
+    let output = diagnose().args(arguments).arg(&out).output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    let report: Value = serde_json::from_str(&stdout(&output)).unwrap();
+    assert_eq!(report["verdict"], "healthy");
+    assert_eq!(report["settings"]["learning_rate"], 1e-4);
+    assert!(
+        stderr(&output).contains("the verdict was findings and is now healthy"),
+        "{}",
+        stderr(&output)
+    );
+    let first: Value = serde_json::from_slice(&fs::read(out.join("report.json")).unwrap()).unwrap();
+    assert_eq!(first["verdict"], "findings");
+    let fixed: Value = serde_json::from_slice(&fs::read(out.join("fixed/report.json")).unwrap()).unwrap();
+    assert_eq!(fixed["verdict"], "healthy");
+}
+
+#[test]
+fn a_run_without_a_mechanical_fix_says_so_and_is_not_repeated() {
+    let output = run(&[
+        "--inject",
+        "frozen-optimizer",
+        "--max-tokens",
+        "8",
+        "--apply-fix",
+        "--format",
+        "json",
+    ]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(
+        stderr(&output).contains("no fix can be applied without your help"),
+        "{}",
+        stderr(&output)
+    );
+    let report: Value = serde_json::from_str(&stdout(&output)).unwrap();
+    assert_eq!(report["verdict"], "findings");
 }

@@ -1,19 +1,15 @@
 //! What a report says in each situation, in each format.
 
+use super::rules::snapshots;
 use super::situations::*;
-use insta::{Settings, assert_snapshot};
+use insta::assert_snapshot;
 use mlx_diagnose::evidence::{Evidence, Slot};
-use mlx_diagnose::report::{FailOn, Report, Verdict, exit_code, to_json, to_markdown, to_text};
+use mlx_diagnose::report::{
+    CheckOutcome, FailOn, Report, ReportedFinding, Verdict, exit_code, to_json, to_markdown, to_text,
+};
+use mlx_diagnose::rules::Severity;
 use rstest::rstest;
 use std::path::PathBuf;
-
-fn snapshots() -> Settings {
-    let mut settings = Settings::clone_current();
-    settings.set_snapshot_path(concat!(env!("CARGO_MANIFEST_DIR"), "/snapshots"));
-    settings.set_prepend_module_to_snapshot(false);
-    settings.set_omit_expression(true);
-    settings
-}
 
 fn report(evidence: &Evidence) -> Report {
     let outputs = ["out/report.json", "out/report.md", "out/evidence.json"].map(PathBuf::from);
@@ -34,6 +30,7 @@ fn plain_text(report: &Report, width: usize) -> String {
 #[case("learning-rate-one", learning_rate_one())]
 #[case("interrupted-in-training", interrupted_in_training())]
 #[case("cause-unknown", cause_unknown())]
+#[case("notes", information_only())]
 fn a_report_reads_well_in_every_format(#[case] name: &str, #[case] evidence: Evidence) {
     let report = report(&evidence);
     let json = to_json(&report).expect("a report is JSON");
@@ -79,6 +76,67 @@ fn warning_only() -> Evidence {
 
 fn information_only() -> Evidence {
     changed(|evidence| loops(&mut generation(evidence).answers[0]))
+}
+
+#[test]
+fn a_note_is_told_apart_from_findings_and_counted_in_the_headline() {
+    let report = report(&information_only());
+    assert_eq!(report.roots().count(), 0);
+    assert!(report.notes().any(|note| note.name == "repetition-loop"));
+    assert_eq!(
+        report.headline,
+        format!(
+            "{} checks passed, {} notes",
+            report.count(CheckOutcome::Passed),
+            report.notes().count()
+        )
+    );
+    let text = plain_text(&report, 96);
+    assert!(!text.contains("\nFindings\n"), "{text}");
+    assert!(text.contains("\n  info[GEN002] repetition-loop: "), "{text}");
+}
+
+#[test]
+fn a_note_that_an_error_explains_stays_with_it() {
+    let evidence = {
+        let mut evidence = learning_rate_one();
+        for (index, answer) in generation(&mut evidence).answers.iter_mut().enumerate() {
+            *answer = baseline(&mut healthy()).answers[index].clone();
+        }
+        loops(&mut generation(&mut evidence).answers[0]);
+        evidence
+    };
+    let report = report(&evidence);
+    let is_loop = |finding: &ReportedFinding| finding.name == "repetition-loop" && finding.severity == Severity::Info;
+    assert!(report.explained_by("training-diverged").any(is_loop));
+    assert!(!report.notes().any(is_loop));
+}
+
+#[test]
+fn a_batch_larger_than_the_data_is_the_data() {
+    let evidence = changed(|evidence| {
+        evidence.settings.batch_size = 4;
+        data(evidence).rows = 2;
+    });
+    let text = plain_text(&report(&evidence), 96);
+    assert!(text.contains("; 6 steps of 2 rows, "), "{text}");
+}
+
+#[test]
+fn costs_are_summed_and_compared_with_the_phases() {
+    use mlx_diagnose::evidence::ProbeCost;
+    let cost = |probe: &str, seconds| ProbeCost {
+        probe: probe.to_owned(),
+        seconds,
+    };
+    let evidence = changed(|evidence| evidence.costs = vec![cost("loss-check", 1.32), cost("fuse", 0.4)]);
+    let report = report(&evidence);
+    // The phases of the fixture take 2.6, 1.6, 0.8, 2.5 and 1.1 seconds.
+    let share = report.costs.share.expect("the phases were timed");
+    assert!((share - 1.72 / 8.6).abs() < 1e-12, "{share}");
+    let text = plain_text(&report, 96);
+    let line = "  probes       loss check 1.3 s, fuse 400 ms; 1.7 s in all, 20% of the run\n";
+    assert!(text.contains(line), "{text}");
 }
 
 #[test]
@@ -211,7 +269,7 @@ fn two_reports_on_the_same_evidence_are_equal() {
 #[test]
 fn json_has_the_fields_that_programs_rely_on() {
     let json = serde_json::to_value(report(&learning_rate_one())).expect("a report is JSON");
-    assert_eq!(json["schema_version"], 1);
+    assert_eq!(json["schema_version"], 2);
     assert_eq!(json["verdict"], "findings");
     let phases = json["phases"].as_array().expect("phases");
     let names: Vec<&str> = phases.iter().filter_map(|phase| phase["name"].as_str()).collect();

@@ -3,7 +3,7 @@
 //! A case says what it changes in the evidence of a healthy run (`fixtures/evidence/healthy.json`): JSON pointers with the
 //! values to put there, where `*` stands for every entry of a list. The first case that fires is the rule's snapshot.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 
 use mlx_diagnose::evidence::Evidence;
@@ -32,14 +32,21 @@ struct Cases {
     not_applicable: Vec<Case>,
 }
 
+impl Cases {
+    fn all(&self) -> impl Iterator<Item = &Case> {
+        self.fires.iter().chain(&self.silent).chain(&self.not_applicable)
+    }
+}
+
 fn cases() -> BTreeMap<&'static str, (&'static Rule, Cases)> {
     RULES
         .iter()
-        .filter_map(|rule| {
+        .map(|rule| {
             let path = root().join(format!("fixtures/rules/{}.json", rule.name));
-            let text = fs::read_to_string(&path).ok()?;
-            let cases = serde_json::from_str(&text).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-            Some((rule.name, (*rule, cases)))
+            let shown = path.display();
+            let text = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{shown}: {error}"));
+            let cases = serde_json::from_str(&text).unwrap_or_else(|error| panic!("{shown}: {error}"));
+            (rule.name, (*rule, cases))
         })
         .collect()
 }
@@ -84,9 +91,47 @@ fn finding(rule: &Rule, case: &Case) -> Finding {
 }
 
 #[test]
-fn a_rule_fires_where_its_cases_say() {
+fn every_rule_has_cases_and_every_file_of_cases_has_a_rule() {
+    let files: BTreeSet<String> = fs::read_dir(root().join("fixtures/rules"))
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    let rules: BTreeSet<String> = RULES.iter().map(|rule| format!("{}.json", rule.name)).collect();
+    assert_eq!(files, rules, "fixtures/rules on the left, the rules on the right");
+}
+
+#[test]
+fn every_rule_has_a_case_of_each_kind() {
     for (rule, cases) in cases().values() {
         assert!(!cases.fires.is_empty(), "{} has no case that fires", rule.name);
+        assert!(!cases.silent.is_empty(), "{} has no silent case", rule.name);
+        assert!(
+            !cases.not_applicable.is_empty(),
+            "{} has no case it cannot judge",
+            rule.name
+        );
+    }
+}
+
+#[test]
+fn every_case_is_said_once_without_a_final_period() {
+    for (rule, cases) in cases().values() {
+        let mut said = BTreeSet::new();
+        for case in cases.all() {
+            let sentence = case.case.as_str();
+            assert!(
+                !sentence.is_empty() && !sentence.ends_with('.'),
+                "{}: {sentence}",
+                rule.name
+            );
+            assert!(said.insert(sentence), "{}: {sentence}", rule.name);
+        }
+    }
+}
+
+#[test]
+fn a_rule_fires_where_its_cases_say() {
+    for (rule, cases) in cases().values() {
         for case in &cases.fires {
             let finding = finding(rule, case);
             for text in [&finding.headline, &finding.found, &finding.expected] {
@@ -110,9 +155,25 @@ fn a_rule_fires_where_its_cases_say() {
 }
 
 #[test]
+fn a_rule_offers_a_command_in_some_case_when_it_says_so() {
+    let wrong: Vec<&str> = cases()
+        .values()
+        .filter(|(rule, cases)| {
+            let mut fixes = cases.fires.iter().flat_map(|case| finding(rule, case).fixes);
+            fixes.any(|fix| fix.command.is_some()) != rule.offers_command
+        })
+        .map(|(rule, _)| rule.name)
+        .collect();
+    assert!(
+        wrong.is_empty(),
+        "`offers_command` says another thing than the cases of {}",
+        wrong.join(", ")
+    );
+}
+
+#[test]
 fn a_rule_is_silent_where_its_cases_say() {
     for (rule, cases) in cases().values() {
-        assert!(!cases.silent.is_empty(), "{} has no silent case", rule.name);
         for case in &cases.silent {
             let outcome = (rule.check)(&evidence(rule.name, case));
             assert_eq!(outcome, Outcome::Pass, "{}, {}", rule.name, case.case);
@@ -121,21 +182,15 @@ fn a_rule_is_silent_where_its_cases_say() {
 }
 
 #[test]
-fn a_rule_says_that_it_does_not_apply_where_its_cases_say() {
+fn a_rule_that_cannot_judge_says_why_where_its_cases_say() {
     for (rule, cases) in cases().values() {
-        assert!(
-            !cases.not_applicable.is_empty(),
-            "{} has no case it cannot judge",
-            rule.name
-        );
         for case in &cases.not_applicable {
-            let outcome = (rule.check)(&evidence(rule.name, case));
-            assert!(
-                matches!(outcome, Outcome::NotApplicable(_)),
-                "{}, {}: {outcome:?}",
-                rule.name,
-                case.case
-            );
+            match (rule.check)(&evidence(rule.name, case)) {
+                Outcome::NotApplicable(reason) => {
+                    assert!(!reason.is_empty() && !reason.ends_with('.'), "{}: {reason}", rule.name);
+                }
+                other => panic!("{}, {}: {other:?}", rule.name, case.case),
+            }
         }
     }
 }
