@@ -34,6 +34,7 @@ declare_rule! {
         status: Stable,
         since: "0.1.0",
         explains: &[],
+        offers_command: true,
     }
 }
 
