@@ -11,15 +11,18 @@ use crate::adapter::LoraSettings;
 use crate::atomic_write::write_file;
 use crate::device::PrecisionChoice;
 use crate::diagnosis::{DataSource, DiagnosisOptions, diagnose};
-use crate::evidence::{EVIDENCE_SCHEMA_VERSION, Evidence, FineTuneKind};
+use crate::evidence::{EVIDENCE_SCHEMA_VERSION, Evidence, FineTuneKind, Refusal, RunSettings};
 use crate::interrupt::Interrupt;
 use crate::model::{HubSettings, ModelSource};
-use crate::report::{EXIT_HEALTHY, EXIT_INCOMPLETE, Report, exit_code, to_json, to_markdown, to_text};
+use crate::regression::{check_settings, compare};
+use crate::report::{EXIT_HEALTHY, EXIT_INCOMPLETE, Report, Verdict, exit_code, to_json, to_markdown, to_text};
 use crate::rules;
 use crate::workflow::{ReferenceWorkflow, Workflow};
 
 /// Width of the report where there is no terminal to ask.
 const PLAIN_WIDTH: usize = 100;
+/// What some editors put before a text.
+const BYTE_ORDER_MARK: char = '\u{feff}';
 /// Exit code of a process that a second Ctrl-C ends at once, as shells report it.
 const EXIT_KILLED_BY_INTERRUPT: i32 = 130;
 
@@ -29,7 +32,7 @@ pub fn run(arguments: Arguments) -> u8 {
     match dispatch(arguments) {
         Ok(code) => code,
         Err(error) => {
-            note(&format!("{} {}", "error:".red().bold(), described(&error)));
+            note_error(&described(&error));
             EXIT_INCOMPLETE
         }
     }
@@ -44,6 +47,8 @@ fn described(error: &anyhow::Error) -> String {
             text.push_str(&cause);
         }
     }
+    // A path may hold what steers a terminal.
+    text.retain(|character| character == '\n' || !character.is_control());
     text
 }
 
@@ -64,7 +69,12 @@ fn dispatch(arguments: Arguments) -> Result<u8> {
             Ok(EXIT_HEALTHY)
         }
         Some(Command::Replay { file, output }) => {
-            let report = Report::new(&read_evidence(&file)?, Vec::new());
+            let baseline = output.baseline.as_deref().map(read_evidence).transpose()?;
+            let evidence = read_evidence(&file)?;
+            let mut report = Report::new(&evidence, Vec::new());
+            if let Some(stored) = &baseline {
+                report = report.against(compare(stored, &evidence)?);
+            }
             finish(&report, &output)
         }
         Some(Command::Selftest(arguments)) => {
@@ -83,6 +93,13 @@ fn run_phases(arguments: &DiagnoseArguments) -> Result<u8> {
     if let Some(folder) = &arguments.out {
         check_writable(folder)?;
     }
+    if let Some(file) = &arguments.save_baseline {
+        check_writable(
+            file.parent()
+                .filter(|folder| *folder != Path::new(""))
+                .unwrap_or(Path::new(".")),
+        )?;
+    }
     let interrupt = Interrupt::default();
     listen_for_interrupt(&interrupt)?;
     // Held until the run is over: dropping it removes the unpacked model.
@@ -93,6 +110,10 @@ fn run_phases(arguments: &DiagnoseArguments) -> Result<u8> {
         (Some(guard), ModelSource::Folder(folder))
     };
     let mut options = options(arguments, source)?;
+    let baseline = arguments.output.baseline.as_deref().map(read_evidence).transpose()?;
+    if let Some(stored) = &baseline {
+        check_settings(&stored.settings, &options.settings())?;
+    }
     let planted = match &arguments.inject {
         Some(injection) if arguments.full && injection.operator.needs_adapters() => {
             return Err(anyhow!(
@@ -107,14 +128,28 @@ fn run_phases(arguments: &DiagnoseArguments) -> Result<u8> {
         Some(planted) => &*planted.fault,
         None => &ReferenceWorkflow,
     };
-    let evidence = diagnose(&options, workflow, &interrupt, &mut *progress::progress())?;
+    let evidence = diagnose(&options, workflow, &interrupt, &mut *progress::progress());
     let report = report_of(&evidence, arguments.out.as_deref(), &options);
+    // The report is printed even when the baseline does not fit or cannot be written: the run may have taken long.
+    let comparison = baseline.as_ref().map(|stored| compare(stored, &evidence)).transpose();
+    let (report, compared) = match comparison {
+        Ok(Some(comparison)) => (report.against(comparison), Ok(())),
+        Ok(None) => (report, Ok(())),
+        Err(error) => (report, Err(error)),
+    };
+    let stored = arguments
+        .save_baseline
+        .as_ref()
+        .map_or(Ok(()), |file| save_baseline(file, &evidence, &report));
     let remedy = arguments.apply_fix.then(|| report.remedy()).flatten();
     if arguments.apply_fix && remedy.is_none() {
         apply_fix::note_absence(&report);
     }
     let Some(remedy) = remedy else {
-        return conclude(&evidence, &report, arguments.out.as_deref(), &arguments.output);
+        let code = conclude(&evidence, &report, arguments.out.as_deref(), &arguments.output);
+        compared?;
+        stored?;
+        return code;
     };
     // Two JSON documents in a row are no JSON: there, only the last one is printed.
     if arguments.output.format == Format::Json {
@@ -139,7 +174,25 @@ fn run_phases(arguments: &DiagnoseArguments) -> Result<u8> {
     let fixed = report_of(&evidence, folder.as_deref(), &options);
     let code = conclude(&evidence, &fixed, folder.as_deref(), &arguments.output)?;
     apply_fix::note_result(&remedy, &report, &fixed);
+    compared?;
+    stored?;
     Ok(code)
+}
+
+/// A run that did not come to its end is no measure for others.
+fn save_baseline(file: &Path, evidence: &Evidence, report: &Report) -> Result<()> {
+    let shown = file.display();
+    if report.verdict == Verdict::Incomplete || evidence.settings.check_only {
+        return Err(anyhow!(
+            "the baseline `{shown}` was not stored\n  found: an incomplete run, {}\n  expected: a run through all phases",
+            report.headline
+        ));
+    }
+    write_file(file, evidence_json(evidence)?.as_bytes()).with_context(|| format!("cannot write `{shown}`"))
+}
+
+fn evidence_json(evidence: &Evidence) -> Result<String> {
+    Ok(format!("{}\n", serde_json::to_string_pretty(evidence)?))
 }
 
 /// The report on a run whose results go to `folder`.
@@ -156,8 +209,27 @@ fn report_of(evidence: &Evidence, folder: Option<&Path>, options: &DiagnosisOpti
 fn conclude(evidence: &Evidence, report: &Report, folder: Option<&Path>, output: &OutputArguments) -> Result<u8> {
     // Printed even when a file cannot be written: the run may have taken long.
     let written = folder.map_or(Ok(()), |folder| write_outputs(folder, evidence, report));
+    if let Some(refusal) = &evidence.refusal {
+        refuse(refusal, report);
+        // For people the error is the report.
+        if output.format == Format::Text {
+            return written.map(|()| EXIT_INCOMPLETE);
+        }
+    }
     let code = finish(report, output)?;
     written.map(|()| code)
+}
+
+/// Says why the inputs cannot be used, and where to read on.
+fn refuse(refusal: &Refusal, report: &Report) {
+    note_error(&refusal.error);
+    if let Some(root) = report.roots().next() {
+        note(&format!("  more: `diagnose explain {}`", root.name));
+    }
+}
+
+fn note_error(text: &str) {
+    note(&format!("{} {text}", "error:".red().bold()));
 }
 
 /// Whether this run left an adapter, and not an earlier one into the same folder.
@@ -186,7 +258,7 @@ fn options(arguments: &DiagnoseArguments, source: ModelSource) -> Result<Diagnos
     let prompts = match &arguments.prompts {
         Some(path) => {
             let text = std::fs::read_to_string(path).with_context(|| format!("cannot read `{}`", path.display()))?;
-            let prompts = lines(&text);
+            let prompts = lines(text.trim_start_matches(BYTE_ORDER_MARK));
             if prompts.is_empty() {
                 return Err(anyhow!(
                     "`{}` has no prompt\n  expected: one prompt on each line",
@@ -200,11 +272,14 @@ fn options(arguments: &DiagnoseArguments, source: ModelSource) -> Result<Diagnos
     };
     Ok(DiagnosisOptions {
         source,
-        model_name: arguments.model.clone().unwrap_or_else(|| "embedded".to_owned()),
+        model_name: arguments
+            .model
+            .clone()
+            .unwrap_or_else(|| RunSettings::EMBEDDED.to_owned()),
         data_name: arguments
             .data
             .as_ref()
-            .map_or_else(|| "embedded".to_owned(), |path| path.display().to_string()),
+            .map_or_else(|| RunSettings::EMBEDDED.to_owned(), |path| path.display().to_string()),
         data: match &arguments.data {
             Some(path) => DataSource::Path(path.clone()),
             None => DataSource::Embedded(embedded::MINIMAL_DATA),
@@ -277,10 +352,7 @@ fn write_outputs(folder: &Path, evidence: &Evidence, report: &Report) -> Result<
         let path = folder.join(name);
         write_file(&path, text.as_bytes()).with_context(|| format!("cannot write `{}`", path.display()))
     };
-    write(
-        "evidence.json",
-        &format!("{}\n", serde_json::to_string_pretty(evidence)?),
-    )?;
+    write("evidence.json", &evidence_json(evidence)?)?;
     write("report.json", &to_json(report)?)?;
     write("report.md", &to_markdown(report))
 }
@@ -316,14 +388,20 @@ fn width() -> usize {
 fn read_evidence(path: &Path) -> Result<Evidence> {
     let shown = path.display();
     let text = std::fs::read_to_string(path).with_context(|| format!("cannot read `{shown}`"))?;
-    let value: serde_json::Value = serde_json::from_str(&text).with_context(|| format!("`{shown}` is not JSON"))?;
+    let unusable = |error: serde_json::Error| {
+        anyhow!(
+            "`{shown}` is not evidence of this program\n  found: {error}\n  expected: an evidence.json that `--out` left\n  \
+             hint: run the diagnosis again"
+        )
+    };
+    let value: serde_json::Value = serde_json::from_str(&text).map_err(unusable)?;
     let version = value.get("schema_version").and_then(serde_json::Value::as_u64);
     if version != Some(u64::from(EVIDENCE_SCHEMA_VERSION)) {
         return Err(anyhow!(
-            "`{shown}` cannot be replayed\n  found: evidence of schema version {}\n  expected: {EVIDENCE_SCHEMA_VERSION}\n  \
-             hint: replay it with the program that wrote it, or run the diagnosis again",
+            "`{shown}` is evidence of another version\n  found: schema version {}\n  expected: {EVIDENCE_SCHEMA_VERSION}\n  \
+             hint: use the program that wrote it, or run the diagnosis again",
             version.map_or_else(|| "unknown".to_owned(), |version| version.to_string())
         ));
     }
-    serde_json::from_value(value).with_context(|| format!("`{shown}` is not evidence of this program"))
+    serde_json::from_value(value).map_err(unusable)
 }

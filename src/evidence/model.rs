@@ -21,8 +21,23 @@ pub struct StopToken {
     pub id: u32,
     /// The token as text, for example `<|im_end|>`.
     pub text: String,
-    /// The files or the template that name it, sorted.
+    /// The files or the template that name it, sorted; the template is called [`Self::TEMPLATE`].
     pub sources: Vec<String>,
+}
+
+impl StopToken {
+    /// The source of the token that the chat template puts after an answer.
+    pub const TEMPLATE: &str = "chat template";
+
+    /// Whether the chat template puts it after an answer.
+    pub fn is_written_by_template(&self) -> bool {
+        self.sources.iter().any(|source| source == Self::TEMPLATE)
+    }
+
+    /// Whether a file says that it ends an answer.
+    pub fn is_declared(&self) -> bool {
+        self.sources.iter().any(|source| source != Self::TEMPLATE)
+    }
 }
 
 /// The output row of a token that ends an answer, against those of other special tokens.
@@ -69,13 +84,14 @@ pub struct ModelEvidence {
     pub non_finite: Listing,
     /// Every id that ends an answer.
     pub stop_tokens: Vec<StopToken>,
-    /// Output rows of the stop tokens, by id; empty when no stop token has one.
+    /// Output rows of the stop tokens, by id; empty when no stop token has one, or when most output rows are zero.
     pub stop_rows: Vec<StopRow>,
     /// Text of the beginning-of-text token; `None` when the tokenizer declares none.
     pub beginning_of_text: Option<String>,
     /// Whether a chat template was found.
     pub has_chat_template: bool,
-    /// The element type of most values in the files, for example `bfloat16`.
+    /// The element type of most values in the files that are not packed, for example `bfloat16`; for a GGUF file the type
+    /// of most values, for example `Q4_K`.
     pub stored_dtype: String,
     /// Whether the embedding serves as the output layer.
     pub tied_output: bool,

@@ -6,6 +6,7 @@ use super::signal::signals;
 use super::verdict::incomplete_because;
 use super::{AnswerPair, Indicator, PhaseReport, Signal, Verdict};
 use crate::evidence::{Evidence, RunEnvironment, RunSettings};
+use crate::regression::Comparison;
 use crate::rules::wording::counted;
 use crate::rules::{Cause, Check, Diagnosis, Fix, Outcome, Phase, Severity, diagnose};
 use serde::Serialize;
@@ -103,6 +104,8 @@ pub struct Report {
     pub rows_per_step: usize,
     /// What the probes cost.
     pub costs: Costs,
+    /// This run against a stored one; `None` when no baseline was given.
+    pub regression: Option<Comparison>,
     /// Files that were written.
     pub outputs: Vec<PathBuf>,
 }
@@ -118,7 +121,7 @@ impl Report {
         Self {
             schema_version: REPORT_SCHEMA_VERSION,
             verdict,
-            headline: headline(verdict, incomplete, &diagnosis, &signals),
+            headline: headline(verdict, incomplete, &diagnosis, &signals, evidence.settings.check_only),
             interrupted: evidence.interrupted.clone(),
             costs: Costs::new(&evidence.costs, &phases),
             phases,
@@ -130,8 +133,24 @@ impl Report {
             environment: evidence.environment.clone(),
             settings: evidence.settings.clone(),
             rows_per_step: rows_per_step(evidence),
+            regression: None,
             outputs,
         }
+    }
+
+    /// With the comparison with a stored run; what moved is said in the headline too.
+    #[must_use]
+    pub fn against(mut self, comparison: Comparison) -> Self {
+        let moved = comparison.moved.len();
+        if moved > 0 {
+            self.headline = format!(
+                "{}; {} moved since the baseline",
+                self.headline,
+                counted(moved, "value")
+            );
+        }
+        self.regression = Some(comparison);
+        self
     }
 
     /// Errors and warnings that nothing else explains, in order.
@@ -163,7 +182,13 @@ impl Report {
     }
 }
 
-fn headline(verdict: Verdict, incomplete: Option<String>, diagnosis: &Diagnosis, signals: &[Signal]) -> String {
+fn headline(
+    verdict: Verdict,
+    incomplete: Option<String>,
+    diagnosis: &Diagnosis,
+    signals: &[Signal],
+    check_only: bool,
+) -> String {
     let roots: Vec<&str> = diagnosis
         .causes
         .iter()
@@ -177,11 +202,16 @@ fn headline(verdict: Verdict, incomplete: Option<String>, diagnosis: &Diagnosis,
                 .iter()
                 .filter(|check| check.outcome == Outcome::Pass)
                 .count();
-            let notes = diagnosis.causes.len();
-            match notes {
-                0 => format!("{} passed", counted(passed, "check")),
-                notes => format!("{} passed, {}", counted(passed, "check"), counted(notes, "note")),
-            }
+            let notes = match diagnosis.causes.len() {
+                0 => String::new(),
+                notes => format!(", {}", counted(notes, "note")),
+            };
+            let extent = if check_only {
+                "; nothing was trained (`--check-only`)"
+            } else {
+                ""
+            };
+            format!("{} passed{notes}{extent}", counted(passed, "check"))
         }
         Verdict::Findings => format!("{}: {}", counted(roots.len(), "root cause"), roots.join(", ")),
         Verdict::Abnormal => {

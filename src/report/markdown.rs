@@ -1,5 +1,7 @@
 use super::costs::{duration, probe_in_words};
+use super::regression;
 use super::text::training_in_words;
+use super::wrap::printable;
 use super::{CheckOutcome, IndicatorStatus, PhaseStatus, Report, ReportedFinding};
 use std::fmt::Write as _;
 
@@ -10,10 +12,15 @@ pub fn to_markdown(report: &Report) -> String {
         findings(report),
         notes(report),
         signals(report),
-        indicators(report),
+        if report.settings.check_only {
+            String::new()
+        } else {
+            indicators(report)
+        },
         phases(report),
         answers(report),
         checks(report),
+        against_baseline(report),
         costs(report),
     ];
     sections
@@ -112,7 +119,7 @@ fn finding(finding: &ReportedFinding, level: usize) -> String {
     for fix in &finding.fixes {
         let _ = writeln!(section, "\nHint: {}.", prose(&fix.text));
         if let Some(command) = &fix.command {
-            let _ = writeln!(section, "\n```sh\n{command}\n```");
+            let _ = writeln!(section, "\n```sh\n{}\n```", printable(command));
         }
     }
     section
@@ -205,6 +212,28 @@ fn checks(report: &Report) -> String {
     section
 }
 
+fn against_baseline(report: &Report) -> String {
+    let Some(comparison) = &report.regression else {
+        return String::new();
+    };
+    let mut section = format!("## Against the baseline\n\n{}.\n", regression::summary(comparison));
+    if let Some(changes) = regression::environment(&comparison.environment) {
+        let _ = writeln!(section, "\nMachine: {}.", prose(&changes));
+    }
+    if !comparison.moved.is_empty() {
+        section.push_str("\n| path | moved |\n| --- | --- |\n");
+    }
+    for movement in &comparison.moved {
+        let _ = writeln!(
+            section,
+            "| `{}` | {} |",
+            movement.path,
+            cell(&regression::moved(movement))
+        );
+    }
+    section
+}
+
 fn costs(report: &Report) -> String {
     let costs = &report.costs;
     if costs.probes.is_empty() {
@@ -225,7 +254,7 @@ fn costs(report: &Report) -> String {
 
 /// Text that Markdown shows as it is, on one line; code spans stay.
 fn prose(text: &str) -> String {
-    let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    let line = printable(&text.split_whitespace().collect::<Vec<_>>().join(" "));
     line.split('`')
         .enumerate()
         .map(|(index, part)| if index % 2 == 0 { escaped(part) } else { part.to_owned() })

@@ -8,6 +8,7 @@ mod indicator;
 mod json;
 mod markdown;
 mod phase;
+mod regression;
 mod remedy;
 mod signal;
 mod text;

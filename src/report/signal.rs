@@ -45,12 +45,18 @@ const WATCHES: &[Watch] = &[
     },
     Watch {
         name: "fresh-adapter-is-not-identity",
-        explained_by: &["loss-not-finite"],
+        explained_by: &["fresh-adapter-changes-answers", "loss-not-finite"],
         see: fresh_adapter_is_not_identity,
     },
     Watch {
         name: "change-without-effect",
-        explained_by: &["loss-not-finite", "adapter-never-moved", "adapter-not-attached"],
+        explained_by: &[
+            "loss-not-finite",
+            "adapter-never-moved",
+            "adapter-not-attached",
+            "adapter-partly-frozen",
+            "adapter-starts-at-zero",
+        ],
         see: change_without_effect,
     },
     Watch {

@@ -7,7 +7,7 @@ use super::corpus::RowFormat;
 use super::harm::{MEASURES, measure};
 use super::monitors::MONITORS;
 use super::pair::Pair;
-use super::plan::{Purpose, Trial, reference};
+use super::plan::{Purpose, Trial};
 use super::record::{Cure, Ending, Record, Root};
 use crate::diagnosis::{DiagnosisOptions, Silent, diagnose};
 use crate::evidence::Evidence;
@@ -17,7 +17,7 @@ use crate::report::{Report, Verdict};
 use crate::workflow::{ReferenceWorkflow, Workflow};
 
 /// How much longer a run is that is to show harm.
-const LONGER: usize = 5;
+const LONGER: usize = 4;
 
 /// Runs trials one after the other in this process, since MLX is not made for models on several threads.
 #[derive(Debug)]
@@ -87,9 +87,9 @@ impl Runner {
             return Ok(None);
         }
         let record = Record {
-            ending: ending(&report),
+            ending: ending(&evidence, &report),
             roots: roots(&report),
-            error: None,
+            error: evidence.refusal.as_ref().map(|refusal| refusal.error.clone()),
             monitors: MONITORS.iter().map(|monitor| (monitor.alarms)(&evidence)).collect(),
             measured: measure(&evidence),
             cure,
@@ -105,14 +105,12 @@ impl Runner {
     /// Diagnoses as the program does for its user; a failure of the program is caught.
     fn judge(&self, options: &DiagnosisOptions, workflow: &dyn Workflow) -> Judged {
         let diagnosed = catch_unwind(AssertUnwindSafe(|| {
-            diagnose(options, workflow, &self.interrupt, &mut Silent).map(|evidence| {
-                let report = Report::new(&evidence, Vec::new());
-                (evidence, report)
-            })
+            let evidence = diagnose(options, workflow, &self.interrupt, &mut Silent);
+            let report = Report::new(&evidence, Vec::new());
+            (evidence, report)
         }));
         match diagnosed {
-            Ok(Ok((evidence, report))) => Judged::Judged(Box::new(evidence), report),
-            Ok(Err(error)) => Judged::Failed(Ending::Refused, error.to_string()),
+            Ok((evidence, report)) => Judged::Judged(Box::new(evidence), report),
             Err(panic) => Judged::Failed(Ending::Crashed, said(&*panic)),
         }
     }
@@ -125,9 +123,9 @@ impl Runner {
             Err(error) => Judged::Failed(Ending::Refused, error.to_string()),
         };
         Some(match judged {
-            Judged::Judged(_, report) => Cure {
+            Judged::Judged(evidence, report) => Cure {
                 rule: remedy.rule,
-                ending: ending(&report),
+                ending: ending(&evidence, &report),
                 roots: roots(&report),
             },
             Judged::Failed(ending, _) => Cure {
@@ -144,8 +142,8 @@ fn make(trial: &Trial, setup: &mut Setup) -> Result<Box<dyn Workflow>, String> {
     let fault: Box<dyn Fault> = match trial.purpose {
         Purpose::Fault { operator, severity } => (operator.make)(severity),
         Purpose::Pair { first, on_inputs } => Box::new(Pair {
-            first: (first.make)(reference(first)),
-            on_inputs: (on_inputs.make)(reference(on_inputs)),
+            first: (first.make)(first.reference()),
+            on_inputs: (on_inputs.make)(on_inputs.reference()),
         }),
         Purpose::Control(control) => {
             (control.set)(setup).map_err(|error| error.to_string())?;
@@ -153,10 +151,11 @@ fn make(trial: &Trial, setup: &mut Setup) -> Result<Box<dyn Workflow>, String> {
         }
         Purpose::Harm(operator) => {
             setup.options.steps *= LONGER;
+            setup.options.max_tokens /= 2;
             let Some(operator) = operator else {
                 return Ok(Box::new(ReferenceWorkflow));
             };
-            (operator.make)(reference(operator))
+            (operator.make)(operator.reference())
         }
     };
     fault
@@ -166,7 +165,10 @@ fn make(trial: &Trial, setup: &mut Setup) -> Result<Box<dyn Workflow>, String> {
     Ok(workflow)
 }
 
-fn ending(report: &Report) -> Ending {
+fn ending(evidence: &Evidence, report: &Report) -> Ending {
+    if evidence.refusal.is_some() {
+        return Ending::Refused;
+    }
     match report.verdict {
         Verdict::Healthy => Ending::Healthy,
         Verdict::Findings => Ending::Findings,

@@ -202,6 +202,60 @@ fn a_prompt_beyond_the_context_is_refused() {
 }
 
 #[test]
+fn a_refused_run_names_its_rule_and_replaces_the_report_of_an_earlier_run() {
+    let folder = tempfile::tempdir().unwrap();
+    let report = folder.path().join("report.json");
+    fs::write(&report, "{\"verdict\": \"healthy\"}").unwrap();
+    let arguments = ["--inject", "shard-missing", "--out", text(folder.path())];
+    assert_refused(
+        &run(&arguments),
+        &["1 shard is missing", "more: `diagnose explain shards-missing`"],
+    );
+    let report: Value = serde_json::from_str(&fs::read_to_string(&report).unwrap()).unwrap();
+    assert_eq!(report["verdict"], "incomplete");
+    assert_eq!(report["findings"][0]["name"], "shards-missing");
+
+    let evidence = folder.path().join("evidence.json");
+    let replayed = run(&["replay", text(&evidence), "--format", "json"]);
+    assert_eq!(replayed.status.code(), Some(2));
+    let replayed: Value = serde_json::from_str(&stdout(&replayed)).unwrap();
+    assert_eq!(replayed["findings"], report["findings"]);
+}
+
+#[test]
+fn a_refused_run_is_a_report_for_programs_too() {
+    let output = run(&["--layers", "9", "--format", "json"]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(stderr(&output).starts_with("error: cannot adapt the last 9 blocks"));
+    let report: Value = serde_json::from_str(&stdout(&output)).unwrap();
+    assert_eq!(report["findings"][0]["name"], "adapter-targets-unknown");
+}
+
+#[test]
+fn checks_alone_do_not_look_like_a_run_that_failed() {
+    let output = run(&["--check-only"]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    let report = stdout(&output);
+    assert!(report.contains("nothing was trained (`--check-only`)"), "{report}");
+    for word in ["skipped", "failed", "not measured"] {
+        assert!(!report.contains(word), "{report}");
+    }
+}
+
+#[rstest]
+#[case::text("not json")]
+#[case::another_object("{\"schema_version\": 2}")]
+fn a_file_that_is_no_evidence_is_refused_with_a_remedy(#[case] contents: &str) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("evidence.json");
+    fs::write(&path, contents).unwrap();
+    assert_refused(
+        &run(&["replay", text(&path)]),
+        &["is not evidence of this program", "found:", "hint:"],
+    );
+}
+
+#[test]
 fn an_output_folder_that_cannot_be_made_is_refused_before_the_work() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("file");
@@ -321,6 +375,44 @@ fn the_progress_bar_ends_with_everything_done() {
     for done in ["phase 1 of 5: baseline", "4/4", "phase 2 of 5: training", "2/2"] {
         assert!(written.contains(done), "{done} is not in {written}");
     }
+}
+
+#[test]
+fn a_run_is_compared_with_its_baseline() {
+    let folder = tempfile::tempdir().unwrap();
+    let stored = folder.path().join("baseline.json");
+    let short = |more: &[&str]| run(&[&["--steps", "2", "--max-tokens", "4"], more].concat());
+    let first = short(&["--save-baseline", text(&stored)]);
+    assert_eq!(first.status.code(), Some(0), "{}", stderr(&first));
+
+    let again = short(&["--baseline", text(&stored), "--format", "json"]);
+    assert_eq!(again.status.code(), Some(0), "{}{}", stdout(&again), stderr(&again));
+    let report: Value = serde_json::from_str(&stdout(&again)).unwrap();
+    assert_eq!(report["regression"]["moved"], serde_json::json!([]));
+    assert_eq!(report["regression"]["identical"], report["regression"]["compared"]);
+
+    let other = short(&["--baseline", text(&stored), "--learning-rate", "1e-3"]);
+    assert_refused(
+        &other,
+        &["the baseline was stored by another run", "learning_rate 0.001"],
+    );
+
+    let mut evidence: Value = serde_json::from_str(&fs::read_to_string(&stored).unwrap()).unwrap();
+    let loss = &mut evidence["training"]["ran"]["steps"][1]["loss"];
+    *loss = Value::from(loss.as_f64().unwrap() + 0.1);
+    fs::write(&stored, evidence.to_string()).unwrap();
+    let moved = short(&["--baseline", text(&stored)]);
+    assert_eq!(moved.status.code(), Some(1), "{}", stdout(&moved));
+    for words in ["/training/ran/steps/1/loss", "1 value moved since the baseline"] {
+        assert!(stdout(&moved).contains(words), "{words} is not in {}", stdout(&moved));
+    }
+}
+
+#[test]
+fn a_baseline_that_cannot_be_read_is_refused_before_the_work() {
+    let output = run(&["--baseline", "/no/such/baseline.json"]);
+    assert_refused(&output, &["cannot read `/no/such/baseline.json`"]);
+    assert!(!stderr(&output).contains("phase 1"), "{}", stderr(&output));
 }
 
 #[cfg(unix)]
