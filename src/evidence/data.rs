@@ -85,7 +85,8 @@ pub struct BoundaryEvidence {
     pub early: Listing,
     /// Of these, rows of whose answer some tokens are supervised and others, before the closing stop token, are not.
     pub late: Listing,
-    /// The index at which supervision begins in every row, though the prompts end at different ones; `None` otherwise.
+    /// The index at which supervision begins in every row, though the prompts end at different ones, or though it is 2,
+    /// the length of a dictionary of ids and attention, and no prompt ends there; `None` otherwise.
     pub constant: Option<usize>,
     /// Supervised tokens that belong to prompts, over all rows, whether a mask was asked for or not.
     pub supervised_prompt_tokens: usize,

@@ -35,7 +35,7 @@ declare_rule! {
         severity: Warning,
         status: Stable,
         since: "0.1.0",
-        explains: &[],
+        explains: &["overfit"],
     }
 }
 

@@ -38,7 +38,7 @@ declare_rule! {
         severity: Error,
         status: Stable,
         since: "0.1.0",
-        explains: &["end-of-text-spam", "repetition-loop"],
+        explains: &["answers-not-to-their-prompts", "end-expected-everywhere", "end-of-text-spam", "repetition-loop"],
     }
 }
 

@@ -1,12 +1,12 @@
 use super::rule::declare_rule;
-use super::wording::counted;
+use super::wording::{counted, out_of};
 use super::{Finding, Fix, Outcome};
 use crate::evidence::{Evidence, Slot};
 
 declare_rule! {
     /// ## What it finds
     ///
-    /// Masks that end at the same token in every row, though the prompts have different lengths.
+    /// Masks that end at the same token in every row, whatever the length of its prompt.
     ///
     /// ## Why it matters
     ///
@@ -17,7 +17,7 @@ declare_rule! {
     /// ## Evidence
     ///
     /// Identity: supervision begins where the prompt ends, so with prompts of different lengths it begins at different
-    /// tokens.
+    /// tokens. With prompts of one length only a start behind two tokens can be told from a mask that ends early.
     ///
     /// ## How to fix
     ///
@@ -33,12 +33,12 @@ declare_rule! {
     pub static MASK_OFFSET_CONSTANT = {
         name: "mask-offset-constant",
         code: "MASK004",
-        summary: "masks end at the same token in rows with different prompts",
+        summary: "masks end at the same token whatever the prompt",
         phase: Baseline,
         severity: Error,
         status: Stable,
         since: "0.1.0",
-        explains: &["mask-boundary-wrong", "end-of-text-spam", "repetition-loop", "never-stops"],
+        explains: &["mask-boundary-wrong", "answers-not-to-their-prompts", "end-of-text-spam", "repetition-loop", "never-stops"],
     }
 }
 
@@ -50,18 +50,19 @@ fn check(evidence: &Evidence) -> Outcome {
         return Outcome::not_applicable("prompts were not to be masked");
     }
     let boundary = &data.boundary;
-    if boundary.rows < 2 {
-        return Outcome::not_applicable("fewer than two rows have a prompt to compare");
-    }
     let Some(start) = boundary.constant else {
-        return Outcome::Pass;
+        return if boundary.rows < 2 {
+            Outcome::not_applicable("fewer than two rows have a prompt to compare")
+        } else {
+            Outcome::Pass
+        };
     };
     Finding::new(
         format!("every mask ends after {}, whatever the prompt", counted(start, "token")),
         format!(
-            "the first target is token {} in each of {}, and the prompts have different lengths",
+            "the first target is token {} in {}, which is the end of no prompt",
             start + 1,
-            counted(boundary.rows, "row")
+            out_of(boundary.rows, boundary.rows, "row")
         ),
         "a first target behind the end of each row's own prompt",
     )

@@ -24,7 +24,7 @@ declare_rule! {
     ///
     /// ## How to fix
     ///
-    /// Mask the prompts (`--mask-prompt` of mlx_lm.lora; this program does by default), for rows of `messages` or of
+    /// Mask the prompts (`--mask-prompt` of `mlx_lm.lora`; this program does by default), for rows of `messages` or of
     /// `prompt` and `completion`.
     ///
     /// ## References
@@ -40,7 +40,7 @@ declare_rule! {
         severity: Error,
         status: Stable,
         since: "0.1.0",
-        explains: &["end-of-text-spam", "repetition-loop", "never-stops"],
+        explains: &["answers-not-to-their-prompts", "end-of-text-spam", "repetition-loop", "never-stops"],
         offers_command: true,
     }
 }

@@ -1,5 +1,6 @@
 //! The data audit tells what is wrong with rows that are wrong in a known way.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
@@ -546,4 +547,63 @@ fn conversations_that_end_with_a_question_have_no_answer() {
     ]);
     assert_eq!(found.rows_without_answer, rows([1]));
     assert_eq!(found.template.rows, 1);
+}
+
+/// What ChatML, Llama 3, Mistral, Gemma and others write (see `fixtures/golden/templates.json`).
+fn templates() -> BTreeMap<String, String> {
+    let text = fs::read_to_string(root().join("fixtures/golden/templates.json")).unwrap();
+    let golden: Value = serde_json::from_str(&text).unwrap();
+    golden["cases"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|case| {
+            let family = case["name"].as_str().unwrap().split(',').next().unwrap();
+            (family.to_owned(), case["template"].as_str().unwrap().to_owned())
+        })
+        .collect()
+}
+
+#[test]
+fn rows_of_every_kind_of_template_have_nothing_wrong() {
+    let mut judged = 0;
+    for (family, template) in templates() {
+        let tokenizer = smollm(Some(&template));
+        if StopSet::of(&tokenizer).is_err() {
+            continue;
+        }
+        judged += 1;
+        let mut all = questions();
+        all.extend(all.clone().into_iter().map(|row| {
+            json!({"messages": [
+                {"role": "user", "content": "Who?"},
+                {"role": "assistant", "content": "Marta."},
+                {"role": "user", "content": row["prompt"]},
+                {"role": "assistant", "content": row["completion"]},
+            ]})
+        }));
+        let chats: Vec<Value> = all.split_off(3);
+        for rows in [all, chats] {
+            let found = Audit::of(tokenizer.clone()).measure(&rows);
+            let wrong = [
+                &found.template.asked_differently,
+                &found.template.asked_with_other_thoughts,
+                &found.template.rows_with_foreign_markers,
+                &found.boundary.unmasked,
+                &found.boundary.early,
+                &found.boundary.late,
+                &found.rows_with_masked_end,
+                &found.rows_with_repeated_end,
+                &found.rows_with_supervised_padding,
+                &found.rows_with_double_beginning,
+                &found.rows_truncated,
+            ];
+            for listing in wrong {
+                assert_eq!(listing, &none(), "{family}: {found:#?}");
+            }
+            assert_eq!(found.template.rows, 3, "{family}");
+            assert_eq!(found.boundary.constant, None, "{family}");
+        }
+    }
+    assert!(judged > 3, "only {judged} templates were judged");
 }

@@ -69,16 +69,19 @@ fn roots(report: &Report) -> Vec<&str> {
 
 #[test]
 fn an_ordinary_run_is_healthy_and_every_phase_ran() {
-    let report = Report::new(&run(&options()), Vec::new());
+    let evidence = run(&options());
+    let report = Report::new(&evidence, Vec::new());
     assert_eq!(report.verdict, Verdict::Healthy, "{:#?}", report.findings);
-    let not_measured = |reason: &String| reason.contains("was skipped") || reason.contains("failed");
-    let reasons = report.checks.iter().filter_map(|check| check.reason.as_ref());
-    assert_eq!(
-        reasons.filter(|reason| not_measured(reason)).count(),
-        0,
-        "{:#?}",
-        report.checks
-    );
+    let absences = [
+        evidence.model.absence(),
+        evidence.data.absence(),
+        evidence.baseline.absence(),
+        evidence.training.absence(),
+        evidence.parameters.absence(),
+        evidence.generation.absence(),
+        evidence.state.absence(),
+    ];
+    assert_eq!(absences.into_iter().flatten().collect::<Vec<_>>(), Vec::<String>::new());
 }
 
 #[rstest]
@@ -111,6 +114,19 @@ fn a_legal_but_odd_run_is_not_accused(#[case] options: DiagnosisOptions) {
 #[case::frozen_optimizer("frozen-optimizer", "optimizer-not-stepping")]
 #[case::stale_generation("stale-generation", "trained-state-not-used-in-generation")]
 #[case::eos_only_labels("eos-only-labels", "labels-only-end-of-text")]
+#[case::answers_missing("answers-missing", "rows-without-answer")]
+#[case::assistant_header_missing("assistant-header-missing", "asked-differently")]
+#[case::thinking_template("thinking-template", "thinking-asked-differently")]
+#[case::double_beginning("double-beginning", "double-beginning")]
+#[case::rows_cut("rows-cut", "rows-cut")]
+#[case::prompt_not_masked("prompt-not-masked", "prompt-not-masked")]
+#[case::mask_ends_late("mask-ends-late", "mask-boundary-wrong")]
+#[case::mask_ends_early("mask-ends-early", "mask-boundary-wrong")]
+#[case::mask_offset_constant("mask-offset-constant", "mask-offset-constant")]
+#[case::padding_supervised("padding-supervised", "padding-supervised")]
+#[case::end_masked("end-masked", "end-masked")]
+#[case::end_missing("end-missing", "rows-without-end")]
+#[case::end_repeated("end-repeated", "end-repeated")]
 fn a_fault_is_named_as_the_only_root(#[case] fault: &str, #[case] cause: &str) {
     let evidence = run_with(fault);
     let report = Report::new(&evidence, Vec::new());
@@ -240,7 +256,7 @@ fn an_interrupt_in_any_phase_leaves_a_valid_partial_report(
 }
 
 #[test]
-fn rows_cut_before_their_answers_are_the_root_of_a_loss_that_is_not_finite() {
+fn rows_cut_within_their_prompts_are_the_root_of_a_loss_that_is_not_finite() {
     let folder = tempfile::tempdir().unwrap();
     let path: PathBuf = folder.path().join("train.jsonl");
     let prompt = "word ".repeat(200);
@@ -252,10 +268,34 @@ fn rows_cut_before_their_answers_are_the_root_of_a_loss_that_is_not_finite() {
     let options = DiagnosisOptions {
         data: DataSource::Path(path),
         max_sequence_length: 32,
+        batch_size: 1,
         ..options()
     };
     let evidence = run(&options);
     let report = Report::new(&evidence, Vec::new());
     assert_eq!(roots(&report), ["rows-cut"], "{:#?}", report.findings);
     assert!(matches!(&evidence.training, Slot::Ran(training) if training.stopped_early.is_some()));
+}
+
+#[test]
+fn ids_beyond_the_embedding_table_are_named_and_never_trained_on() {
+    let evidence = run_with("ids-out-of-range");
+    let report = Report::new(&evidence, Vec::new());
+    assert_eq!(roots(&report), ["token-ids-out-of-range"], "{:#?}", report.findings);
+    assert!(evidence.baseline.ran().is_some());
+    let absence = evidence.training.absence().unwrap();
+    assert!(absence.contains("token id 10000000"), "{absence}");
+    assert_eq!(exit_code(&report, FailOn::Error), 1);
+}
+
+#[test]
+fn rows_for_validation_are_held_against_the_training_rows() {
+    let options = DiagnosisOptions {
+        data: DataSource::Path(root().join("fixtures/embedded/voice")),
+        steps: 1,
+        ..options()
+    };
+    let evidence = run(&options);
+    let validation = evidence.data.ran().unwrap().validation.ran().unwrap();
+    assert_eq!((validation.rows, validation.also_trained.total), (4, 0));
 }

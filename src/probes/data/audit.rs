@@ -13,6 +13,9 @@ use crate::model::{StopSet, Tokenizer, TokenizerError};
 /// Targets that are shown of a row whose mask is wrong.
 const SHOWN_TARGETS: usize = 8;
 
+/// Entries of what transformers 5 returns for a rendered prompt, which gets counted in place of its ids.
+const DICTIONARY_ENTRIES: usize = 2;
+
 /// What rows are audited with.
 #[derive(Debug)]
 pub struct DataProbe<'run> {
@@ -121,11 +124,10 @@ impl DataProbe<'_> {
             unmasked: fitting(MaskFit::Unmasked),
             early: fitting(MaskFit::Early),
             late: fitting(MaskFit::Late),
-            // From the second token on everything is supervised, which is no offset.
             constant: starts
                 .first()
                 .copied()
-                .filter(|&start| starts.len() == 1 && ends.len() > 1 && start > 1),
+                .filter(|start| starts.len() == 1 && is_no_prompt_end(*start, &ends)),
             supervised_prompt_tokens: rows.iter().map(Row::prompt_targets).sum(),
             first_targets,
         })
@@ -181,6 +183,12 @@ impl DataProbe<'_> {
             also_trained: listed(&rows, |row| trained.contains(row.identity())),
         }))
     }
+}
+
+/// Whether a start of supervision that all rows share cannot come from their prompts.
+fn is_no_prompt_end(start: usize, ends: &BTreeSet<usize>) -> bool {
+    // From the second token on everything is supervised, which is no offset.
+    start > 1 && (ends.len() > 1 || (start == DICTIONARY_ENTRIES && !ends.contains(&start)))
 }
 
 /// The rows for which something holds, as `row N`, in the order of the data.
