@@ -26,10 +26,10 @@ const LARGEST_SCALE: f64 = 2.0;
 const SHORTER: f64 = 0.125;
 /// Longest step as a share of the parameters' norm, for a loss that is all but flat.
 const LONGEST_STEP: f64 = 0.01;
-/// Distance from 1 to the next bfloat16, the coarser of the two types of 16 bits.
-const EPSILON_OF_16_BITS: f64 = 1.0 / 128.0;
-/// Rounding of a mean loss relative to its size, in units of the element type's epsilon.
-const LOSS_ROUNDING: f64 = 4.0;
+/// Rounding of a mean loss in f32, relative to its size: four units of the last place.
+const LOSS_ROUNDING: f64 = 4.0 / 8_388_608.0;
+/// The same where activations are bfloat16, the coarser of the two types of 16 bits.
+const LOSS_ROUNDING_IN_16_BITS: f64 = 1.0 / 128.0;
 /// Relative distance of the two slopes beyond which the direction since the previous step is looked at too.
 const SECOND_LOOK: f64 = 0.02;
 
@@ -196,10 +196,10 @@ impl LossField<'_> {
         }
         let (loss_ahead, loss_behind) = (self.loss(ahead)?, self.loss(behind)?);
         let measured = (loss_ahead - loss_behind) / length;
-        let epsilon = if self.is_coarse() {
-            EPSILON_OF_16_BITS
+        let rounding = if self.is_coarse() {
+            LOSS_ROUNDING_IN_16_BITS
         } else {
-            f64::from(f32::EPSILON)
+            LOSS_ROUNDING
         };
         let size = [loss_ahead, loss_behind]
             .into_iter()
@@ -209,7 +209,7 @@ impl LossField<'_> {
             predicted: product(gradients, &step)? / length,
             measured: measured.is_finite().then_some(measured),
         };
-        let resolution = LOSS_ROUNDING * epsilon * size / length;
+        let resolution = rounding * size / length;
         Ok(slope.predicted.is_finite().then_some((slope, resolution)))
     }
 

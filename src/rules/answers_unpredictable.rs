@@ -1,6 +1,6 @@
 use super::rule::declare_rule;
 use super::{Finding, Fix, Outcome};
-use crate::evidence::{Evidence, Slot};
+use crate::evidence::{DataEvidence, Evidence, Slot};
 use crate::thresholds::{ANSWER_TOKENS, KNOWS_SOMETHING, NOISE_SHARE, ORDER_GAIN, UNORDERED_NOISE_SHARE};
 
 declare_rule! {
@@ -17,8 +17,9 @@ declare_rule! {
     ///
     /// Before training the supervised tokens of the first batch cost at least `NOISE_SHARE` of what a uniform guess
     /// costs, and the other tokens less. `UNORDERED_NOISE_SHARE` is enough when the tokens of the answers have no order:
-    /// turned round they cost less than `ORDER_GAIN` more, over at least `ANSWER_TOKENS` tokens a row. Text in a language
-    /// or a code that the base hardly knows stays below: even its tokens follow each other in an order.
+    /// turned round they cost less than `ORDER_GAIN` more. Text in a language or a code that the base hardly knows stays
+    /// below: even its tokens follow each other in an order. Fewer than `ANSWER_TOKENS` targets a row are not judged, nor
+    /// is padding behind the answers.
     ///
     /// ## How to fix
     ///
@@ -57,9 +58,18 @@ fn check(evidence: &Evidence) -> Outcome {
     let Slot::Ran(fit) = &training.fit_before else {
         return Outcome::not_measured("the first batch", &training.fit_before);
     };
+    let padded =
+        |data: &DataEvidence| !data.rows_with_supervised_padding.is_empty() || !data.rows_with_repeated_end.is_empty();
+    if evidence.data.ran().is_some_and(padded) {
+        return Outcome::not_applicable("targets behind the end of the answers are counted as answers");
+    }
     let (Some(answers), Some(prompts)) = (fit.supervised, fit.unsupervised) else {
         return Outcome::not_applicable("the first batch has no prompts beside its answers");
     };
+    let targets = training.steps.first().map_or(0, |step| step.supervised_tokens);
+    if targets < ANSWER_TOKENS * fit.rows {
+        return Outcome::not_applicable("the answers are too short to say what they are");
+    }
     let uniform = training.uniform_loss;
     if prompts >= KNOWS_SOMETHING * uniform {
         return Outcome::not_applicable("the base cannot predict the prompts either");

@@ -1,4 +1,5 @@
 use super::gradient_slope::{self, Gradients};
+use super::loss_reading::{self, Reported};
 use super::rule::declare_rule;
 use super::wording::factor;
 use super::{Finding, Fix, Outcome};
@@ -21,7 +22,7 @@ declare_rule! {
     /// The loss of the last batch is computed a little way ahead and a little way behind along the reported gradient.
     /// Its slope there must be the length of the gradient. It differs by more than rounding and the bend of the loss can
     /// make. It is not judged where the loss has risen by `ABNORMAL_RISE`: a destroyed model has no slope to speak of.
-    /// Gradients that are all exactly zero belong to `gradients-not-flowing`.
+    /// Gradients of a loss that is itself another one, and gradients that are all exactly zero, belong to other rules.
     ///
     /// ## How to fix
     ///
@@ -54,6 +55,11 @@ declare_rule! {
 }
 
 fn check(evidence: &Evidence) -> Outcome {
+    if loss_reading::judge(evidence).is_ok_and(|judged| judged.reported != Reported::Right) {
+        return Outcome::not_applicable(
+            "the loss that is reported is another one, so its gradients have to be others too",
+        );
+    }
     let (check, measured) = match gradient_slope::judge(evidence) {
         Ok((_, Gradients::Wrong)) if has_risen(evidence) => {
             return Outcome::not_applicable("the loss had risen too far by then: it bends too sharply to have a slope");

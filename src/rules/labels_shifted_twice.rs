@@ -37,7 +37,6 @@ declare_rule! {
         status: Stable,
         since: "0.1.0",
         explains: &[
-            "gradient-wrong",
             "gradient-spike",
             "training-diverged",
             "loss-not-decreasing",

@@ -40,7 +40,6 @@ declare_rule! {
         status: Stable,
         since: "0.1.0",
         explains: &[
-            "gradient-wrong",
             "loss-not-decreasing",
             "end-expected-everywhere",
             "end-of-text-spam",

@@ -36,7 +36,7 @@ declare_rule! {
         severity: Error,
         status: Stable,
         since: "0.1.0",
-        explains: &["gradient-wrong", "loss-not-decreasing", "never-stops"],
+        explains: &["loss-not-decreasing", "never-stops"],
     }
 }
 

@@ -38,7 +38,7 @@ declare_rule! {
         severity: Error,
         status: Stable,
         since: "0.1.0",
-        explains: &["gradient-wrong", "gradient-spike", "training-diverged", "loss-not-decreasing"],
+        explains: &["gradient-spike", "training-diverged", "loss-not-decreasing"],
     }
 }
 
