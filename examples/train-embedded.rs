@@ -1,5 +1,6 @@
-//! Trains the tiny chat model that the program carries: tokenizer and weights, from nothing, on the text in
-//! `fixtures/embedded/corpus`. `scripts/embedded/train` runs it.
+//! Trains a tiny chat model of one architecture: tokenizer and weights, from nothing, on the text in
+//! `fixtures/embedded/corpus`. `scripts/embedded/train` makes the one that the program carries and those of the
+//! self-test with it.
 
 #![allow(clippy::print_stderr, reason = "a command line tool reports its progress")]
 
@@ -11,7 +12,9 @@ use mlx_diagnose::atomic_write::{replace_file, write_file};
 use mlx_diagnose::data::{Batch, Batches, DataFiles, Dataset, ExampleSettings, Record, RecordFile};
 use mlx_diagnose::device::Backend;
 use mlx_diagnose::interrupt::Interrupt;
-use mlx_diagnose::model::{CausalModel, ModelConfiguration, Tokenizer, WeightFileError, initialise, save_safetensors};
+use mlx_diagnose::model::{
+    Architecture, CausalModel, ModelConfiguration, Tokenizer, WeightFileError, initialise, save_safetensors,
+};
 use mlx_diagnose::param_snapshot::ParameterSnapshot;
 use mlx_diagnose::train::{
     AdamW, AdamWSettings, Schedule, TrainSettings, Trainer, TrainingStep, loss_and_gradients, mean_loss,
@@ -36,6 +39,11 @@ const CHAT_TEMPLATE: &str = "{% for message in messages %}{{ '<|im_start|>' + me
                              message['content'] + '<|im_end|>' + '\n' }}{% endfor %}{% if add_generation_prompt %}\
                              {{ '<|im_start|>assistant\n' }}{% endif %}";
 
+/// Transformer blocks.
+const BLOCKS: usize = 4;
+/// Longest context in tokens.
+const CONTEXT: usize = 256;
+
 const ROWS_PER_STEP: usize = 32;
 const STEPS: usize = 1500;
 const WARMUP_STEPS: usize = 100;
@@ -46,15 +54,17 @@ const SEED: u64 = 0;
 const REPORT_EVERY: usize = 50;
 
 fn main() -> Result<()> {
-    let mut arguments = std::env::args_os().skip(1).map(PathBuf::from);
-    let (Some(corpus), Some(output), None) = (arguments.next(), arguments.next(), arguments.next()) else {
-        return Err(anyhow!("usage: train-embedded CORPUS_DIR OUTPUT_DIR"));
+    let arguments: Vec<PathBuf> = std::env::args_os().skip(1).map(PathBuf::from).collect();
+    let usage = || anyhow!("usage: train-embedded llama|qwen2|qwen3 CORPUS_DIR OUTPUT_DIR");
+    let [name, corpus, output] = arguments.as_slice() else {
+        return Err(usage());
     };
-    let files = DataFiles::read(&corpus)?;
-    std::fs::create_dir_all(&output).with_context(|| format!("cannot make `{}`", output.display()))?;
-    write_tokenizer(&files.train, &output)?;
-    let configuration = write_configuration(&output)?;
-    let tokenizer = Tokenizer::from_folder(&output)?;
+    let specifics = name.to_str().and_then(Specifics::named).ok_or_else(usage)?;
+    let files = DataFiles::read(corpus)?;
+    std::fs::create_dir_all(output).with_context(|| format!("cannot make `{}`", output.display()))?;
+    write_tokenizer(&files.train, output)?;
+    let configuration = write_configuration(specifics, output)?;
+    let tokenizer = Tokenizer::from_folder(output)?;
     // Every token is a target: a model that learns only answers falls apart behind its own turn end.
     let settings = ExampleSettings {
         mask_prompt: false,
@@ -65,7 +75,7 @@ fn main() -> Result<()> {
     let valid_set = Dataset::new(&valid_file, &tokenizer, settings)?;
     let mut model = initialise(&configuration, SEED)?;
     fit(&mut model, &train_set, &valid_set)?;
-    save(&model, &output)
+    save(&model, output)
 }
 
 fn fit(model: &mut CausalModel, train_set: &Dataset, valid_set: &Dataset) -> Result<()> {
@@ -163,37 +173,101 @@ fn write_tokenizer(corpus: &RecordFile, output: &Path) -> Result<()> {
             "bos_token": null,
             "add_bos_token": false,
             "clean_up_tokenization_spaces": false,
-            "model_max_length": 256,
+            "model_max_length": CONTEXT,
             "chat_template": CHAT_TEMPLATE,
         }),
     )
 }
 
-fn write_configuration(output: &Path) -> Result<ModelConfiguration> {
+/// What sets the model of one architecture apart from the others.
+struct Specifics {
+    architecture: Architecture,
+    key_value_heads: usize,
+    rms_norm_eps: f64,
+    rope_theta: f64,
+    tie_word_embeddings: bool,
+    /// Fields that Hugging Face writes for this architecture alone.
+    own_fields: Value,
+}
+
+impl Specifics {
+    /// Those of the architecture that `model_type` names; `None` when there is no recipe for it.
+    fn named(model_type: &str) -> Option<Self> {
+        match Architecture::ALL
+            .into_iter()
+            .find(|known| known.model_type() == model_type)?
+        {
+            architecture @ Architecture::Llama => Some(Self {
+                architecture,
+                key_value_heads: 4,
+                rms_norm_eps: 1e-5,
+                rope_theta: 1e4,
+                tie_word_embeddings: true,
+                own_fields: json!({ "attention_bias": false, "mlp_bias": false }),
+            }),
+            architecture @ Architecture::Qwen2 => Some(Self {
+                architecture,
+                key_value_heads: 4,
+                rms_norm_eps: 1e-6,
+                rope_theta: 1e6,
+                tie_word_embeddings: true,
+                own_fields: json!({
+                    "attention_dropout": 0.0,
+                    "initializer_range": 0.02,
+                    "max_window_layers": BLOCKS,
+                    "sliding_window": CONTEXT,
+                    "use_sliding_window": false,
+                    "use_cache": true,
+                }),
+            }),
+            // As in the published ones, the heads together are wider than the hidden state.
+            architecture @ Architecture::Qwen3 => Some(Self {
+                architecture,
+                key_value_heads: 2,
+                rms_norm_eps: 1e-6,
+                rope_theta: 1e6,
+                tie_word_embeddings: false,
+                own_fields: json!({
+                    "head_dim": 48,
+                    "attention_bias": false,
+                    "attention_dropout": 0.0,
+                    "initializer_range": 0.02,
+                    "max_window_layers": BLOCKS,
+                    "rope_scaling": null,
+                    "sliding_window": null,
+                    "use_sliding_window": false,
+                    "use_cache": true,
+                }),
+            }),
+            Architecture::Mistral => None,
+        }
+    }
+}
+
+fn write_configuration(specifics: Specifics, output: &Path) -> Result<ModelConfiguration> {
     let path = output.join("config.json");
-    write_json(
-        &path,
-        &json!({
-            "model_type": "llama",
-            "architectures": ["LlamaForCausalLM"],
-            "hidden_act": "silu",
-            "hidden_size": 128,
-            "num_hidden_layers": 4,
-            "intermediate_size": 384,
-            "num_attention_heads": 4,
-            "num_key_value_heads": 4,
-            "rms_norm_eps": 1e-5,
-            "vocab_size": VOCABULARY,
-            "rope_theta": 10000.0,
-            "tie_word_embeddings": true,
-            "max_position_embeddings": 256,
-            "attention_bias": false,
-            "mlp_bias": false,
-            "eos_token_id": 2,
-            "bos_token_id": null,
-            "torch_dtype": "bfloat16",
-        }),
-    )?;
+    let mut configuration = json!({
+        "model_type": specifics.architecture.model_type(),
+        "architectures": [specifics.architecture.class_name()],
+        "hidden_act": "silu",
+        "hidden_size": 128,
+        "num_hidden_layers": BLOCKS,
+        "intermediate_size": 384,
+        "num_attention_heads": 4,
+        "num_key_value_heads": specifics.key_value_heads,
+        "rms_norm_eps": specifics.rms_norm_eps,
+        "vocab_size": VOCABULARY,
+        "rope_theta": specifics.rope_theta,
+        "tie_word_embeddings": specifics.tie_word_embeddings,
+        "max_position_embeddings": CONTEXT,
+    });
+    let endings = json!({ "eos_token_id": 2, "bos_token_id": null, "torch_dtype": "bfloat16" });
+    for fields in [specifics.own_fields, endings] {
+        for (key, value) in fields.as_object().into_iter().flatten() {
+            configuration[key] = value.clone();
+        }
+    }
+    write_json(&path, &configuration)?;
     write_json(
         &output.join("generation_config.json"),
         &json!({ "eos_token_id": [2, 0] }),

@@ -14,20 +14,21 @@
 //! | `param_snapshot` | |
 //! | `param_diff` | `param_snapshot`, `readback` |
 //! | `evidence` | `thresholds` |
-//! | `model` | `evidence`, `readback`, `suggestion` |
+//! | `model` | `atomic_write`, `evidence`, `readback`, `suggestion` |
 //! | `data` | `evidence`, `model` |
 //! | `adapter` | `atomic_write`, `model`, `suggestion` |
 //! | `train` | `data`, `interrupt`, `model`, `param_snapshot`, `readback` |
 //! | `engine` | `interrupt`, `model`, `readback` |
 //! | `device` | `evidence`, `model`, `train` |
 //! | `workflow` | `adapter`, `data`, `device`, `model`, `train` |
-//! | `faults` | `adapter`, `data`, `model`, `train`, `workflow` |
+//! | `faults` | `adapter`, `atomic_write`, `data`, `diagnosis`, `evidence`, `model`, `param_snapshot`, `suggestion`, `train`, `workflow` |
 //! | `probes` | `adapter`, `data`, `engine`, `evidence`, `interrupt`, `model`, `param_diff`, `param_snapshot`, `readback`, `train` |
 //! | `rules` | `evidence`, `suggestion`, `thresholds` |
 //! | `regression` | `evidence` |
 //! | `report` | `evidence`, `regression`, `rules`, `thresholds` |
 //! | `diagnosis` | `adapter`, `data`, `device`, `evidence`, `interrupt`, `model`, `param_snapshot`, `probes`, `rules`, `train`, `workflow` |
-//! | `cli` | `adapter`, `atomic_write`, `data`, `device`, `diagnosis`, `evidence`, `faults`, `interrupt`, `model`, `regression`, `report`, `rules`, `train` |
+//! | `selftest` | `adapter`, `atomic_write`, `data`, `device`, `diagnosis`, `evidence`, `faults`, `interrupt`, `model`, `report`, `rules`, `suggestion`, `train`, `workflow` |
+//! | `cli` | `adapter`, `atomic_write`, `data`, `device`, `diagnosis`, `evidence`, `faults`, `interrupt`, `model`, `regression`, `report`, `rules`, `selftest`, `train`, `workflow` |
 
 pub mod adapter;
 pub mod atomic_write;
@@ -47,6 +48,7 @@ pub mod readback;
 pub mod regression;
 pub mod report;
 pub mod rules;
+pub mod selftest;
 pub mod suggestion;
 pub mod thresholds;
 pub mod train;

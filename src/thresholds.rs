@@ -39,7 +39,7 @@ thresholds! {
     /// 1908.04319); a collapsed model alternates between two or three tokens and falls below 0.4.
     pub const DISTINCT_RUNS: f64 = 0.5;
 
-    /// Share of the prompts from which on a change in the answers is the rule and not an exception.
+    /// Share of the prompts, or of the rows, from which on something is the rule and not an exception.
     ///
     /// Half: greedy answers of a small model flip on single prompts after any training.
     pub const MOST: f64 = 0.5;
@@ -68,6 +68,76 @@ thresholds! {
     ///
     /// One in twenty: single empty answers occur in honest data and do not change what the model says.
     pub const STOP_ONLY_ROWS: f64 = 0.05;
+
+    /// Share of rows that were cut above which a warning is due.
+    ///
+    /// One in a hundred: single over-long rows are usual and teach nothing wrong but their missing end.
+    pub const CUT_ROWS: f64 = 0.01;
+
+    /// Share of rows that were cut from which on the data is no longer what it was meant to be.
+    ///
+    /// One in ten: so many answers without an end teach the model that answers need none.
+    pub const MANY_CUT_ROWS: f64 = 0.1;
+
+    /// Share of rows that are asked differently at inference above which the run cannot give what was asked for.
+    ///
+    /// One in twenty: a template may treat single odd conversations in its own way; more of them are the rule.
+    pub const ASKED_DIFFERENTLY_ROWS: f64 = 0.05;
+
+    /// Share of rows with foreign turn markers above which a warning is due.
+    ///
+    /// One in twenty: texts about language models quote such markers now and then.
+    pub const FOREIGN_MARKER_ROWS: f64 = 0.05;
+
+    /// Share of rows that are copies of others above which a warning is due.
+    ///
+    /// One in twenty: greetings and short questions recur in honest data; copied files repeat far more.
+    pub const DUPLICATE_SHARE: f64 = 0.05;
+
+    /// Copies that there must be before they are held against the data.
+    ///
+    /// Two: in small data one copy is already a large share.
+    pub const FEWEST_DUPLICATES: usize = 2;
+
+    /// Share of validation rows that are trained on above which a warning is due.
+    ///
+    /// One in a hundred: one row among many moves the validation loss by less than it moves from batch to batch.
+    pub const KNOWN_VALIDATION_SHARE: f64 = 0.01;
+
+    /// Share of validation rows that are trained on from which on the validation loss means nothing.
+    ///
+    /// One in ten: known rows cost next to nothing, so the mean falls by about their share.
+    pub const LARGE_KNOWN_VALIDATION_SHARE: f64 = 0.1;
+
+    /// Share of conversations that end without an answer above which a warning is due.
+    ///
+    /// One in a hundred: a few broken rows are usual, more of them mean that answers were lost on the way.
+    pub const UNANSWERED_SHARE: f64 = 0.01;
+
+    /// Share of padding among the positions that were computed above which it is worth a word.
+    ///
+    /// A fifth: batches sorted by length stay below 0.02, unsorted ones were reported at 0.25.
+    pub const PADDING_SHARE: f64 = 0.2;
+
+    /// Share of rows with a wrong mask above which the run cannot give what was asked for.
+    ///
+    /// One in twenty: single rows in which tokens melt together are usual, a wrong mask hits all rows.
+    pub const WRONG_MASK_ROWS: f64 = 0.05;
+
+    /// Share of answers without an end above which a warning is due.
+    ///
+    /// One in twenty: templates close single odd conversations otherwise; a model stops that sees an end in the rest.
+    pub const ENDLESS_SHARE: f64 = 0.05;
+
+    /// Share of rows with a masked end above which the model unlearns to stop.
+    ///
+    /// One in a hundred: an end is masked by its id and then in all rows that have one, or by chance in very few.
+    pub const MASKED_END_ROWS: f64 = 0.01;
+
+    /// Share of rows with a repeated end above which a warning is due.
+    ///
+    /// One in twenty: single answers that write the end themselves occur in honest data.
+    pub const REPEATED_END_ROWS: f64 = 0.05;
 
     /// Rise of the loss of one batch, in nats per token, from which on training counts as diverged.
     ///

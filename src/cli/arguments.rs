@@ -2,7 +2,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::faults::Fault;
+use crate::faults::Injection;
 use crate::report::FailOn;
 
 /// Why does a fine-tuned MLX model answer badly? Runs five phases on a model and names the cause, with evidence and a fix.
@@ -47,9 +47,33 @@ pub enum Command {
         #[command(flatten)]
         output: OutputArguments,
     },
+    /// Measure this program: faults done on purpose must be found and named, healthy runs left in peace
+    ///
+    /// Exit codes: 0 every fault found and no error on a healthy run; 1 otherwise; 2 could not complete.
+    Selftest(SelftestArguments),
     /// Compute single figures for comparison with other programs
     #[command(subcommand)]
     Verify(Verify),
+}
+
+/// Options of the self-test.
+#[derive(Debug, Args)]
+pub struct SelftestArguments {
+    /// Every fault once and 30 healthy runs: minutes [default]
+    #[arg(long, conflicts_with = "full")]
+    pub quick: bool,
+    /// The whole design, with severities, pairs and longer runs: an hour
+    #[arg(long)]
+    pub full: bool,
+    /// Folder for selftest.json, selftest.md, matrix.svg and the evidence of runs that went wrong
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+    /// Seed of everything random
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub seed: u64,
+    /// Only these faults and healthy controls
+    #[arg(long, value_name = "NAME,...", value_delimiter = ',')]
+    pub only: Vec<String>,
 }
 
 /// Figures for comparison with other programs.
@@ -166,9 +190,12 @@ pub struct DiagnoseArguments {
     /// Judge files and data, and stop before the first phase
     #[arg(long)]
     pub check_only: bool,
-    /// Do one thing wrongly on purpose, to see it found
-    #[arg(long, value_name = "FAULT", value_enum)]
-    pub inject: Option<Fault>,
+    /// Do one thing wrongly on purpose, to see it found; a fault's name, or NAME=SEVERITY
+    #[arg(long, value_name = "FAULT")]
+    pub inject: Option<Injection>,
+    /// Run again with the fix of the worst finding, where it can be applied without help
+    #[arg(long, conflicts_with_all = ["check_only", "baseline", "save_baseline"])]
+    pub apply_fix: bool,
     /// Where the report goes
     #[command(flatten)]
     pub output: OutputArguments,

@@ -1,10 +1,13 @@
 //! The command line: what was typed, what it means, and what is printed.
 
+mod apply_fix;
 mod arguments;
+mod baseline;
 mod embedded;
 mod output;
 mod progress;
 mod run;
+mod selftest;
 mod verify;
 
 pub use arguments::Arguments;

@@ -5,19 +5,20 @@ use anyhow::{Context, Result, anyhow};
 use colored::Colorize;
 
 use super::arguments::{Arguments, Command, DiagnoseArguments, Format, OutputArguments};
+use super::baseline::Baseline;
 use super::output::{choose_colour, note, print};
-use super::{embedded, progress, verify};
+use super::{apply_fix, embedded, progress, selftest, verify};
 use crate::adapter::LoraSettings;
 use crate::atomic_write::write_file;
 use crate::device::PrecisionChoice;
 use crate::diagnosis::{DataSource, DiagnosisOptions, diagnose};
 use crate::evidence::{EVIDENCE_SCHEMA_VERSION, Evidence, FineTuneKind};
-use crate::faults::{self, Fault};
 use crate::interrupt::Interrupt;
 use crate::model::{HubSettings, ModelSource};
-use crate::regression::{check_settings, compare};
-use crate::report::{EXIT_HEALTHY, EXIT_INCOMPLETE, Report, Verdict, exit_code, to_json, to_markdown, to_text};
+use crate::regression::compare;
+use crate::report::{EXIT_HEALTHY, EXIT_INCOMPLETE, Report, exit_code, to_json, to_markdown, to_text};
 use crate::rules;
+use crate::workflow::{ReferenceWorkflow, Workflow};
 
 /// Width of the report where there is no terminal to ask.
 const PLAIN_WIDTH: usize = 100;
@@ -73,6 +74,14 @@ fn dispatch(arguments: Arguments) -> Result<u8> {
             }
             finish(&report, &output)
         }
+        Some(Command::Selftest(arguments)) => {
+            if let Some(folder) = &arguments.out {
+                check_writable(folder)?;
+            }
+            let interrupt = Interrupt::default();
+            listen_for_interrupt(&interrupt)?;
+            selftest::run(arguments, &interrupt)
+        }
         Some(Command::Verify(what)) => verify::run(what).map(|()| EXIT_HEALTHY),
     }
 }
@@ -80,13 +89,6 @@ fn dispatch(arguments: Arguments) -> Result<u8> {
 fn run_phases(arguments: &DiagnoseArguments) -> Result<u8> {
     if let Some(folder) = &arguments.out {
         check_writable(folder)?;
-    }
-    if let Some(file) = &arguments.save_baseline {
-        check_writable(
-            file.parent()
-                .filter(|folder| *folder != Path::new(""))
-                .unwrap_or(Path::new(".")),
-        )?;
     }
     let interrupt = Interrupt::default();
     listen_for_interrupt(&interrupt)?;
@@ -97,57 +99,80 @@ fn run_phases(arguments: &DiagnoseArguments) -> Result<u8> {
         let (guard, folder) = embedded::unpack_model().context("cannot unpack the embedded model")?;
         (Some(guard), ModelSource::Folder(folder))
     };
-    if arguments.full && arguments.inject == Some(Fault::StubAdapter) {
-        return Err(anyhow!(
-            "`--inject stub-adapter` changes nothing with `--full`, which attaches no adapter\n  hint: leave out `--full`"
-        ));
-    }
-    let options = options(arguments, source)?;
-    let baseline = arguments.output.baseline.as_deref().map(read_evidence).transpose()?;
-    if let Some(stored) = &baseline {
-        check_settings(&stored.settings, &options.settings())?;
-    }
-    let workflow = faults::workflow(arguments.inject);
-    let evidence = diagnose(&options, &*workflow, &interrupt, &mut *progress::progress())?;
-    let mut paths = Vec::new();
-    if let Some(folder) = &arguments.out {
-        paths = output_paths(folder);
-        paths.extend(options.adapter_folder.filter(|_| saved_an_adapter(&evidence)));
-    }
-    let report = Report::new(&evidence, paths);
-    let comparison = baseline.as_ref().map(|stored| compare(stored, &evidence)).transpose();
-    let (report, compared) = match comparison {
-        Ok(Some(comparison)) => (report.against(comparison), Ok(())),
-        Ok(None) => (report, Ok(())),
-        Err(error) => (report, Err(error)),
+    let mut options = options(arguments, source)?;
+    let planted = match &arguments.inject {
+        Some(injection) if arguments.full && injection.operator.needs_adapters() => {
+            return Err(anyhow!(
+                "`--inject {name}` changes nothing with `--full`, which attaches no adapter\n  hint: leave out `--full`",
+                name = injection.operator.name
+            ));
+        }
+        Some(injection) => Some(injection.operator.plant(injection.severity, &mut options)?),
+        None => None,
     };
-    // Printed even when a file cannot be written or the baseline does not fit: the run may have taken long.
-    let written = arguments
+    let workflow: &dyn Workflow = match &planted {
+        Some(planted) => &*planted.fault,
+        None => &ReferenceWorkflow,
+    };
+    let baseline = Baseline::of(arguments, &options.settings())?;
+    let evidence = diagnose(&options, workflow, &interrupt, &mut *progress::progress())?;
+    let report = report_of(&evidence, arguments.out.as_deref(), &options);
+    let (report, compared) = baseline.judge(report, &evidence);
+    let remedy = arguments.apply_fix.then(|| report.remedy()).flatten();
+    if arguments.apply_fix && remedy.is_none() {
+        apply_fix::note_absence(&report);
+    }
+    let Some(remedy) = remedy else {
+        let stored = baseline.store(&report, &evidence);
+        let code = conclude(&evidence, &report, arguments.out.as_deref(), &arguments.output)?;
+        return compared.and(stored).map(|()| code);
+    };
+    // Two JSON documents in a row are no JSON: there, only the last one is printed.
+    if arguments.output.format == Format::Json {
+        if let Some(folder) = &arguments.out {
+            write_outputs(folder, &evidence, &report)?;
+        }
+    } else {
+        conclude(&evidence, &report, arguments.out.as_deref(), &arguments.output)?;
+    }
+    let folder = arguments
         .out
         .as_ref()
-        .map_or(Ok(()), |folder| write_outputs(folder, &evidence, &report));
-    let stored = arguments
-        .save_baseline
-        .as_ref()
-        .map_or(Ok(()), |file| save_baseline(file, &evidence, &report));
-    let code = finish(&report, &arguments.output)?;
-    compared?;
-    written.and(stored).map(|()| code)
-}
-
-/// A run that did not come to its end is no measure for others.
-fn save_baseline(file: &Path, evidence: &Evidence, report: &Report) -> Result<()> {
-    let shown = file.display();
-    if report.verdict == Verdict::Incomplete {
-        return Err(anyhow!(
-            "the baseline `{shown}` was not stored\n  found: an incomplete run, {}\n  expected: a run through all phases",
-            report.headline
-        ));
+        .map(|folder| folder.join(apply_fix::FIXED_FOLDER));
+    if let Some(folder) = &folder {
+        check_writable(folder)?;
     }
-    write_file(file, evidence_json(evidence)?.as_bytes()).with_context(|| format!("cannot write `{shown}`"))
+    let options = DiagnosisOptions {
+        adapter_folder: folder.as_ref().map(|folder| folder.join("adapter")),
+        ..options.clone()
+    };
+    let evidence = apply_fix::repeat(&remedy, &options, workflow, &interrupt)?;
+    let fixed = report_of(&evidence, folder.as_deref(), &options);
+    let code = conclude(&evidence, &fixed, folder.as_deref(), &arguments.output)?;
+    apply_fix::note_result(&remedy, &report, &fixed);
+    Ok(code)
 }
 
-fn evidence_json(evidence: &Evidence) -> Result<String> {
+/// The report on a run whose results go to `folder`.
+fn report_of(evidence: &Evidence, folder: Option<&Path>, options: &DiagnosisOptions) -> Report {
+    let mut paths = Vec::new();
+    if let Some(folder) = folder {
+        paths = output_paths(folder);
+        paths.extend(options.adapter_folder.clone().filter(|_| saved_an_adapter(evidence)));
+    }
+    Report::new(evidence, paths)
+}
+
+/// Prints the report and files it; returns the exit code.
+fn conclude(evidence: &Evidence, report: &Report, folder: Option<&Path>, output: &OutputArguments) -> Result<u8> {
+    // Printed even when a file cannot be written: the run may have taken long.
+    let written = folder.map_or(Ok(()), |folder| write_outputs(folder, evidence, report));
+    let code = finish(report, output)?;
+    written.map(|()| code)
+}
+
+/// Evidence as its files hold it.
+pub(super) fn evidence_json(evidence: &Evidence) -> Result<String> {
     Ok(format!("{}\n", serde_json::to_string_pretty(evidence)?))
 }
 
@@ -192,6 +217,10 @@ fn options(arguments: &DiagnoseArguments, source: ModelSource) -> Result<Diagnos
     Ok(DiagnosisOptions {
         source,
         model_name: arguments.model.clone().unwrap_or_else(|| "embedded".to_owned()),
+        data_name: arguments
+            .data
+            .as_ref()
+            .map_or_else(|| "embedded".to_owned(), |path| path.display().to_string()),
         data: match &arguments.data {
             Some(path) => DataSource::Path(path.clone()),
             None => DataSource::Embedded(embedded::MINIMAL_DATA),
@@ -246,7 +275,7 @@ fn listen_for_interrupt(interrupt: &Interrupt) -> Result<()> {
 }
 
 /// Fails before the work rather than after it.
-fn check_writable(folder: &Path) -> Result<()> {
+pub(super) fn check_writable(folder: &Path) -> Result<()> {
     std::fs::create_dir_all(folder)
         .and_then(|()| tempfile::tempfile_in(folder))
         .with_context(|| format!("cannot write to the folder `{}`", folder.display()))?;
@@ -297,7 +326,7 @@ fn width() -> usize {
         .map_or(PLAIN_WIDTH, |(_, columns)| usize::from(columns))
 }
 
-fn read_evidence(path: &Path) -> Result<Evidence> {
+pub(super) fn read_evidence(path: &Path) -> Result<Evidence> {
     let shown = path.display();
     let text = std::fs::read_to_string(path).with_context(|| format!("cannot read `{shown}`"))?;
     let value: serde_json::Value = serde_json::from_str(&text).with_context(|| format!("`{shown}` is not JSON"))?;

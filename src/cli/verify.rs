@@ -144,15 +144,5 @@ fn supervised_row(mut tokens: Vec<u32>, length: usize, vocabulary: usize) -> Res
         ));
     }
     tokens.truncate(length + 1);
-    let mut supervised = vec![true; tokens.len()];
-    supervised[0] = false;
-    Ok(Example {
-        original_length: tokens.len(),
-        tokens,
-        supervised,
-        prompt_boundary: 0,
-        truncated: false,
-        boundary_moved: false,
-        reference: None,
-    })
+    Ok(Example::of_tokens(tokens))
 }

@@ -3,6 +3,8 @@
 //! The tokens are those that mlx-lm makes. Two things differ, since mlx-lm goes wrong there without a word: the boundary
 //! of a masked prompt is checked against the tokens of the whole row, and padding is never trained on.
 
+use std::sync::Arc;
+
 use serde_json::Value;
 use thiserror::Error;
 
@@ -54,6 +56,18 @@ pub struct PromptReference {
     pub answer: String,
 }
 
+/// What a row was made from, and its tokens before any was masked, cut or changed.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RowSource {
+    /// The record; `None` for a row that was made of tokens.
+    pub record: Option<Record>,
+    /// All tokens of the row: the rendered conversation, or the text with its end token.
+    pub tokens: Vec<u32>,
+    /// The tokens of everything before the last message, with the header that opens an answer where that message is one;
+    /// `None` where there is nothing before it, or where the template refuses it and no mask needs it.
+    pub prompt: Option<Vec<u32>>,
+}
+
 /// One row, ready for training.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Example {
@@ -71,6 +85,8 @@ pub struct Example {
     pub boundary_moved: bool,
     /// The row's question and answer; `None` for plain text and for conversations that do not end with an answer.
     pub reference: Option<PromptReference>,
+    /// What the row was made from.
+    pub source: Arc<RowSource>,
 }
 
 impl Example {
@@ -137,14 +153,16 @@ impl Example {
         settings: ExampleSettings,
     ) -> Result<Option<Self>, TokenizerError> {
         match record {
-            Record::Chat { messages, tools } => Self::conversation(messages, tools.as_deref(), tokenizer, settings),
+            Record::Chat { messages, tools } => {
+                Self::conversation(record, messages, tools.as_deref(), tokenizer, settings)
+            }
             Record::Completions {
                 prompt,
                 completion,
                 tools,
             } => {
                 let messages = [Message::new("user", prompt), Message::new("assistant", completion)];
-                Self::conversation(&messages, tools.as_deref(), tokenizer, settings)
+                Self::conversation(record, &messages, tools.as_deref(), tokenizer, settings)
             }
             Record::Text(text) => {
                 let mut tokens = tokenizer.encode(text, true)?;
@@ -153,58 +171,90 @@ impl Example {
                 {
                     tokens.push(end);
                 }
-                Ok(Self::from_tokens(tokens, Boundary::default(), None, settings))
+                let source = RowSource {
+                    record: Some(record.clone()),
+                    tokens,
+                    prompt: None,
+                };
+                Ok(Self::from_source(source, None, settings))
             }
         }
     }
 
+    /// A row made of tokens, of which all but the first are supervised.
+    pub fn of_tokens(tokens: Vec<u32>) -> Self {
+        Self {
+            supervised: (0..tokens.len()).map(|index| index > 0).collect(),
+            prompt_boundary: 0,
+            truncated: false,
+            original_length: tokens.len(),
+            boundary_moved: false,
+            reference: None,
+            source: Arc::new(RowSource {
+                record: None,
+                tokens: tokens.clone(),
+                prompt: None,
+            }),
+            tokens,
+        }
+    }
+
     fn conversation(
+        record: &Record,
         messages: &[Message],
         tools: Option<&[Value]>,
         tokenizer: &Tokenizer,
         settings: ExampleSettings,
     ) -> Result<Option<Self>, TokenizerError> {
         let tokens = tokenizer.encode_chat(messages, tools, false)?;
-        let Some((last, prompt)) = messages.split_last() else {
+        let Some((last, before)) = messages.split_last() else {
             return Ok(None);
         };
         let answers = last.role() == "assistant";
-        let boundary = if settings.mask_prompt && !prompt.is_empty() {
-            Boundary::between(&tokenizer.encode_chat(prompt, tools, answers)?, &tokens)
+        let prompt = if before.is_empty() {
+            None
         } else {
-            Boundary::default()
+            match tokenizer.encode_chat(before, tools, answers) {
+                Ok(prompt) => Some(prompt),
+                Err(TokenizerError::Template(_)) if !settings.mask_prompt => None,
+                Err(error) => return Err(error),
+            }
         };
         let reference = last
             .content()
-            .filter(|_| answers && !prompt.is_empty())
+            .filter(|_| answers && !before.is_empty())
             .map(|answer| PromptReference {
-                messages: prompt.to_vec(),
+                messages: before.to_vec(),
                 tools: tools.map(<[Value]>::to_vec),
                 answer: answer.to_owned(),
             });
-        Ok(Self::from_tokens(tokens, boundary, reference, settings))
+        let source = RowSource {
+            record: Some(record.clone()),
+            tokens,
+            prompt,
+        };
+        Ok(Self::from_source(source, reference, settings))
     }
 
-    fn from_tokens(
-        mut tokens: Vec<u32>,
-        boundary: Boundary,
-        reference: Option<PromptReference>,
-        settings: ExampleSettings,
-    ) -> Option<Self> {
-        if tokens.is_empty() {
+    fn from_source(source: RowSource, reference: Option<PromptReference>, settings: ExampleSettings) -> Option<Self> {
+        if source.tokens.is_empty() {
             return None;
         }
-        let original_length = tokens.len();
-        tokens.truncate(settings.max_sequence_length.max(1));
-        let supervised = (0..tokens.len()).map(|index| index >= boundary.tokens.max(1)).collect();
+        let boundary = match &source.prompt {
+            Some(prompt) if settings.mask_prompt => Boundary::between(prompt, &source.tokens),
+            _ => Boundary::default(),
+        };
+        let original_length = source.tokens.len();
+        let kept = original_length.min(settings.max_sequence_length.max(1));
         Some(Self {
-            truncated: tokens.len() < original_length,
-            tokens,
-            supervised,
+            tokens: source.tokens[..kept].to_vec(),
+            supervised: (0..kept).map(|index| index >= boundary.tokens.max(1)).collect(),
             prompt_boundary: boundary.tokens,
+            truncated: kept < original_length,
             original_length,
             boundary_moved: boundary.moved,
             reference,
+            source: Arc::new(source),
         })
     }
 }

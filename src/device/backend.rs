@@ -77,11 +77,7 @@ impl Backend {
 
     /// The form in which `configuration`'s weights are held here.
     pub fn precision(self, configuration: &ModelConfiguration, choice: PrecisionChoice) -> Precision {
-        let of_checkpoint = match configuration.dtype {
-            Some(WeightType::Bfloat16) => Dtype::Bfloat16,
-            Some(WeightType::Float16) => Dtype::Float16,
-            Some(WeightType::Float32) | None => Dtype::Float32,
-        };
+        let of_checkpoint = configuration.dtype.map_or(Dtype::Float32, WeightType::dtype);
         let on_gpu = self.kind != BackendKind::Cpu;
         Precision {
             dtype: choice
@@ -153,4 +149,11 @@ pub fn dtype_name(dtype: Dtype) -> &'static str {
         Dtype::Float16 => "float16",
         _ => "float32",
     }
+}
+
+/// The element type that [`dtype_name`] calls so.
+pub fn dtype_named(name: &str) -> Option<Dtype> {
+    [Dtype::Float32, Dtype::Bfloat16, Dtype::Float16]
+        .into_iter()
+        .find(|&dtype| dtype_name(dtype) == name)
 }

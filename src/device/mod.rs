@@ -3,5 +3,5 @@
 mod backend;
 mod memory;
 
-pub use backend::{Backend, BackendKind, PrecisionChoice, dtype_name};
+pub use backend::{Backend, BackendKind, PrecisionChoice, dtype_name, dtype_named};
 pub use memory::{SystemMemory, TrainingSize, predicted_training_bytes, system_memory};

@@ -4,8 +4,9 @@ mod options;
 mod progress;
 mod prompts;
 mod run;
+mod step_recorder;
 mod training;
 
-pub use options::{DataSource, DiagnosisOptions};
+pub use options::{DataSource, DiagnosisOptions, UnknownDtype};
 pub use progress::{Progress, Silent};
 pub use run::{DiagnosisError, diagnose};

@@ -1,9 +1,10 @@
 use std::path::{Path, PathBuf};
 
+use thiserror::Error;
+
 use crate::adapter::LoraSettings;
-use crate::data::DataFiles;
-use crate::data::{DataError, RecordFile};
-use crate::device::{PrecisionChoice, dtype_name};
+use crate::data::{DataError, DataFiles, RecordFile};
+use crate::device::{PrecisionChoice, dtype_name, dtype_named};
 use crate::evidence::{FineTuneKind, RunSettings};
 use crate::model::ModelSource;
 use crate::train::{AdamWSettings, Schedule, TrainSettings};
@@ -11,7 +12,7 @@ use crate::train::{AdamWSettings, Schedule, TrainSettings};
 /// Where training data comes from.
 #[derive(Debug, Clone)]
 pub enum DataSource {
-    /// A JSON lines file, or a folder that holds `train.jsonl`.
+    /// A JSON lines file, or a folder that holds `train.jsonl` and perhaps `valid.jsonl`.
     Path(PathBuf),
     /// JSON lines that the program carries.
     Embedded(&'static str),
@@ -19,19 +20,23 @@ pub enum DataSource {
 
 impl DataSource {
     /// Reads the records.
-    pub fn read(&self) -> Result<RecordFile, DataError> {
+    pub fn read(&self) -> Result<DataFiles, DataError> {
         match self {
-            Self::Path(path) => Ok(DataFiles::read(path)?.train),
-            Self::Embedded(text) => RecordFile::parse(Path::new("embedded"), text.as_bytes()),
+            Self::Path(path) => DataFiles::read(path),
+            Self::Embedded(text) => Ok(DataFiles {
+                train: RecordFile::parse(Path::new("embedded"), text.as_bytes())?,
+                valid: None,
+            }),
         }
     }
+}
 
-    fn name(&self) -> String {
-        match self {
-            Self::Path(path) => path.display().to_string(),
-            Self::Embedded(_) => "embedded".to_owned(),
-        }
-    }
+/// Settings name an element type that is none.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("there is no element type `{name}`\n  expected: `float32`, `bfloat16` or `float16`")]
+pub struct UnknownDtype {
+    /// The name.
+    pub name: String,
 }
 
 /// Everything a diagnosis is asked to do.
@@ -43,6 +48,8 @@ pub struct DiagnosisOptions {
     pub model_name: String,
     /// The data.
     pub data: DataSource,
+    /// What the user called it.
+    pub data_name: String,
     /// The prompts, one each; empty for the program's own choice.
     pub prompts: Vec<String>,
     /// The file that the prompts were read from, as the user named it.
@@ -84,7 +91,7 @@ impl DiagnosisOptions {
     pub fn settings(&self) -> RunSettings {
         RunSettings {
             model: self.model_name.clone(),
-            data: self.data.name(),
+            data: self.data_name.clone(),
             prompts: self.prompts_file.clone(),
             dtype: self.precision.dtype.map(|dtype| dtype_name(dtype).to_owned()),
             keep_packed: self.precision.keep_packed,
@@ -106,6 +113,65 @@ impl DiagnosisOptions {
             max_tokens: self.max_tokens,
             seed: self.seed,
         }
+    }
+
+    /// The same model, data and prompts with every number and switch taken from `settings`.
+    ///
+    /// # Errors
+    /// [`UnknownDtype`] when the element type has a name that [`dtype_name`] does not give.
+    pub fn with_settings(&self, settings: &RunSettings) -> Result<Self, UnknownDtype> {
+        let RunSettings {
+            // These say where the inputs are, and stay.
+            model: _,
+            data: _,
+            prompts: _,
+            dtype,
+            keep_packed,
+            check_only,
+            fine_tune,
+            steps,
+            batch_size,
+            learning_rate,
+            bias_correction,
+            warmup_steps,
+            clip_norm,
+            rank,
+            scale,
+            dropout,
+            layers,
+            keys,
+            mask_prompt,
+            max_sequence_length,
+            max_tokens,
+            seed,
+        } = settings.clone();
+        let dtype = match dtype {
+            Some(name) => Some(dtype_named(&name).ok_or(UnknownDtype { name })?),
+            None => None,
+        };
+        Ok(Self {
+            check_only,
+            max_tokens,
+            fine_tune,
+            lora: LoraSettings {
+                rank,
+                scale: scale as f32,
+                dropout: dropout as f32,
+                layers,
+                keys,
+            },
+            steps,
+            batch_size,
+            learning_rate,
+            warmup_steps,
+            clip_norm: clip_norm.map(|norm| norm as f32),
+            bias_correction,
+            mask_prompt,
+            max_sequence_length,
+            seed,
+            precision: PrecisionChoice { dtype, keep_packed },
+            ..self.clone()
+        })
     }
 
     pub(super) fn training(&self) -> TrainSettings {

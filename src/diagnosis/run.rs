@@ -8,22 +8,24 @@ use mlx_rs::module::ModuleParameters;
 use thiserror::Error;
 
 use super::prompts::{self, PromptError};
-use super::{DiagnosisOptions, Progress, training};
+use super::training::TrainingRun;
+use super::{DiagnosisOptions, Progress};
 use crate::adapter::{AdapterFileError, AttachError, check_rank, target_modules};
 use crate::data::{DataError, Dataset, ExampleError, ExampleSettings};
 use crate::device::{Backend, TrainingSize, predicted_training_bytes};
 use crate::evidence::{
     EVIDENCE_SCHEMA_VERSION, Evidence, FineTuneKind, GenerationEvidence, Listing, ModelEvidence, ParameterEvidence,
-    Quantization, ReloadEvidence, Slot, StateEvidence, TrainingEvidence,
+    ProbeCost, Quantization, ReloadEvidence, Slot, StateEvidence, TrainingEvidence,
 };
 use crate::interrupt::Interrupt;
 use crate::model::{
     CausalModel, GgufHeader, LoadError, LoadedModel, ModelSource, Packing, StopSet, Tokenizer, TokenizerError,
 };
 use crate::param_snapshot::ParameterSnapshot;
+use crate::probes::data::DataProbe;
 use crate::probes::generation::{GenerationError, GenerationProbe, Prompt};
 use crate::probes::parameters::{ParameterProbe, non_finite};
-use crate::probes::{data, state};
+use crate::probes::state;
 use crate::rules::Phase;
 use crate::train::Optimizer;
 use crate::workflow::Workflow;
@@ -57,7 +59,7 @@ pub enum DiagnosisError {
         "packed weights cannot be trained\n  found: a model that is kept packed\n  expected: plain weights for `--full`\n  hint: leave out `--keep-packed` on a CPU, train adapters, or dequantise the model first"
     )]
     PackedWeights,
-    /// A token id is beyond the embedding table, which MLX would not notice.
+    /// A token id of a prompt is beyond the embedding table, which MLX would not notice.
     #[error(
         "the tokenizer and the model do not fit\n  found: token id {found}\n  expected: an id below {vocabulary}, the rows of the embedding table\n  hint: use the tokenizer that belongs to the model"
     )]
@@ -93,14 +95,16 @@ pub fn diagnose(
         mask_prompt: options.mask_prompt,
         max_sequence_length: options.max_sequence_length.min(configuration.max_position_embeddings),
     };
-    let dataset = workflow.prepare(Dataset::new(&records, &tokenizer, settings)?, &stop_set);
-    let prompts = prompts::prepare(
+    let prepared = |records| Dataset::new(records, &tokenizer, settings).map(|rows| workflow.prepare(rows, &stop_set));
+    let dataset = prepared(&records.train)?;
+    let validation = records.valid.as_ref().map(prepared).transpose()?;
+    let mut prompts = prompts::prepare(
         &options.prompts,
         &dataset,
         &tokenizer,
         configuration.max_position_embeddings,
     )?;
-    check_ids(&dataset, &prompts, configuration.vocab_size)?;
+    check_ids(&mut prompts, configuration.vocab_size)?;
     let loaded = options.source.load(precision)?;
     if options.fine_tune == FineTuneKind::Lora {
         let targets = target_modules(&loaded.model, &options.lora)?;
@@ -114,10 +118,7 @@ pub fn diagnose(
         settings: options.settings(),
         refusal: None,
         model: Slot::Ran(examine(&loaded, &stop_set, &tokenizer)?),
-        data: match data::measure(&dataset, &stop_set, &tokenizer) {
-            Ok(measured) => Slot::Ran(measured),
-            Err(error) => Slot::crashed(error),
-        },
+        data: not_reached(),
         baseline: not_reached(),
         memory: not_reached(),
         training: not_reached(),
@@ -127,6 +128,23 @@ pub fn diagnose(
         costs: Vec::new(),
         interrupted: None,
     };
+    let started = Instant::now();
+    let audit = DataProbe {
+        dataset: &dataset,
+        validation: validation.as_ref(),
+        tokenizer: &tokenizer,
+        stop_set: &stop_set,
+        vocabulary_size: configuration.vocab_size,
+        mask_prompt: options.mask_prompt,
+    };
+    evidence.data = match audit.measure() {
+        Ok(measured) => Slot::Ran(measured),
+        Err(error) => Slot::crashed(error),
+    };
+    evidence.costs.push(ProbeCost {
+        probe: "data-audit".to_owned(),
+        seconds: started.elapsed().as_secs_f64(),
+    });
     Run {
         options,
         workflow,
@@ -135,6 +153,7 @@ pub fn diagnose(
         backend,
         loaded: &loaded,
         dataset: &dataset,
+        validation: validation.as_ref(),
         tokenizer: &tokenizer,
         stop_set: &stop_set,
         prompts: &prompts,
@@ -154,12 +173,18 @@ fn read_tokenizer(source: &ModelSource) -> Result<Tokenizer, DiagnosisError> {
     })
 }
 
-fn check_ids(dataset: &Dataset, prompts: &[Prompt], vocabulary: usize) -> Result<(), DiagnosisError> {
-    let in_data = dataset.examples.iter().flat_map(|example| &example.tokens);
-    match in_data.chain(prompts.iter().flat_map(|prompt| &prompt.tokens)).max() {
-        Some(&found) if found as usize >= vocabulary => Err(DiagnosisError::TokenOutOfRange { found, vocabulary }),
-        _ => Ok(()),
+/// Refuses prompts with ids beyond the embedding table, and leaves out references with such ids: rows of the data are
+/// evidence.
+fn check_ids(prompts: &mut [Prompt], vocabulary: usize) -> Result<(), DiagnosisError> {
+    for prompt in prompts {
+        if let Some(&found) = prompt.tokens.iter().find(|&&id| id as usize >= vocabulary) {
+            return Err(DiagnosisError::TokenOutOfRange { found, vocabulary });
+        }
+        prompt
+            .reference
+            .take_if(|row| row.tokens.iter().any(|&id| id as usize >= vocabulary));
     }
+    Ok(())
 }
 
 fn examine(loaded: &LoadedModel, stop_set: &StopSet, tokenizer: &Tokenizer) -> Result<ModelEvidence, DiagnosisError> {
@@ -227,6 +252,7 @@ struct Run<'run> {
     backend: Backend,
     loaded: &'run LoadedModel,
     dataset: &'run Dataset,
+    validation: Option<&'run Dataset>,
     tokenizer: &'run Tokenizer,
     stop_set: &'run StopSet,
     prompts: &'run [Prompt],
@@ -252,6 +278,10 @@ impl Run<'_> {
         if self.interrupted(evidence, Phase::Baseline) {
             return;
         }
+        if let Some(reason) = self.unusable_rows() {
+            evidence.training = Slot::skipped(reason);
+            return;
+        }
         self.progress.phase(Phase::Training, Some(self.options.steps));
         let mut subject = match self.prepare() {
             Ok(subject) => subject,
@@ -260,7 +290,7 @@ impl Run<'_> {
                 return;
             }
         };
-        evidence.training = self.train(&mut subject);
+        evidence.training = self.train(&mut subject, &mut evidence.costs);
         if self.interrupted(evidence, Phase::Training) {
             return;
         }
@@ -328,6 +358,19 @@ impl Run<'_> {
         }
     }
 
+    /// Why the rows cannot be trained on: MLX reads beyond the embedding table without a word.
+    fn unusable_rows(&self) -> Option<String> {
+        let vocabulary = self.loaded.configuration.vocab_size;
+        let largest = [Some(self.dataset), self.validation]
+            .into_iter()
+            .flatten()
+            .flat_map(|dataset| &dataset.examples)
+            .flat_map(|example| &example.tokens)
+            .max()?;
+        (*largest as usize >= vocabulary)
+            .then(|| format!("the rows hold token id {largest}, and the embedding table has {vocabulary} rows"))
+    }
+
     /// Attaches the adapters and measures what they must not change.
     fn prepare(&self) -> Result<Subject, DiagnosisError> {
         let base = ParameterSnapshot::capture(&self.loaded.model);
@@ -369,7 +412,7 @@ impl Run<'_> {
         Array::from_slice(&ids, &[1, ids.len() as i32])
     }
 
-    fn train(&mut self, subject: &mut Subject) -> Slot<TrainingEvidence> {
+    fn train(&mut self, subject: &mut Subject, costs: &mut Vec<ProbeCost>) -> Slot<TrainingEvidence> {
         let size = TrainingSize {
             trainable_values: ParameterSnapshot::capture_trainable(&subject.model).values(),
             batch_size: self.options.batch_size.min(self.dataset.examples.len()),
@@ -390,18 +433,19 @@ impl Run<'_> {
                 gigabytes(available)
             ));
         }
-        let trained = training::run(
-            &mut subject.model,
-            self.dataset,
-            self.workflow,
-            &mut *subject.optimizer,
-            self.backend,
-            self.options,
-            self.interrupt,
-            self.progress,
-        );
+        let trained = TrainingRun {
+            dataset: self.dataset,
+            validation: None,
+            stop_ids: &self.stop_set.ids(),
+            workflow: self.workflow,
+            backend: self.backend,
+            options: self.options,
+            interrupt: self.interrupt,
+        }
+        .run(&mut subject.model, &mut *subject.optimizer, self.progress);
         match trained {
-            Ok(measured) => {
+            Ok((measured, probe_costs)) => {
+                costs.extend(probe_costs);
                 self.progress
                     .finish(&format!("{:.0} tokens/s", measured.tokens_per_second));
                 Slot::Ran(measured)

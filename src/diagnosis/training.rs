@@ -1,187 +1,241 @@
-use std::collections::BTreeSet;
+use std::cell::RefCell;
 use std::time::Instant;
 
+use mlx_rs::error::Exception;
+
+use super::step_recorder::StepRecorder;
 use super::{DiagnosisOptions, Progress};
-use crate::data::{Batches, Dataset};
+use crate::data::{Batch, Batches, Dataset};
 use crate::device::Backend;
-use crate::evidence::{GradientEvidence, Listing, OptimizerEvidence, Slot, StepRecord, StoppedEarly, TrainingEvidence};
+use crate::evidence::{
+    FitEvidence, GradientCheck, LossCheck, OptimizerEvidence, ProbeCost, ReadLoss, Slot, StoppedEarly, TrainingEvidence,
+};
 use crate::interrupt::Interrupt;
 use crate::model::CausalModel;
 use crate::param_snapshot::ParameterSnapshot;
-use crate::train::{Optimizer, TrainError, TrainSettings, Trainer, TrainingOutcome, TrainingStep, mean_loss};
+use crate::probes::gradient_check::GradientRecorder;
+use crate::probes::next_token::NextTokens;
+use crate::probes::optimizer_recorder::OptimizerRecorder;
+use crate::probes::{fit, loss_check, optimizer_replay, pairing, validation};
+use crate::train::{Optimizer, TrainError, TrainSettings, Trainer, TrainingOutcome, TrainingStep};
 use crate::workflow::Workflow;
 
-/// Trains `model` in place and records every step.
-pub fn run(
-    model: &mut CausalModel,
-    dataset: &Dataset,
-    workflow: &dyn Workflow,
-    optimizer: &mut dyn Optimizer,
-    backend: Backend,
-    options: &DiagnosisOptions,
-    interrupt: &Interrupt,
-    progress: &mut dyn Progress,
-) -> Result<TrainingEvidence, TrainError> {
-    let started = Instant::now();
-    let settings = options.training();
-    mlx_rs::memory::reset_peak_memory()?;
-    let batches = || Batches::new(&dataset.examples, options.batch_size, options.seed);
-    let first_batch = batches().next();
-    let first_loss = |model: &CausalModel| -> Result<Option<f64>, TrainError> {
-        let Some(batch) = &first_batch else {
+/// What a training run uses, beside the model and its optimizer.
+pub struct TrainingRun<'run> {
+    /// The rows that are trained on.
+    pub dataset: &'run Dataset,
+    /// Rows that are only measured.
+    pub validation: Option<&'run Dataset>,
+    /// Ids that end an answer.
+    pub stop_ids: &'run [u32],
+    /// How each step is done.
+    pub workflow: &'run dyn Workflow,
+    /// Where it is computed.
+    pub backend: Backend,
+    /// What was asked for.
+    pub options: &'run DiagnosisOptions,
+    /// The user's wish to stop.
+    pub interrupt: &'run Interrupt,
+}
+
+impl TrainingRun<'_> {
+    /// Trains `model` in place and measures every step, and the model before and after; also says what measuring cost.
+    pub fn run(
+        &self,
+        model: &mut CausalModel,
+        optimizer: &mut dyn Optimizer,
+        progress: &mut dyn Progress,
+    ) -> Result<(TrainingEvidence, Vec<ProbeCost>), TrainError> {
+        let started = Instant::now();
+        let mut costs = Costs::default();
+        let settings = self.options.training();
+        let first_batch = self.batches().next();
+        let dropout_acts = loss_check::dropout_acts(model)?;
+        let before = costs.of("fit", || self.first_fit(model, first_batch.as_ref()));
+        let validation_before = costs.of("validation", || self.validation_loss(model))?;
+        mlx_rs::memory::reset_peak_memory()?;
+        let mut steps = StepRecorder::new(model);
+        let gradients = RefCell::new(GradientRecorder::new(settings.steps));
+        let mut recorder = OptimizerRecorder::new(optimizer);
+        let outcome = {
+            let mut observe = |step: &TrainingStep| {
+                steps.record(step);
+                progress.advance(
+                    step.step,
+                    &format!("loss {:.4}, gradient norm {:.3}", step.loss, step.gradient_norm),
+                );
+            };
+            Trainer {
+                optimizer: &mut recorder,
+                loss: &|model, batch, lanes| {
+                    let pass = self.workflow.loss_and_gradients(model, batch, lanes)?;
+                    gradients.borrow_mut().record(model, batch, &pass);
+                    Ok(pass)
+                },
+                lanes: self.backend.lanes(),
+                settings: TrainSettings {
+                    schedule: self.workflow.schedule(settings.schedule),
+                    ..settings
+                },
+                interrupt: self.interrupt,
+            }
+            .train(model, &mut self.batches(), &mut observe)?
+        };
+        let peak_memory = mlx_rs::memory::peak_memory()? as u64;
+        let recording = recorder.finish();
+        costs.add("optimizer-replay", recording.seconds);
+        let gradient_check = costs.of("finite-difference", || {
+            self.gradient_check(model, gradients.into_inner(), &outcome)
+        });
+        let stopped_early = steps.stopped(outcome);
+        let after = costs.of("fit", || later_fit(model, first_batch.as_ref(), self.stop_ids));
+        let validation_after = costs.of("validation", || self.validation_loss(model))?;
+        let optimizer_check = costs.of("optimizer-replay", || {
+            optimizer_replay::check(&recording, self.options.optimizer())
+        });
+        let (fit_before, readings) = apart(before);
+        let fit_after = after.map_or_else(Slot::crashed, |fit| fit);
+        let supervised = |fit: &Slot<FitEvidence>| fit.ran().and_then(|fit| fit.supervised);
+        let evidence = TrainingEvidence {
+            trainer: "reference".to_owned(),
+            loss_check: checked_loss(&steps, stopped_early.as_ref(), readings, dropout_acts),
+            stopped_early,
+            first_batch_loss_before: supervised(&fit_before),
+            first_batch_loss_after: supervised(&fit_after),
+            fit_before,
+            fit_after,
+            validation_loss_before: validation_before,
+            validation_loss_after: validation_after,
+            gradient_check,
+            optimizer_check,
+            uniform_loss: f64::from(model.model.embed_tokens.vocabulary_size()).ln(),
+            optimizer: OptimizerEvidence {
+                name: optimizer.name().to_owned(),
+                step_count: optimizer.step_count(),
+                learning_rate_sum: steps.steps.iter().map(|step| step.learning_rate).sum(),
+            },
+            gradients: steps.gradients(),
+            trainable_values: ParameterSnapshot::capture_trainable(model).values(),
+            tokens_per_second: steps.tokens_per_second(),
+            peak_memory,
+            seconds: started.elapsed().as_secs_f64(),
+            steps: steps.steps,
+        };
+        Ok((evidence, costs.0))
+    }
+
+    fn batches(&self) -> Batches<'_> {
+        Batches::new(&self.dataset.examples, self.options.batch_size, self.options.seed)
+    }
+
+    /// The fit before training, with all that the untouched base says about the batch.
+    fn first_fit(
+        &self,
+        model: &CausalModel,
+        batch: Option<&Batch>,
+    ) -> Result<Option<(FitEvidence, Vec<ReadLoss>)>, Exception> {
+        let Some(batch) = batch else {
             return Ok(None);
         };
-        let loss = mean_loss(model, batch)?;
-        Ok(loss.is_finite().then_some(loss))
-    };
-    let loss_before = first_loss(model)?;
-    let mut recorder = Recorder::new(model);
-    let outcome = {
-        let mut observe = |step: &TrainingStep| {
-            recorder.record(step);
-            progress.advance(
-                step.step,
-                &format!("loss {:.4}, gradient norm {:.3}", step.loss, step.gradient_norm),
-            );
+        let tokens = NextTokens::read(model, batch, self.stop_ids)?;
+        let fit = FitEvidence {
+            pairing: pairing::measure(model, &self.dataset.examples)?,
+            ..fit::measure(&tokens, batch, self.stop_ids)
         };
-        Trainer {
-            optimizer,
-            loss: &|model, batch, lanes| workflow.loss_and_gradients(model, batch, lanes),
-            lanes: backend.lanes(),
-            settings: TrainSettings {
-                schedule: workflow.schedule(settings.schedule),
-                ..settings
-            },
-            interrupt,
+        Ok(Some((fit, loss_check::readings(&tokens, batch))))
+    }
+
+    fn validation_loss(&self, model: &CausalModel) -> Result<Option<f64>, Exception> {
+        match self.validation {
+            Some(dataset) => validation::loss(model, &dataset.examples),
+            None => Ok(None),
         }
-        .train(model, &mut batches(), &mut observe)?
-    };
-    Ok(TrainingEvidence {
-        trainer: "reference".to_owned(),
-        stopped_early: recorder.stopped(outcome),
-        first_batch_loss_before: loss_before,
-        first_batch_loss_after: first_loss(model)?,
-        fit_before: Slot::skipped("not measured"),
-        fit_after: Slot::skipped("not measured"),
-        validation_loss_before: None,
-        validation_loss_after: None,
-        loss_check: Slot::skipped("not measured"),
-        gradient_check: Slot::skipped("not measured"),
-        optimizer_check: Slot::skipped("not measured"),
-        uniform_loss: f64::from(model.model.embed_tokens.vocabulary_size()).ln(),
-        optimizer: OptimizerEvidence {
-            name: optimizer.name().to_owned(),
-            step_count: optimizer.step_count(),
-            learning_rate_sum: recorder.steps.iter().map(|step| step.learning_rate).sum(),
-        },
-        gradients: recorder.gradients(),
-        trainable_values: ParameterSnapshot::capture_trainable(model).values(),
-        tokens_per_second: recorder.tokens_per_second(),
-        peak_memory: mlx_rs::memory::peak_memory()? as u64,
-        seconds: started.elapsed().as_secs_f64(),
-        steps: recorder.steps,
+    }
+
+    fn gradient_check(
+        &self,
+        model: &CausalModel,
+        recorder: GradientRecorder,
+        outcome: &TrainingOutcome,
+    ) -> Slot<GradientCheck> {
+        match outcome {
+            TrainingOutcome::Completed if self.options.lora.dropout > 0.0 => {
+                Slot::skipped("dropout makes the loss another one at every pass")
+            }
+            TrainingOutcome::Completed => recorder.measure(model).unwrap_or_else(Slot::crashed),
+            _ => Slot::skipped("training ended before its last step"),
+        }
+    }
+}
+
+fn later_fit(model: &CausalModel, batch: Option<&Batch>, stop_ids: &[u32]) -> Result<Slot<FitEvidence>, Exception> {
+    Ok(match batch {
+        Some(batch) => Slot::Ran(fit::measure(
+            &NextTokens::read(model, batch, stop_ids)?,
+            batch,
+            stop_ids,
+        )),
+        None => no_row(),
     })
 }
 
-/// Collects what the steps show.
-struct Recorder {
-    steps: Vec<StepRecord>,
-    trainable: BTreeSet<String>,
-    /// Tensors whose gradient has been zero whenever it had to differ from zero.
-    always_zero: BTreeSet<String>,
-    non_finite: Vec<String>,
+fn no_row<T>() -> Slot<T> {
+    Slot::skipped("there is no row to train on")
 }
 
-impl Recorder {
-    fn new(model: &CausalModel) -> Self {
-        Self {
-            steps: Vec::new(),
-            always_zero: BTreeSet::new(),
-            trainable: ParameterSnapshot::capture_trainable(model)
-                .into_parameters()
-                .into_keys()
-                .collect(),
-            non_finite: Vec::new(),
-        }
+/// The fit and the readings of the loss, or why they are absent.
+fn apart(
+    measured: Result<Option<(FitEvidence, Vec<ReadLoss>)>, Exception>,
+) -> (Slot<FitEvidence>, Slot<Vec<ReadLoss>>) {
+    match measured {
+        Ok(Some((fit, readings))) => (Slot::Ran(fit), Slot::Ran(readings)),
+        Ok(None) => (no_row(), no_row()),
+        Err(error) => (Slot::crashed(&error), Slot::crashed(&error)),
+    }
+}
+
+/// What the first step reported, beside what the batch gives.
+fn checked_loss(
+    steps: &StepRecorder,
+    stopped_early: Option<&StoppedEarly>,
+    readings: Slot<Vec<ReadLoss>>,
+    dropout_acts: bool,
+) -> Slot<LossCheck> {
+    let reported = match steps.steps.first() {
+        Some(step) => step.loss,
+        None if stopped_early.is_some_and(|stopped| stopped.step == 1) => None,
+        None => return Slot::skipped("no step was made"),
+    };
+    if dropout_acts {
+        return Slot::skipped("dropout makes the loss another one at every pass");
+    }
+    match readings {
+        Slot::Ran(readings) => Slot::Ran(LossCheck { reported, readings }),
+        Slot::Skipped { reason } => Slot::Skipped { reason },
+        Slot::Crashed { error } => Slot::Crashed { error },
+    }
+}
+
+/// What each probe cost, in the order in which they first ran.
+#[derive(Debug, Default)]
+struct Costs(Vec<ProbeCost>);
+
+impl Costs {
+    /// Runs `work` on the account of `probe`.
+    fn of<T>(&mut self, probe: &str, work: impl FnOnce() -> T) -> T {
+        let started = Instant::now();
+        let result = work();
+        self.add(probe, started.elapsed().as_secs_f64());
+        result
     }
 
-    fn record(&mut self, step: &TrainingStep) {
-        // With `lora_b` at zero no gradient reaches `lora_a`: the first step says nothing about it.
-        let judged = |name: &String| step.step > 1 || !name.ends_with(".lora_a");
-        for name in self.trainable.iter().filter(|name| judged(name)) {
-            let first_judged = if name.ends_with(".lora_a") { 2 } else { 1 };
-            let zero = step.zero_gradients.contains(name);
-            if zero && step.step == first_judged {
-                self.always_zero.insert(name.clone());
-            } else if !zero {
-                self.always_zero.remove(name);
-            }
-        }
-        self.steps.push(StepRecord {
-            step: step.step,
-            learning_rate: step.learning_rate,
-            loss: Some(f64::from(step.loss)),
-            gradient_norm: Some(f64::from(step.gradient_norm)),
-            supervised_tokens: step.supervised_tokens,
-            tokens: step.tokens,
-            positions: step.positions,
-            seconds: step.seconds,
-            active_memory: mlx_rs::memory::active_memory().map_or(0, |bytes| bytes as u64),
-        });
-    }
-
-    fn stopped(&mut self, outcome: TrainingOutcome) -> Option<StoppedEarly> {
-        match outcome {
-            TrainingOutcome::Completed => None,
-            TrainingOutcome::NotFinite {
-                step,
-                loss,
-                gradients,
-                rows,
-            } => {
-                self.non_finite.clone_from(&gradients);
-                let rows = Listing::numbered("row", rows.into_iter());
-                Some(StoppedEarly {
-                    step,
-                    reason: if loss {
-                        "the loss is not finite"
-                    } else {
-                        "a gradient is not finite"
-                    }
-                    .to_owned(),
-                    found_in: if loss { rows } else { gradients.into_iter().collect() },
-                })
-            }
-            TrainingOutcome::OutOfData { step } => Some(StoppedEarly {
-                step,
-                reason: "there is no row to train on".to_owned(),
-                found_in: Listing::numbered("row", std::iter::empty()),
-            }),
-            TrainingOutcome::Interrupted => Some(StoppedEarly {
-                step: self.steps.len() + 1,
-                reason: "the run was interrupted".to_owned(),
-                found_in: Listing::numbered("row", std::iter::empty()),
+    fn add(&mut self, probe: &str, seconds: f64) {
+        match self.0.iter_mut().find(|cost| cost.probe == probe) {
+            Some(cost) => cost.seconds += seconds,
+            None => self.0.push(ProbeCost {
+                probe: probe.to_owned(),
+                seconds,
             }),
         }
-    }
-
-    fn gradients(&self) -> GradientEvidence {
-        GradientEvidence {
-            tensors: self.trainable.len(),
-            always_zero: self.always_zero.iter().cloned().collect(),
-            non_finite: self.non_finite.iter().cloned().collect(),
-        }
-    }
-
-    /// Median over steps after the first, which also compiles and warms up.
-    fn tokens_per_second(&self) -> f64 {
-        let later = if self.steps.len() > 1 {
-            &self.steps[1..]
-        } else {
-            &self.steps
-        };
-        let mut rates: Vec<f64> = later.iter().map(|step| step.tokens as f64 / step.seconds).collect();
-        rates.sort_by(f64::total_cmp);
-        rates.get(rates.len() / 2).copied().unwrap_or(0.0)
     }
 }

@@ -13,8 +13,10 @@ pub enum LossReading {
     ShiftedTwice,
     /// All tokens of the rows, prompts too.
     PromptsToo,
-    /// The supervised tokens and the padding behind shorter rows.
+    /// The supervised tokens and all padding behind shorter rows.
     PaddingToo,
+    /// The supervised tokens and the first padding token behind each shorter row, as mlx-lm counts them.
+    OnePaddingToo,
     /// The mean over rows of each row's mean.
     MeanOfRowMeans,
     /// The sum over supervised tokens divided by all tokens of the batch, padding included.
@@ -67,7 +69,7 @@ pub struct GradientCheck {
     /// Along the gradient that was reported.
     pub reported: Slope,
     /// Along the difference between the gradient of this step and of the step before, as if the latter had not been
-    /// cleared; `None` at the first step or when the two are equal.
+    /// cleared; `None` at the first step, when the two are equal, and when the reported slope is right.
     pub since_previous: Option<Slope>,
     /// Slopes that rounding alone can produce; smaller ones say nothing.
     pub resolution: f64,
@@ -87,10 +89,12 @@ pub enum UpdateReading {
     GradientsSummed,
     /// With fresh moments at every step.
     MomentsForgotten,
-    /// With moments that stay as the first step made them.
+    /// With moments that stay as the first step made them, used as they are or blended with each step's gradient.
     MomentsFrozen,
     /// The learning rate times the gradient, without moments.
     PlainDescent,
+    /// With bias correction where the settings have none, or without it where they ask for it.
+    OtherBiasCorrection,
     /// As configured times one factor for all coordinates and steps; see [`OptimizerCheck::factor`].
     Scaled,
     /// As configured with another weight decay; see [`OptimizerCheck::weight_decay`].

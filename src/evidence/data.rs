@@ -27,15 +27,19 @@ pub struct DataEvidence {
     pub rows_only_stop_tokens: Listing,
     /// Rows whose last supervised token is in the stop set or is followed only by white space after such a token.
     pub rows_ending_in_stop: usize,
+    /// Rows that should close with a stop token and hold none there: answers and plain text that were not cut.
+    pub rows_without_end: Listing,
     /// Rows with supervised tokens whose closing stop token is there but is no target.
     pub rows_with_masked_end: Listing,
-    /// Rows in which a second stop token follows the one that closes the row, as a target.
+    /// Rows in which the stop token that closes the row comes again behind itself, as a target.
     pub rows_with_repeated_end: Listing,
-    /// Rows with targets behind the end of the row's own text that are neither stop tokens nor white space: padding.
+    /// Such targets over all rows.
+    pub repeated_end_tokens: usize,
+    /// Rows with targets behind the end of the row's own text that are neither its closing token nor white space: padding.
     pub rows_with_supervised_padding: Listing,
     /// Such targets over all rows.
     pub supervised_padding_tokens: usize,
-    /// Rows longer than the limit that were cut.
+    /// Rows that lost their end to a length limit.
     pub rows_truncated: Listing,
     /// Of the rows that were cut, those that lost a closing stop token.
     pub rows_with_lost_end: Listing,
@@ -47,13 +51,13 @@ pub struct DataEvidence {
     pub rows_with_unknown_ids: Listing,
     /// The largest token id of all rows.
     pub largest_id: u32,
-    /// Rows equal to an earlier row, token for token.
+    /// Rows equal to an earlier row, token for token; rows that were cut are compared whole.
     pub duplicate_rows: Listing,
     /// Where the masks end, against where the prompts end.
     pub boundary: BoundaryEvidence,
     /// What the rows teach against what is asked at inference.
     pub template: TemplateEvidence,
-    /// Assistant messages over all rows; 0 for plain text.
+    /// Assistant messages with words that are found in the tokens of their row; 0 for plain text.
     pub assistant_messages: usize,
     /// Assistant messages with at least one supervised token of their own.
     pub supervised_assistant_messages: usize,
@@ -66,20 +70,24 @@ pub struct DataEvidence {
 }
 
 /// Where the masks end, against where the prompts end by the tokenizer's own rendering.
+///
+/// Earlier answers of a conversation do not count as prompt, whether they are supervised or not.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct BoundaryEvidence {
-    /// Rows that have a prompt and an answer, so that a mask can be judged.
+    /// Rows that have a prompt and a mask was asked for, so that it can be judged.
     pub rows: usize,
-    /// Rows whose prompt tokens are not a prefix of the whole row's tokens.
+    /// Of these, rows whose prompt tokens are not a prefix of the whole row's tokens.
     pub moved: Listing,
-    /// Rows with supervised tokens inside the prompt.
+    /// Of these, rows whose prompt is supervised from its start.
+    pub unmasked: Listing,
+    /// Of these, rows with supervised tokens inside the prompt, though not from its start.
     pub early: Listing,
-    /// Rows with answer tokens, before the closing stop token, that are not supervised.
+    /// Of these, rows of whose answer some tokens are supervised and others, before the closing stop token, are not.
     pub late: Listing,
     /// The index at which supervision begins in every row, though the prompts end at different ones; `None` otherwise.
     pub constant: Option<usize>,
-    /// Supervised tokens that belong to prompts, over all rows.
+    /// Supervised tokens that belong to prompts, over all rows, whether a mask was asked for or not.
     pub supervised_prompt_tokens: usize,
     /// The first supervised tokens of the first row that is early or late, as text; empty when there is none.
     pub first_targets: String,
@@ -91,10 +99,14 @@ pub struct BoundaryEvidence {
 pub struct TemplateEvidence {
     /// Rows with a question and an answer that were compared.
     pub rows: usize,
-    /// Rows that do not begin with the tokens that inference would ask them with.
+    /// Rows that do not begin with the text that inference would ask them with, thoughts aside.
     pub asked_differently: Listing,
     /// The first such row, from a little before the first difference; `None` when there is none.
     pub difference: Option<PromptDifference>,
+    /// Rows that begin with the text that inference would ask them with but for a block of thoughts.
+    pub asked_with_other_thoughts: Listing,
+    /// The first such row, from a little before the first difference; `None` when there is none.
+    pub thoughts_difference: Option<PromptDifference>,
     /// Rows whose text holds turn markers of other model families, which this tokenizer splits into ordinary tokens.
     pub rows_with_foreign_markers: Listing,
     /// Those markers, sorted.

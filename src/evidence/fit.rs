@@ -14,16 +14,33 @@ pub struct FitEvidence {
     pub supervised: Option<f64>,
     /// Loss of the tokens that are not supervised: prompts and turn markers.
     pub unsupervised: Option<f64>,
-    /// Loss of the supervised tokens when each row's answer stands behind another row's prompt.
-    pub permuted: Option<f64>,
+    /// The answers of the first rows behind their own prompts and behind those of other rows; `None` with fewer than two
+    /// rows that differ and have a prompt, where it is not finite, and after training.
+    pub pairing: Option<PairingFit>,
     /// Share of positions whose likeliest token is the one at the position itself, the next one, and the one after that.
     pub offset_agreement: [f64; 3],
-    /// Log-odds in nats of the likeliest stop token against all others, where a row truly ends.
+    /// Log-odds in nats of the stop tokens together against all others, where a row truly ends.
     pub end_log_odds: Option<f64>,
-    /// The same, at all supervised positions that are not the end.
+    /// The same, wherever the next token is no stop token: of the supervised tokens, or of all where none is left.
     pub elsewhere_log_odds: Option<f64>,
     /// Mean rank of the row's own stop token where the row ends; 1 is the likeliest.
     pub end_rank: Option<f64>,
     /// Element type of the last hidden states.
     pub activation_dtype: String,
+}
+
+/// The loss of the same answers in two places, in nats per token.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PairingFit {
+    /// Rows that were exchanged.
+    pub rows: usize,
+    /// Tokens of their answers.
+    pub tokens: usize,
+    /// Behind the prompt of the answer's own row.
+    pub own: f64,
+    /// Behind the prompt of another row.
+    pub other: f64,
+    /// Standard error of the difference, from how much the rows differ.
+    pub standard_error: f64,
 }

@@ -27,6 +27,11 @@ impl Listing {
         Self { total, first }
     }
 
+    /// The share of the listed among `all`, 0 to 1; 0 of none.
+    pub fn share_of(&self, all: usize) -> f64 {
+        self.total as f64 / all.max(1) as f64
+    }
+
     /// Whether there is no name at all.
     pub fn is_empty(&self) -> bool {
         self.total == 0

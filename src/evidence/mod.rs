@@ -23,7 +23,7 @@ mod training;
 pub use checks::{GradientCheck, LossCheck, LossReading, OptimizerCheck, ReadLoss, ReadUpdate, Slope, UpdateReading};
 pub use cost::ProbeCost;
 pub use data::{BoundaryEvidence, DataEvidence, PromptDifference, TemplateEvidence, ValidationEvidence};
-pub use fit::FitEvidence;
+pub use fit::{FitEvidence, PairingFit};
 pub use generation::{Answer, FinishReason, FreeRun, GenerationEvidence, GenerationSummary, Repetition};
 pub use listing::Listing;
 pub use model::{ModelEvidence, Quantization, StopRow, StopToken};

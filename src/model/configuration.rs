@@ -6,6 +6,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use mlx_rs::Dtype;
 use serde_json::{Map, Value, json};
 use thiserror::Error;
 
@@ -158,6 +159,15 @@ impl WeightType {
             Self::Bfloat16 => "bfloat16",
         }
     }
+
+    /// MLX's name for it.
+    pub fn dtype(self) -> Dtype {
+        match self {
+            Self::Float32 => Dtype::Float32,
+            Self::Float16 => Dtype::Float16,
+            Self::Bfloat16 => Dtype::Bfloat16,
+        }
+    }
 }
 
 /// MLX's ways of packing weights.
@@ -195,6 +205,22 @@ impl QuantizationMode {
             Self::Mxfp8 => Some((32, 8)),
         }
     }
+
+    /// Whether MLX packs `bits` bits in groups of `group_size` in this mode.
+    pub(super) fn allows(self, group_size: u32, bits: u32) -> bool {
+        match self.fixed() {
+            None => AFFINE_GROUP_SIZES.contains(&group_size) && AFFINE_BITS.contains(&bits),
+            Some(fixed) => fixed == (group_size, bits),
+        }
+    }
+
+    /// The group sizes and bits that are allowed, for messages.
+    pub(super) fn allowed(self) -> String {
+        match self.fixed() {
+            None => "32, 64 or 128 and 2, 3, 4, 5, 6 or 8".to_owned(),
+            Some((group_size, bits)) => format!("{group_size} and {bits} for {}", self.name()),
+        }
+    }
 }
 
 /// How the weights of a module are packed.
@@ -209,7 +235,7 @@ pub struct ModuleQuantization {
 }
 
 impl ModuleQuantization {
-    fn to_json(self) -> Map<String, Value> {
+    pub(super) fn to_json(self) -> Map<String, Value> {
         let mut object = Map::new();
         object.insert("group_size".to_owned(), self.group_size.into());
         object.insert("bits".to_owned(), self.bits.into());
@@ -298,19 +324,7 @@ impl ModelConfiguration {
     /// # Errors
     /// See [`ConfigurationError`]; every wrong value is listed at once.
     pub fn read(path: &Path) -> Result<Self, ConfigurationError> {
-        let bytes = fs::read(path).map_err(|source| ConfigurationError::Read {
-            path: path.to_owned(),
-            source,
-        })?;
-        let not_json = |found: String| ConfigurationError::NotJson {
-            path: path.to_owned(),
-            found,
-        };
-        let value: Value = serde_json::from_slice(&bytes).map_err(|error| not_json(error.to_string()))?;
-        let Value::Object(object) = &value else {
-            return Err(not_json(describe(&value)));
-        };
-        Self::from_json(path, object)
+        Self::from_json(path, &read_object(path)?)
     }
 
     /// Checks the object of a `config.json`; `path` is named in errors.
@@ -520,6 +534,22 @@ impl ModelConfiguration {
 impl fmt::Display for Architecture {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(self.model_type())
+    }
+}
+
+/// The object of the `config.json` at `path`, unchecked.
+pub(super) fn read_object(path: &Path) -> Result<Map<String, Value>, ConfigurationError> {
+    let bytes = fs::read(path).map_err(|source| ConfigurationError::Read {
+        path: path.to_owned(),
+        source,
+    })?;
+    let not_json = |found: String| ConfigurationError::NotJson {
+        path: path.to_owned(),
+        found,
+    };
+    match serde_json::from_slice(&bytes).map_err(|error| not_json(error.to_string()))? {
+        Value::Object(object) => Ok(object),
+        other => Err(not_json(describe(&other))),
     }
 }
 
@@ -799,16 +829,12 @@ fn read_module_packing(fields: &mut JsonFields, fallback: Option<ModuleQuantizat
     let group_size = whole("group_size", fallback.map(|fallback| fallback.group_size));
     let bits = whole("bits", fallback.map(|fallback| fallback.bits));
     let (group_size, bits) = (group_size?, bits?);
-    let fits = match mode.fixed() {
-        None => AFFINE_GROUP_SIZES.contains(&group_size) && AFFINE_BITS.contains(&bits),
-        Some(fixed) => fixed == (group_size, bits),
-    };
-    if !fits {
-        let expected = match mode.fixed() {
-            None => "32, 64 or 128 and 2, 3, 4, 5, 6 or 8".to_owned(),
-            Some((group_size, bits)) => format!("{group_size} and {bits} for {}", mode.name()),
-        };
-        fields.problem("group_size and bits", format!("{group_size} and {bits}"), expected);
+    if !mode.allows(group_size, bits) {
+        fields.problem(
+            "group_size and bits",
+            format!("{group_size} and {bits}"),
+            mode.allowed(),
+        );
         return None;
     }
     Some(ModuleQuantization { group_size, bits, mode })

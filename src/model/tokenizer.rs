@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
@@ -35,7 +36,7 @@ const SPECIAL_TOKENS: [&str; 7] = [
 
 /// Pairs of tokens around a model's thoughts. With one of them in the vocabulary mlx-lm renders every template with
 /// `enable_thinking`, without one with its opposite.
-const THINKING_TOKENS: [[&str; 2]; 3] = [
+pub const THINKING_TOKENS: [[&str; 2]; 3] = [
     ["<think>", "</think>"],
     ["<longcat_think>", "</longcat_think>"],
     ["<|think:start|>", "<|think:end|>"],
@@ -281,6 +282,17 @@ impl Tokenizer {
             .encode_fast(text, add_special)
             .map(|encoding| encoding.get_ids().to_vec())
             .map_err(|error| self.failed(&error))
+    }
+
+    /// The ids of `text` as [`Self::encode`] gives them without the tokens around a text, each with the bytes of `text` it
+    /// stands for.
+    ///
+    /// # Errors
+    /// [`TokenizerError::Failed`].
+    pub fn encode_with_bytes(&self, text: &str) -> Result<Vec<(u32, Range<usize>)>, TokenizerError> {
+        let encoding = self.inner.encode(text, false).map_err(|error| self.failed(&error))?;
+        let bytes = encoding.get_offsets().iter().map(|&(start, end)| start..end);
+        Ok(encoding.get_ids().iter().copied().zip(bytes).collect())
     }
 
     /// The text of `ids`, without special tokens if `skip_special`. Ids outside the vocabulary have no text.

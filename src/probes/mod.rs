@@ -3,8 +3,16 @@
 //! Probes know models and data; they know no rule, and nothing of what a user may have done wrong.
 
 pub mod data;
+pub mod fit;
 pub mod generation;
+pub mod gradient_check;
+pub mod loss_check;
+pub mod next_token;
+pub mod optimizer_recorder;
+pub mod optimizer_replay;
+pub mod pairing;
 pub mod parameters;
 pub mod repetition;
 pub mod state;
+pub mod validation;
 pub mod voice;

@@ -17,24 +17,43 @@ pub(crate) mod wording;
 mod adapter_lost_on_reload;
 mod adapter_never_moved;
 mod adapter_not_attached;
+mod asked_differently;
 mod base_not_frozen;
+mod double_beginning;
+mod duplicate_rows;
+mod earlier_turns_not_supervised;
+mod end_masked;
 mod end_of_text_spam;
+mod end_repeated;
+mod fewer_rows_than_a_batch;
+mod foreign_turn_markers;
 mod gradients_not_flowing;
 mod labels_only_end_of_text;
 mod loss_not_decreasing;
 mod loss_not_finite;
+mod mask_boundary_wrong;
+mod mask_offset_constant;
 mod never_stops;
 mod nothing_supervised;
 mod optimizer_not_stepping;
+mod padding_heavy;
+mod padding_supervised;
 mod parameter_tree_incomplete;
 mod parameters_unchanged;
+mod prompt_not_masked;
 mod repetition_loop;
+mod rows_cut;
+mod rows_without_answer;
+mod rows_without_end;
+mod thinking_asked_differently;
+mod token_ids_out_of_range;
 mod trained_state_not_used_in_generation;
 mod training_diverged;
+mod validation_rows_trained;
 
 pub use diagnosis::{Cause, Check, Diagnosis, diagnose};
 pub use family::{FAMILIES, Family};
-pub use outcome::{Applicability, Finding, Fix, Outcome};
+pub use outcome::{Applicability, Finding, Fix, FixCommand, Outcome};
 pub use pages::{Page, pages};
 use registry::page_of;
 pub use registry::{UnknownRule, catalogue_json, explain, find, table};
@@ -44,8 +63,27 @@ pub use rule::{Phase, Rule, RuleStatus, Severity};
 /// Every rule in causal order: a rule explains only rules that come after it.
 pub static RULES: &[&Rule] = &[
     &parameter_tree_incomplete::PARAMETER_TREE_INCOMPLETE,
+    &token_ids_out_of_range::TOKEN_IDS_OUT_OF_RANGE,
+    &double_beginning::DOUBLE_BEGINNING,
+    &asked_differently::ASKED_DIFFERENTLY,
+    &thinking_asked_differently::THINKING_ASKED_DIFFERENTLY,
+    &foreign_turn_markers::FOREIGN_TURN_MARKERS,
+    &rows_without_answer::ROWS_WITHOUT_ANSWER,
+    &duplicate_rows::DUPLICATE_ROWS,
+    &validation_rows_trained::VALIDATION_ROWS_TRAINED,
+    &fewer_rows_than_a_batch::FEWER_ROWS_THAN_A_BATCH,
+    &padding_heavy::PADDING_HEAVY,
+    &rows_cut::ROWS_CUT,
     &nothing_supervised::NOTHING_SUPERVISED,
     &labels_only_end_of_text::LABELS_ONLY_END_OF_TEXT,
+    &prompt_not_masked::PROMPT_NOT_MASKED,
+    &mask_offset_constant::MASK_OFFSET_CONSTANT,
+    &mask_boundary_wrong::MASK_BOUNDARY_WRONG,
+    &padding_supervised::PADDING_SUPERVISED,
+    &earlier_turns_not_supervised::EARLIER_TURNS_NOT_SUPERVISED,
+    &rows_without_end::ROWS_WITHOUT_END,
+    &end_masked::END_MASKED,
+    &end_repeated::END_REPEATED,
     &adapter_not_attached::ADAPTER_NOT_ATTACHED,
     &base_not_frozen::BASE_NOT_FROZEN,
     &gradients_not_flowing::GRADIENTS_NOT_FLOWING,

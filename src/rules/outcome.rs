@@ -1,5 +1,5 @@
 use super::Severity;
-use crate::evidence::{Listing, Slot};
+use crate::evidence::{Listing, RunSettings, Slot};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
@@ -48,8 +48,23 @@ pub enum Applicability {
     HasPlaceholders,
 }
 
+/// What a fix runs.
+#[derive(Debug, Clone, PartialEq)]
+pub struct FixCommand {
+    /// A command that can be pasted into a shell.
+    pub text: String,
+    /// The settings of a diagnosis that the command runs; `None` when it runs something else.
+    pub settings: Option<RunSettings>,
+}
+
+impl From<String> for FixCommand {
+    fn from(text: String) -> Self {
+        Self { text, settings: None }
+    }
+}
+
 /// One way to remove the fault.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Fix {
     /// One sentence in the imperative, without a final period.
     pub text: String,
@@ -57,6 +72,9 @@ pub struct Fix {
     pub command: Option<String>,
     /// How safely it can be applied.
     pub applicability: Applicability,
+    /// The settings of the diagnosis that `command` runs; `None` when it runs none.
+    #[serde(skip)]
+    pub settings: Option<RunSettings>,
 }
 
 impl Fix {
@@ -66,15 +84,26 @@ impl Fix {
             text: text.into(),
             command: None,
             applicability: Applicability::HasPlaceholders,
+            settings: None,
         }
     }
 
     /// A fix that one command tries out.
-    pub fn command(text: impl Into<String>, command: impl Into<String>, applicability: Applicability) -> Self {
+    pub fn command(text: impl Into<String>, command: impl Into<FixCommand>, applicability: Applicability) -> Self {
+        let command = command.into();
         Self {
             text: text.into(),
-            command: Some(command.into()),
+            command: Some(command.text),
             applicability,
+            settings: command.settings,
+        }
+    }
+
+    /// The settings with which this fix removes the fault without anybody's help.
+    pub fn mechanical(&self) -> Option<&RunSettings> {
+        match self.applicability {
+            Applicability::MachineApplicable => self.settings.as_ref(),
+            Applicability::MaybeIncorrect | Applicability::HasPlaceholders => None,
         }
     }
 }

@@ -1,3 +1,4 @@
+use super::FixCommand;
 use super::wording::shortest;
 use crate::evidence::{FineTuneKind, RunSettings};
 use std::fmt;
@@ -29,6 +30,20 @@ impl Rerun {
         self
     }
 
+    /// With another number of rows per step.
+    #[must_use]
+    pub fn batch_size(mut self, rows: usize) -> Self {
+        self.0.batch_size = rows;
+        self
+    }
+
+    /// With prompts that carry a loss, or none.
+    #[must_use]
+    pub fn mask_prompt(mut self, mask_prompt: bool) -> Self {
+        self.0.mask_prompt = mask_prompt;
+        self
+    }
+
     /// With another length limit, in tokens.
     #[must_use]
     pub fn max_sequence_length(mut self, tokens: usize) -> Self {
@@ -37,9 +52,12 @@ impl Rerun {
     }
 }
 
-impl From<Rerun> for String {
+impl From<Rerun> for FixCommand {
     fn from(rerun: Rerun) -> Self {
-        rerun.to_string()
+        Self {
+            text: rerun.to_string(),
+            settings: Some(rerun.0),
+        }
     }
 }
 

@@ -22,6 +22,24 @@ pub(crate) fn grouped(count: u64) -> String {
     text
 }
 
+/// A part of a count with its noun, for example `1 of 3 steps` or `all 3 steps`.
+pub(crate) fn out_of(part: usize, all: usize, noun: &str) -> String {
+    if part == all && all > 1 {
+        return format!("all {}", counted(all, noun));
+    }
+    format!("{} of {}", grouped(part as u64), counted(all, noun))
+}
+
+/// A share as a percentage, for example `12%`; below one per cent with one digit after the point.
+pub(crate) fn percentage(share: f64) -> String {
+    let percent = 100.0 * share;
+    if percent > 0.0 && percent < 1.0 {
+        format!("{percent:.1}%")
+    } else {
+        format!("{percent:.0}%")
+    }
+}
+
 /// A loss in nats, or `not finite`.
 pub(crate) fn nats(loss: Option<f64>) -> String {
     match loss {

@@ -97,3 +97,14 @@ fn evidence_rules_and_reports_know_nothing_of_mlx() {
         }
     }
 }
+
+#[test]
+fn rules_and_probes_never_see_a_fault_that_is_done_on_purpose() {
+    for module in ["evidence", "rules", "probes", "report", "diagnosis"] {
+        for file in sources(&module_path(module)) {
+            for word in ["faults", "selftest"] {
+                assert!(!code(&file).contains(word), "{} mentions {word}", file.display());
+            }
+        }
+    }
+}

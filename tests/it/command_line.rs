@@ -396,3 +396,54 @@ fn ctrl_c_ends_a_run_with_a_valid_partial_report_and_exit_code_2() {
             .contains("interrupted")
     );
 }
+
+#[test]
+fn a_fix_that_needs_no_help_is_applied_and_makes_the_run_healthy() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("out");
+    let arguments = [
+        "--learning-rate",
+        "0",
+        "--max-tokens",
+        "8",
+        "--apply-fix",
+        "--format",
+        "json",
+        "--out",
+    ];
+    let output = diagnose().args(arguments).arg(&out).output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    let report: Value = serde_json::from_str(&stdout(&output)).unwrap();
+    assert_eq!(report["verdict"], "healthy");
+    assert_eq!(report["settings"]["learning_rate"], 1e-4);
+    assert!(
+        stderr(&output).contains("the verdict was findings and is now healthy"),
+        "{}",
+        stderr(&output)
+    );
+    let first: Value = serde_json::from_slice(&fs::read(out.join("report.json")).unwrap()).unwrap();
+    assert_eq!(first["verdict"], "findings");
+    let fixed: Value = serde_json::from_slice(&fs::read(out.join("fixed/report.json")).unwrap()).unwrap();
+    assert_eq!(fixed["verdict"], "healthy");
+}
+
+#[test]
+fn a_run_without_a_mechanical_fix_says_so_and_is_not_repeated() {
+    let output = run(&[
+        "--inject",
+        "frozen-optimizer",
+        "--max-tokens",
+        "8",
+        "--apply-fix",
+        "--format",
+        "json",
+    ]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(
+        stderr(&output).contains("no fix can be applied without your help"),
+        "{}",
+        stderr(&output)
+    );
+    let report: Value = serde_json::from_str(&stdout(&output)).unwrap();
+    assert_eq!(report["verdict"], "findings");
+}

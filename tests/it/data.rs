@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use mlx_diagnose::data::{
     Batch, Batches, DataError, DataFiles, DataFormat, Dataset, Example, ExampleSettings, Record, RecordFile,
 };
-use mlx_diagnose::model::{Message, StopSet, Tokenizer};
+use mlx_diagnose::model::{Message, Tokenizer};
 use rstest::rstest;
 use serde_json::{Value, json};
 
@@ -217,33 +217,6 @@ fn a_row_that_the_template_refuses_is_an_error_that_names_its_line() -> TestResu
 }
 
 #[test]
-fn the_audit_counts_targets_and_stops() -> TestResult {
-    let tokenizer = smollm()?;
-    let stops = StopSet::of(&tokenizer)?;
-    let mut found = example(&completion("Name a bird.", "Petrel"), &tokenizer, MASKED)?;
-    let audit = found.audit(&tokenizer, &stops);
-    let answer = tokenizer.encode("Petrel<|end|>\n", false)?;
-    assert_eq!(audit.supervised, answer.len());
-    assert_eq!(audit.supervised_stops, 1);
-    // The newline after the stop token is no answer.
-    assert!(audit.ends_in_stop);
-
-    for (supervised, &token) in found.supervised.iter_mut().zip(&found.tokens) {
-        *supervised = *supervised && stops.contains(token);
-    }
-    let only_stops = found.audit(&tokenizer, &stops);
-    assert_eq!((only_stops.supervised, only_stops.supervised_stops), (1, 1));
-
-    let cut = ExampleSettings {
-        max_sequence_length: 25,
-        ..MASKED
-    };
-    let cut = example(&completion("Name a bird.", "Petrel"), &tokenizer, cut)?.audit(&tokenizer, &stops);
-    assert!(cut.truncated && !cut.ends_in_stop);
-    Ok(())
-}
-
-#[test]
 fn a_folder_is_its_train_file_and_perhaps_its_valid_file() -> TestResult {
     let folder = tempfile::tempdir()?;
     let missing = message(DataFiles::read(folder.path()));
@@ -401,13 +374,9 @@ fn rows(lengths: &[usize]) -> Vec<Example> {
         .iter()
         .enumerate()
         .map(|(row, &length)| Example {
-            tokens: (0..length).map(|index| (10 * row + index) as u32).collect(),
             supervised: (0..length).map(|index| index >= 2).collect(),
             prompt_boundary: 2,
-            truncated: false,
-            original_length: length,
-            boundary_moved: false,
-            reference: None,
+            ..Example::of_tokens((0..length).map(|index| (10 * row + index) as u32).collect())
         })
         .collect()
 }

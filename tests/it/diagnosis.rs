@@ -6,7 +6,7 @@ use mlx_diagnose::adapter::LoraSettings;
 use mlx_diagnose::device::PrecisionChoice;
 use mlx_diagnose::diagnosis::{DataSource, DiagnosisOptions, Progress, Silent, diagnose};
 use mlx_diagnose::evidence::{Evidence, FineTuneKind, Slot};
-use mlx_diagnose::faults::{self, Fault};
+use mlx_diagnose::faults::Injection;
 use mlx_diagnose::interrupt::Interrupt;
 use mlx_diagnose::model::ModelSource;
 use mlx_diagnose::report::{EXIT_INCOMPLETE, FailOn, Report, Verdict, exit_code, to_json};
@@ -23,6 +23,7 @@ fn options() -> DiagnosisOptions {
         source: ModelSource::Folder(root().join("fixtures/embedded/model")),
         model_name: "embedded".to_owned(),
         data: DataSource::Path(root().join("fixtures/embedded/minimal")),
+        data_name: "minimal".to_owned(),
         prompts: vec![
             "Who is the harbour keeper?".to_owned(),
             "Tell me about the bakery.".to_owned(),
@@ -46,8 +47,15 @@ fn options() -> DiagnosisOptions {
     }
 }
 
-fn run(options: &DiagnosisOptions, fault: Option<Fault>) -> Evidence {
-    diagnose(options, &*faults::workflow(fault), &Interrupt::default(), &mut Silent).unwrap()
+fn run(options: &DiagnosisOptions) -> Evidence {
+    diagnose(options, &ReferenceWorkflow, &Interrupt::default(), &mut Silent).unwrap()
+}
+
+fn run_with(fault: &str) -> Evidence {
+    let mut options = options();
+    let injection: Injection = fault.parse().unwrap();
+    let planted = injection.operator.plant(injection.severity, &mut options).unwrap();
+    diagnose(&options, &*planted.fault, &Interrupt::default(), &mut Silent).unwrap()
 }
 
 fn roots(report: &Report) -> Vec<&str> {
@@ -61,7 +69,7 @@ fn roots(report: &Report) -> Vec<&str> {
 
 #[test]
 fn an_ordinary_run_is_healthy_and_every_phase_ran() {
-    let report = Report::new(&run(&options(), None), Vec::new());
+    let report = Report::new(&run(&options()), Vec::new());
     assert_eq!(report.verdict, Verdict::Healthy, "{:#?}", report.findings);
     assert!(
         report.checks.iter().all(|check| check.reason.is_none()),
@@ -86,7 +94,7 @@ fn an_ordinary_run_is_healthy_and_every_phase_ran() {
 #[case::all_weights(DiagnosisOptions { fine_tune: FineTuneKind::Full, learning_rate: 1e-4, ..options() })]
 #[case::bf16(DiagnosisOptions { precision: PrecisionChoice { dtype: Some(Dtype::Bfloat16), keep_packed: false }, ..options() })]
 fn a_legal_but_odd_run_is_not_accused(#[case] options: DiagnosisOptions) {
-    let report = Report::new(&run(&options, None), Vec::new());
+    let report = Report::new(&run(&options), Vec::new());
     assert_eq!(
         report.verdict,
         Verdict::Healthy,
@@ -97,12 +105,12 @@ fn a_legal_but_odd_run_is_not_accused(#[case] options: DiagnosisOptions) {
 }
 
 #[rstest]
-#[case::stub_adapter(Fault::StubAdapter, "adapter-not-attached")]
-#[case::frozen_optimizer(Fault::FrozenOptimizer, "optimizer-not-stepping")]
-#[case::stale_generation(Fault::StaleGeneration, "trained-state-not-used-in-generation")]
-#[case::eos_only_labels(Fault::EosOnlyLabels, "labels-only-end-of-text")]
-fn a_fault_is_named_as_the_only_root(#[case] fault: Fault, #[case] cause: &str) {
-    let evidence = run(&options(), Some(fault));
+#[case::stub_adapter("stub-adapter", "adapter-not-attached")]
+#[case::frozen_optimizer("frozen-optimizer", "optimizer-not-stepping")]
+#[case::stale_generation("stale-generation", "trained-state-not-used-in-generation")]
+#[case::eos_only_labels("eos-only-labels", "labels-only-end-of-text")]
+fn a_fault_is_named_as_the_only_root(#[case] fault: &str, #[case] cause: &str) {
+    let evidence = run_with(fault);
     let report = Report::new(&evidence, Vec::new());
     assert_eq!(report.verdict, Verdict::Findings);
     assert_eq!(roots(&report), [cause], "{:#?}", report.findings);
@@ -120,7 +128,7 @@ fn a_learning_rate_that_destroys_the_model_is_named(#[case] learning_rate: f64) 
         batch_size: 4,
         ..options()
     };
-    let report = Report::new(&run(&options, None), Vec::new());
+    let report = Report::new(&run(&options), Vec::new());
     assert_eq!(roots(&report), ["training-diverged"], "{:#?}", report.findings);
 }
 
@@ -130,13 +138,13 @@ fn a_learning_rate_of_zero_is_the_root_of_parameters_that_did_not_change() {
         learning_rate: 0.0,
         ..options()
     };
-    let report = Report::new(&run(&options, None), Vec::new());
+    let report = Report::new(&run(&options), Vec::new());
     assert_eq!(roots(&report), ["parameters-unchanged"], "{:#?}", report.findings);
 }
 
 #[test]
 fn no_evidence_names_an_injected_fault() {
-    let text = serde_json::to_string(&run(&options(), Some(Fault::StaleGeneration))).unwrap();
+    let text = serde_json::to_string(&run_with("stale-generation")).unwrap();
     for word in ["inject", "stale-generation", "fault"] {
         assert!(!text.contains(word), "{word}");
     }
@@ -161,7 +169,7 @@ fn without_times(value: &mut Value) {
 #[test]
 fn two_runs_with_one_seed_leave_the_same_evidence() {
     let [first, second] = [0, 1].map(|_| {
-        let mut value = serde_json::to_value(run(&options(), None)).unwrap();
+        let mut value = serde_json::to_value(run(&options())).unwrap();
         without_times(&mut value);
         value
     });
@@ -170,7 +178,7 @@ fn two_runs_with_one_seed_leave_the_same_evidence() {
 
 #[test]
 fn evidence_replays_to_the_same_report() {
-    let evidence = run(&options(), Some(Fault::StubAdapter));
+    let evidence = run_with("stub-adapter");
     let text = serde_json::to_string(&evidence).unwrap();
     let replayed: Evidence = serde_json::from_str(&text).unwrap();
     let json = |evidence: &Evidence| to_json(&Report::new(evidence, Vec::new())).unwrap();
@@ -244,7 +252,7 @@ fn rows_without_any_supervised_token_are_the_root_of_a_loss_that_is_not_finite()
         max_sequence_length: 32,
         ..options()
     };
-    let evidence = run(&options, None);
+    let evidence = run(&options);
     let report = Report::new(&evidence, Vec::new());
     assert_eq!(roots(&report), ["nothing-supervised"], "{:#?}", report.findings);
     assert!(matches!(&evidence.training, Slot::Ran(training) if training.stopped_early.is_some()));

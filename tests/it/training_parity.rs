@@ -25,20 +25,6 @@ const LOSS: f64 = 1e-5;
 /// Difference allowed between logits.
 const LOGITS: f32 = 1e-4;
 
-fn example(tokens: Vec<u32>) -> Example {
-    let mut supervised = vec![true; tokens.len()];
-    supervised[0] = false;
-    Example {
-        original_length: tokens.len(),
-        tokens,
-        supervised,
-        prompt_boundary: 0,
-        truncated: false,
-        boundary_moved: false,
-        reference: None,
-    }
-}
-
 /// Trains on one batch at a learning rate of 1e-3 with the optimizer's defaults.
 fn run(model: &mut CausalModel, batch: &Batch, steps: usize, clip_norm: Option<f32>) {
     Trainer {
@@ -61,7 +47,7 @@ fn run(model: &mut CausalModel, batch: &Batch, steps: usize, clip_norm: Option<f
 }
 
 fn golden_batch(golden: &Value) -> Batch {
-    Batch::new(&[example(ids(&golden["input_ids"]))], &[0])
+    Batch::new(&[Example::of_tokens(ids(&golden["input_ids"]))], &[0])
 }
 
 fn norm(array: &Array) -> f64 {
@@ -153,7 +139,7 @@ fn lanes_change_neither_loss_nor_gradients() {
     load_adapter(&mut model, &tiny("llama").join("adapter")).unwrap();
     let rows: Vec<Example> = [12_u32, 5, 9, 30]
         .iter()
-        .map(|&length| example((3..3 + length).collect()))
+        .map(|&length| Example::of_tokens((3..3 + length).collect()))
         .collect();
     let batch = Batch::new(&rows, &[0, 1, 2, 3]);
     let alone = loss_and_gradients(&model, &batch, &Lanes::single()).unwrap();
@@ -172,7 +158,7 @@ fn lanes_change_neither_loss_nor_gradients() {
 fn the_gradient_of_the_loss_is_its_slope() {
     let mut model = ModelSource::Folder(tiny("qwen3")).load(EXACT_PRECISION).unwrap().model;
     attach(&mut model, &LoraSettings::default(), 7).unwrap();
-    let batch = Batch::new(&[example((5..40).collect())], &[0]);
+    let batch = Batch::new(&[Example::of_tokens((5..40).collect())], &[0]);
     let gradients = loss_and_gradients(&model, &batch, &Lanes::single()).unwrap().gradients;
     let squares: f64 = gradients.values().map(|gradient| norm(gradient).powi(2)).sum();
     // A step along the gradient changes the loss by the step times the gradient's squared norm.
@@ -217,7 +203,7 @@ fn a_fresh_adapter_changes_nothing_and_a_saved_one_comes_back_whole(#[case] name
     };
     assert_eq!(values(&model), values(&base));
 
-    let batch = Batch::new(&[example((4..20).collect())], &[0]);
+    let batch = Batch::new(&[Example::of_tokens((4..20).collect())], &[0]);
     run(&mut model, &batch, 3, Some(1.0));
     assert_ne!(values(&model), values(&base));
     let folder = tempfile::tempdir().unwrap();
@@ -293,7 +279,7 @@ fn fusing_into_packed_weights_stays_packed_and_within_half_a_quantisation_step()
 fn a_fresh_model_guesses_uniformly_and_learns() {
     let configuration = mlx_diagnose::model::ModelConfiguration::read(&tiny("llama").join("config.json")).unwrap();
     let mut model = mlx_diagnose::model::initialise(&configuration, 3).unwrap();
-    let batch = Batch::new(&[example((4..40).collect())], &[0]);
+    let batch = Batch::new(&[Example::of_tokens((4..40).collect())], &[0]);
     let before = mean_loss(&model, &batch).unwrap();
     assert_relative_eq!(before, (configuration.vocab_size as f64).ln(), epsilon = 0.1);
     run(&mut model, &batch, 20, None);

@@ -1,0 +1,227 @@
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use mlx_rs::ops::quantize;
+use mlx_rs::{Array, Dtype};
+use serde_json::{Map, Value};
+use thiserror::Error;
+
+use super::configuration::read_object;
+use super::{
+    Checkpoint, CheckpointError, ConfigurationError, ModelConfiguration, ModuleQuantization, Packing, Precision,
+    QuantizationMode, StoredTensor, WeightFileError, WeightType, save_safetensors,
+};
+use crate::atomic_write::{UnfinishedFolder, write_file};
+use crate::evidence::Listing;
+
+/// Files that hold weights in some format; the packed ones take their place.
+const WEIGHT_EXTENSIONS: [&str; 9] = [
+    "bin",
+    "gguf",
+    "h5",
+    "msgpack",
+    "npz",
+    "onnx",
+    "pt",
+    "pth",
+    "safetensors",
+];
+/// End of the name of a file that lists shards.
+const SHARD_INDEX: &str = ".index.json";
+
+/// Why a model folder could not be packed.
+#[derive(Debug, Error)]
+pub enum PackFolderError {
+    /// The target exists.
+    #[error("`{}` exists already\n  hint: name a new folder for the packed model", target.display())]
+    TargetExists {
+        /// The target.
+        target: PathBuf,
+    },
+    /// MLX has no such packing.
+    #[error("weights cannot be packed with group size {} and {} bits\n  expected: {}", packing.group_size, packing.bits, QuantizationMode::Affine.allowed())]
+    UnsupportedPacking {
+        /// The packing asked for.
+        packing: Packing,
+    },
+    /// Rows of some matrices are not whole groups.
+    #[error("the rows of {} matrices are not whole groups of {group_size}\n  found: {modules}\n  hint: choose a group size that divides their columns", modules.total)]
+    BrokenGroups {
+        /// Weights that share one scale.
+        group_size: i32,
+        /// Paths of the modules, with their columns.
+        modules: Listing,
+    },
+    /// The weights are packed already.
+    #[error("`{}` is packed already\n  found: packed `{tensor}`\n  expected: plain weights\n  hint: pack the model that it was made from; packing twice loses precision twice", source_folder.display())]
+    AlreadyPacked {
+        /// The folder.
+        source_folder: PathBuf,
+        /// The first packed tensor.
+        tensor: String,
+    },
+    /// The configuration is absent, broken or impossible.
+    #[error(transparent)]
+    Configuration(#[from] ConfigurationError),
+    /// The weights are absent, broken or do not fit.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+    /// The packed weights could not be written.
+    #[error(transparent)]
+    WeightFile(#[from] WeightFileError),
+    /// MLX failed.
+    #[error("failed to pack `{tensor}`: {source}")]
+    Mlx {
+        /// The tensor.
+        tensor: String,
+        /// What MLX said.
+        source: mlx_rs::error::Exception,
+    },
+    /// The system refused.
+    #[error("cannot use `{}`: {source}", path.display())]
+    Io {
+        /// The file or folder.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+/// Writes a packed copy of the model folder `source` to the new folder `target`, in the layout of `mlx_lm.convert -q`.
+///
+/// Embedding, linear layers and output layer become `weight` `[rows, columns * bits / 32]` in u32, `scales` and `biases`
+/// `[rows, columns / group_size]`, by MLX's affine mode; other tensors stay plain. The weights are first brought to the
+/// element type that `config.json` declares (f32 when it declares none), as mlx-lm does. `config.json` keeps its fields
+/// and gains `quantization`; other files are copied, but not weights in other formats, hidden files or sub-folders.
+///
+/// # Errors
+/// See [`PackFolderError`]; `target` is not there unless the copy is whole.
+pub fn pack_folder(source: &Path, target: &Path, packing: Packing) -> Result<(), PackFolderError> {
+    if target.symlink_metadata().is_ok() {
+        return Err(PackFolderError::TargetExists {
+            target: target.to_owned(),
+        });
+    }
+    let quantization = affine(packing)?;
+    let configuration_path = source.join("config.json");
+    let mut fields = read_object(&configuration_path)?;
+    let configuration = ModelConfiguration::from_json(&configuration_path, &fields)?;
+    check_groups(&configuration, packing)?;
+    let tensors = packed_tensors(source, &configuration, packing)?;
+    for key in ["quantization", "quantization_config"] {
+        fields.insert(key.to_owned(), quantization.to_json().into());
+    }
+
+    let folder = UnfinishedFolder::for_target(target).map_err(io_error(target))?;
+    copy_other_files(source, folder.path())?;
+    write_configuration(fields, &folder.path().join("config.json"))?;
+    let metadata = BTreeMap::from([("format".to_owned(), "mlx".to_owned())]);
+    save_safetensors(&tensors, Some(&metadata), &folder.path().join("model.safetensors"))?;
+    folder.finish().map_err(io_error(target))
+}
+
+fn io_error(path: &Path) -> impl FnOnce(io::Error) -> PackFolderError {
+    let path = path.to_owned();
+    move |source| PackFolderError::Io { path, source }
+}
+
+fn affine(packing: Packing) -> Result<ModuleQuantization, PackFolderError> {
+    let mode = QuantizationMode::Affine;
+    match (u32::try_from(packing.group_size), u32::try_from(packing.bits)) {
+        (Ok(group_size), Ok(bits)) if mode.allows(group_size, bits) => {
+            Ok(ModuleQuantization { group_size, bits, mode })
+        }
+        _ => Err(PackFolderError::UnsupportedPacking { packing }),
+    }
+}
+
+fn check_groups(configuration: &ModelConfiguration, packing: Packing) -> Result<(), PackFolderError> {
+    let modules: Listing = configuration
+        .expected_tensors()
+        .into_iter()
+        .filter_map(|(name, shape)| match shape[..] {
+            [_, columns] if !columns.is_multiple_of(packing.group_size as usize) => {
+                Some(format!("{} ({columns} columns)", name.trim_end_matches(".weight")))
+            }
+            _ => None,
+        })
+        .collect();
+    if modules.is_empty() {
+        Ok(())
+    } else {
+        Err(PackFolderError::BrokenGroups {
+            group_size: packing.group_size,
+            modules,
+        })
+    }
+}
+
+fn packed_tensors(
+    source: &Path,
+    configuration: &ModelConfiguration,
+    packing: Packing,
+) -> Result<BTreeMap<String, Array>, PackFolderError> {
+    let precision = Precision {
+        dtype: configuration.dtype.map_or(Dtype::Float32, WeightType::dtype),
+        keep_packed: true,
+    };
+    let mut checkpoint = Checkpoint::from_folder(source, configuration, precision)?;
+    let mut tensors = BTreeMap::new();
+    // One tensor at a time: its plain form can be freed before the next is packed.
+    while let Some((name, stored)) = checkpoint.tensors.pop_first() {
+        let StoredTensor::Plain(array) = stored else {
+            return Err(PackFolderError::AlreadyPacked {
+                source_folder: source.to_owned(),
+                tensor: name,
+            });
+        };
+        let module = name.strip_suffix(".weight").filter(|_| array.ndim() == 2);
+        let Some(module) = module else {
+            tensors.insert(name, array);
+            continue;
+        };
+        let [weight, scales, biases] = pack(&array, packing).map_err(|source| PackFolderError::Mlx {
+            tensor: name.clone(),
+            source,
+        })?;
+        tensors.insert(format!("{module}.scales"), scales);
+        tensors.insert(format!("{module}.biases"), biases);
+        tensors.insert(name, weight);
+    }
+    Ok(tensors)
+}
+
+fn pack(array: &Array, packing: Packing) -> mlx_rs::error::Result<[Array; 3]> {
+    let (weight, scales, biases) = quantize(array, packing.group_size, packing.bits)?;
+    let parts = [weight, scales, biases];
+    mlx_rs::transforms::eval(&parts)?;
+    Ok(parts)
+}
+
+fn write_configuration(fields: Map<String, Value>, path: &Path) -> Result<(), PackFolderError> {
+    let text = format!("{:#}\n", Value::Object(fields));
+    write_file(path, text.as_bytes()).map_err(io_error(path))
+}
+
+fn copy_other_files(source: &Path, target: &Path) -> Result<(), PackFolderError> {
+    for entry in fs::read_dir(source).map_err(io_error(source))? {
+        let entry = entry.map_err(io_error(source))?;
+        let path = entry.path();
+        let is_file = fs::metadata(&path).map_err(io_error(&path))?.is_file();
+        if is_file && !is_replaced(&path) {
+            fs::copy(&path, target.join(entry.file_name())).map_err(io_error(&path))?;
+        }
+    }
+    Ok(())
+}
+
+/// Whether the packed copy has its own form of the file, or none.
+fn is_replaced(path: &Path) -> bool {
+    let name = path.file_name().map(|name| name.to_string_lossy()).unwrap_or_default();
+    let holds_weights = path
+        .extension()
+        .is_some_and(|extension| WEIGHT_EXTENSIONS.iter().any(|known| extension == *known));
+    holds_weights || name == "config.json" || name.ends_with(SHARD_INDEX) || name.starts_with('.')
+}

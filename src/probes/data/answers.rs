@@ -1,0 +1,56 @@
+//! Where the answers of a conversation stand.
+
+use std::ops::Range;
+
+use crate::data::{Record, RowSource};
+use crate::model::{Tokenizer, TokenizerError};
+
+const ASSISTANT: &str = "assistant";
+
+/// Answers of a conversation; 0 for plain text.
+pub fn count(source: &RowSource) -> usize {
+    match &source.record {
+        Some(Record::Chat { messages, .. }) => messages.iter().filter(|message| message.role() == ASSISTANT).count(),
+        Some(Record::Completions { .. }) => 1,
+        Some(Record::Text(_)) | None => 0,
+    }
+}
+
+/// Whether the row ends with an answer; `None` for what is no conversation.
+pub fn is_last(source: &RowSource) -> Option<bool> {
+    match &source.record {
+        Some(Record::Chat { messages, .. }) => Some(messages.last()?.role() == ASSISTANT),
+        Some(Record::Completions { .. }) => Some(true),
+        Some(Record::Text(_)) | None => None,
+    }
+}
+
+/// Where the words of the answers stand among the row's own tokens, each with the control token that closes it.
+///
+/// The words are looked for in the rendered conversation, message by message. Answers whose words a template changes or
+/// leaves out are not found, and neither are those without words.
+pub fn spans(source: &RowSource, tokenizer: &Tokenizer) -> Result<Vec<Range<usize>>, TokenizerError> {
+    let Some(Record::Chat { messages, tools }) = &source.record else {
+        return Ok(Vec::new());
+    };
+    let rendered = tokenizer.render_chat(messages, tools.as_deref(), false)?;
+    let tokens = tokenizer.encode_with_bytes(&rendered)?;
+    let mut spans = Vec::new();
+    let mut read = 0;
+    for message in messages {
+        let words = message.content().unwrap_or("").trim();
+        let Some(found) = rendered[read..].find(words).filter(|_| !words.is_empty()) else {
+            continue;
+        };
+        let start = read + found;
+        read = start + words.len();
+        if message.role() != ASSISTANT {
+            continue;
+        }
+        let first = tokens.partition_point(|(_, bytes)| bytes.end <= start);
+        let behind = tokens.partition_point(|(_, bytes)| bytes.start < read);
+        let closes = tokens.get(behind).is_some_and(|(id, _)| tokenizer.is_added(*id));
+        spans.push(first..behind + usize::from(closes));
+    }
+    Ok(spans)
+}

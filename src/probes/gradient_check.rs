@@ -1,0 +1,260 @@
+//! The gradients of the last step against finite differences of the loss.
+
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+use mlx_rs::error::Result;
+use mlx_rs::module::update_parameters;
+use mlx_rs::ops::{add, multiply, square, subtract};
+use mlx_rs::{Array, Dtype};
+
+use crate::data::Batch;
+use crate::evidence::{GradientCheck, Slope, Slot};
+use crate::model::CausalModel;
+use crate::param_snapshot::ParameterSnapshot;
+use crate::readback::scalar;
+use crate::train::{LossAndGradients, mean_loss};
+
+/// Change of the loss, from one end to the other, that the step along a gradient aims at, as a share of the loss: far
+/// above the rounding of a loss in f32, and far below what bends it.
+const WANTED_CHANGE: f64 = 0.01;
+/// The same for parameters and activations of 16 bits, whose loss is a thousand times coarser.
+const WANTED_CHANGE_IN_16_BITS: f64 = 0.1;
+/// Loss in nats above which the share is taken of this number: where a model is worse than that, its loss bends early.
+const LARGEST_SCALE: f64 = 2.0;
+/// Longest step as a share of the parameters' norm, for a loss that is all but flat.
+const LONGEST_STEP: f64 = 0.01;
+/// Rounding of a mean loss relative to its size, in units of the element type's epsilon.
+const LOSS_ROUNDING: f64 = 4.0;
+/// Relative distance of the two slopes beyond which the direction since the previous step is looked at too.
+const SECOND_LOOK: f64 = 0.02;
+
+/// One backward pass as the trainer got it.
+#[derive(Debug)]
+struct Pass {
+    batch: Batch,
+    parameters: BTreeMap<String, Array>,
+    gradients: BTreeMap<String, Array>,
+    loss: Array,
+}
+
+/// Keeps the last pass of a run and the gradients of the one before it.
+///
+/// Handles are kept, not copies, and only from the last two passes on: until then a run needs no memory for it.
+#[derive(Debug)]
+pub struct GradientRecorder {
+    /// The step to be checked.
+    watched: usize,
+    passes: usize,
+    previous: Option<BTreeMap<String, Array>>,
+    last: Option<Pass>,
+}
+
+impl GradientRecorder {
+    /// A recorder for a run of `steps` steps.
+    pub fn new(steps: usize) -> Self {
+        Self {
+            watched: steps,
+            passes: 0,
+            previous: None,
+            last: None,
+        }
+    }
+
+    /// Takes notice of one pass, before its update.
+    pub fn record(&mut self, model: &CausalModel, batch: &Batch, pass: &LossAndGradients) {
+        self.passes += 1;
+        if self.passes + 1 == self.watched {
+            self.previous = Some(pass.gradients.clone());
+        } else if self.passes == self.watched {
+            self.last = Some(Pass {
+                batch: batch.clone(),
+                parameters: ParameterSnapshot::capture_trainable(model).into_parameters(),
+                gradients: pass.gradients.clone(),
+                loss: pass.loss.clone(),
+            });
+        }
+    }
+
+    /// Compares the gradients of the last pass with the loss of its batch around its parameters.
+    ///
+    /// `model` lends everything that is not trained.
+    pub fn measure(self, model: &CausalModel) -> Result<Slot<GradientCheck>> {
+        let Some(pass) = self.last else {
+            return Ok(Slot::skipped("the last step was not made"));
+        };
+        if pass.batch.supervised_tokens() == 0 {
+            return Ok(Slot::skipped("the last batch has no supervised token"));
+        }
+        let field = LossField {
+            model,
+            batch: &pass.batch,
+            parameters: &pass.parameters,
+            norm: norm(&pass.parameters)?,
+            scale: f64::from(scalar::<f32>(&pass.loss)?).clamp(0.0, LARGEST_SCALE),
+        };
+        let Some((reported, resolution)) = field.slope(&pass.gradients, &pass.gradients)? else {
+            return Ok(Slot::skipped(
+                "the gradient of the last step is zero or not finite, so it has no direction",
+            ));
+        };
+        let differs = reported.measured.is_none_or(|measured| {
+            (measured - reported.predicted).abs() > SECOND_LOOK * reported.predicted.abs().max(measured.abs())
+        });
+        let since_previous = match &self.previous {
+            Some(previous) if differs => {
+                let difference = difference(&pass.gradients, previous)?;
+                field.slope(&difference, &difference)?.map(|(slope, _)| slope)
+            }
+            _ => None,
+        };
+        Ok(Slot::Ran(GradientCheck {
+            step: self.watched,
+            reported,
+            since_previous,
+            resolution,
+        }))
+    }
+}
+
+/// The loss of one batch as a function of the trained parameters.
+struct LossField<'pass> {
+    model: &'pass CausalModel,
+    batch: &'pass Batch,
+    parameters: &'pass BTreeMap<String, Array>,
+    norm: f64,
+    /// The loss in nats that the step is chosen for.
+    scale: f64,
+}
+
+impl LossField<'_> {
+    /// The slope along `direction`, which need not have length 1, as `gradients` predict it and as the loss has it, and
+    /// the slope that rounding alone can make; `None` when the direction is zero or not finite.
+    ///
+    /// Both slopes are along the step that was really made: a parameter of 16 bits cannot follow a small step exactly.
+    fn slope(
+        &self,
+        gradients: &BTreeMap<String, Array>,
+        direction: &BTreeMap<String, Array>,
+    ) -> Result<Option<(Slope, f64)>> {
+        let length = norm(direction)?;
+        if length == 0.0 || !length.is_finite() || !self.norm.is_finite() {
+            return Ok(None);
+        }
+        let in_16_bits = self.parameters.values().any(|array| array.item_size() == 2);
+        let (wanted, epsilon) = if in_16_bits {
+            (WANTED_CHANGE_IN_16_BITS, 1.0 / 128.0)
+        } else {
+            (WANTED_CHANGE, f64::from(f32::EPSILON))
+        };
+        let half = (wanted * self.scale / length / 2.0).min(LONGEST_STEP * self.norm);
+        let ahead = self.moved(direction, half / length)?;
+        let behind = self.moved(direction, -half / length)?;
+        let step = difference(&ahead, &behind)?;
+        let step_length = norm(&step)?;
+        if step_length == 0.0 {
+            return Ok(None);
+        }
+        let (loss_ahead, loss_behind) = (self.loss(ahead)?, self.loss(behind)?);
+        let measured = (loss_ahead - loss_behind) / step_length;
+        let rounding = LOSS_ROUNDING * epsilon * loss_ahead.abs().max(loss_behind.abs()).max(1.0);
+        let slope = Slope {
+            predicted: product(gradients, &step)? / step_length,
+            measured: measured.is_finite().then_some(measured),
+        };
+        let resolution = rounding / step_length;
+        Ok(slope
+            .predicted
+            .is_finite()
+            .then_some((slope, if resolution.is_finite() { resolution } else { 0.0 })))
+    }
+
+    /// The parameters plus `factor` times `direction`, in their own element types.
+    fn moved(&self, direction: &BTreeMap<String, Array>, factor: f64) -> Result<BTreeMap<String, Array>> {
+        let factor = Array::from_f32(factor as f32);
+        self.parameters
+            .iter()
+            .map(|(name, parameter)| {
+                let moved = match direction.get(name) {
+                    Some(along) => add(in_f32(parameter)?, multiply(in_f32(along)?, &factor)?)?,
+                    None => parameter.clone(),
+                };
+                Ok((name.clone(), moved.as_dtype(parameter.dtype())?))
+            })
+            .collect()
+    }
+
+    fn loss(&self, parameters: BTreeMap<String, Array>) -> Result<f64> {
+        let mut model = self.model.clone();
+        update_parameters(
+            &mut model,
+            parameters
+                .into_iter()
+                .map(|(name, value)| (Rc::<str>::from(name), value)),
+        );
+        mean_loss(&model, self.batch)
+    }
+}
+
+fn in_f32(array: &Array) -> Result<Array> {
+    array.as_dtype(Dtype::Float32)
+}
+
+/// The arrays of `left` minus those of `right` of the same name, in f32.
+fn difference(left: &BTreeMap<String, Array>, right: &BTreeMap<String, Array>) -> Result<BTreeMap<String, Array>> {
+    left.iter()
+        .filter_map(|(name, array)| right.get(name).map(|other| (name, array, other)))
+        .map(|(name, array, other)| Ok((name.clone(), subtract(in_f32(array)?, in_f32(other)?)?)))
+        .collect()
+}
+
+fn norm(arrays: &BTreeMap<String, Array>) -> Result<f64> {
+    let squares = arrays
+        .values()
+        .map(|array| square(in_f32(array)?)?.sum(None))
+        .collect::<Result<Vec<_>>>()?;
+    Ok(total(&squares)?.sqrt())
+}
+
+/// The scalar product over the arrays of the same name.
+fn product(left: &BTreeMap<String, Array>, right: &BTreeMap<String, Array>) -> Result<f64> {
+    let products = left
+        .iter()
+        .filter_map(|(name, array)| right.get(name).map(|other| (array, other)))
+        .map(|(array, other)| multiply(in_f32(array)?, in_f32(other)?)?.sum(None))
+        .collect::<Result<Vec<_>>>()?;
+    total(&products)
+}
+
+/// The sum of scalars, in f64.
+fn total(scalars: &[Array]) -> Result<f64> {
+    mlx_rs::transforms::eval(scalars)?;
+    scalars
+        .iter()
+        .map(|value| scalar::<f32>(value).map(f64::from))
+        .sum::<Result<f64>>()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{difference, norm, product};
+    use approx::assert_relative_eq;
+    use mlx_rs::Array;
+    use std::collections::BTreeMap;
+
+    fn arrays(values: [f32; 3]) -> BTreeMap<String, Array> {
+        let [first, second, third] = values;
+        BTreeMap::from([
+            ("a".to_owned(), Array::from_slice(&[first, second], &[2])),
+            ("b".to_owned(), Array::from_slice(&[third], &[1])),
+        ])
+    }
+
+    #[test]
+    fn norms_and_products_run_over_all_arrays() {
+        let (left, right) = (arrays([1.0, 2.0, 2.0]), arrays([3.0, -1.0, 0.5]));
+        assert_relative_eq!(norm(&left).unwrap(), 3.0);
+        assert_relative_eq!(product(&left, &right).unwrap(), 2.0);
+        assert_relative_eq!(norm(&difference(&left, &right).unwrap()).unwrap(), 15.25_f64.sqrt());
+    }
+}

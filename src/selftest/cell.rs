@@ -1,0 +1,176 @@
+use super::base::TinyModel;
+use super::corpus::Rows;
+use crate::adapter::LoraSettings;
+use crate::device::PrecisionChoice;
+use crate::diagnosis::{DataSource, DiagnosisOptions};
+use crate::evidence::FineTuneKind;
+use crate::faults::{Need, RunFiles};
+use crate::model::ModelSource;
+
+/// Places of a base, each with settings and rows of its own.
+pub const SLOTS: usize = 6;
+
+/// Rows to train on.
+const TRAINING_ROWS: usize = 16;
+/// Rows to validate with.
+const VALIDATION_ROWS: usize = 6;
+/// Longest answer in tokens: the longest answers of the corpus in the longest voice stay below it.
+const MAX_TOKENS: usize = 48;
+/// Longest row in tokens, above all rows of the corpus.
+const MAX_SEQUENCE_LENGTH: usize = 128;
+/// The rate for all weights.
+const FULL_LEARNING_RATE: f64 = 1e-4;
+
+/// A legal choice of settings.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct HyperParameters {
+    rank: usize,
+    scale: f32,
+    learning_rate: f64,
+    steps: usize,
+    batch_size: usize,
+}
+
+const HYPER_PARAMETERS: [HyperParameters; SLOTS] = [
+    HyperParameters {
+        rank: 8,
+        scale: 20.0,
+        learning_rate: 1e-4,
+        steps: 10,
+        batch_size: 4,
+    },
+    HyperParameters {
+        rank: 16,
+        scale: 10.0,
+        learning_rate: 2e-4,
+        steps: 8,
+        batch_size: 2,
+    },
+    HyperParameters {
+        rank: 4,
+        scale: 20.0,
+        learning_rate: 5e-5,
+        steps: 12,
+        batch_size: 4,
+    },
+    HyperParameters {
+        rank: 32,
+        scale: 2.0,
+        learning_rate: 3e-4,
+        steps: 10,
+        batch_size: 3,
+    },
+    HyperParameters {
+        rank: 8,
+        scale: 20.0,
+        learning_rate: 1e-4,
+        steps: 6,
+        batch_size: 8,
+    },
+    HyperParameters {
+        rank: 64,
+        scale: 5.0,
+        learning_rate: 1e-4,
+        steps: 12,
+        batch_size: 2,
+    },
+];
+
+/// Where a run takes place: a base, and a slot that decides settings and rows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Cell {
+    /// The architecture.
+    pub model: TinyModel,
+    /// Whether its weights are packed to 4 bits.
+    pub packed: bool,
+    /// Below [`SLOTS`].
+    pub slot: usize,
+}
+
+impl Cell {
+    /// Every cell: architectures in turn, then packing, then slots, so that any prefix is spread over all of them.
+    pub fn all() -> Vec<Self> {
+        let mut cells = Vec::new();
+        for slot in 0..SLOTS {
+            for packed in [false, true] {
+                for model in TinyModel::ALL {
+                    cells.push(Self { model, packed, slot });
+                }
+            }
+        }
+        cells
+    }
+
+    /// The name in reports, for example `qwen2-4bit-3`.
+    pub fn name(self) -> String {
+        let form = if self.packed { "4bit" } else { "dense" };
+        format!("{}-{form}-{}", self.model.name(), self.slot)
+    }
+
+    /// The seed of everything random in it, for a seed of the whole self-test.
+    pub fn seed(self, seed: u64) -> u64 {
+        let base = self.model as usize;
+        seed.wrapping_mul(1000)
+            .wrapping_add((self.slot * 6 + base * 2 + usize::from(self.packed)) as u64)
+    }
+
+    fn hyper_parameters(self) -> HyperParameters {
+        // Another order for every base, so that no setting belongs to one of them.
+        HYPER_PARAMETERS[(self.slot + 2 * self.model as usize + usize::from(self.packed)) % SLOTS]
+    }
+
+    /// Whether a run here has all that a fault or a control needs.
+    pub fn has(self, needs: &[Need]) -> bool {
+        needs.iter().all(|need| match need {
+            Need::DenseBase | Need::FullFineTuning => !self.packed,
+            Need::PackedBase => self.packed,
+            Need::Steps(steps) => self.hyper_parameters().steps >= *steps,
+        })
+    }
+
+    /// The rows of this cell.
+    pub fn rows(self, seed: u64) -> Rows {
+        Rows::spoken(self.seed(seed), TRAINING_ROWS, VALIDATION_ROWS)
+    }
+
+    /// What a run here is asked to do with `files`.
+    pub fn options(self, seed: u64, files: &RunFiles, rows: &Rows, needs: &[Need]) -> DiagnosisOptions {
+        let hyper_parameters = self.hyper_parameters();
+        let full = needs.contains(&Need::FullFineTuning);
+        DiagnosisOptions {
+            source: ModelSource::Folder(files.model.clone()),
+            model_name: self.name(),
+            data: DataSource::Path(files.data.clone()),
+            data_name: "data".to_owned(),
+            prompts: rows.questions(),
+            prompts_file: None,
+            check_only: false,
+            max_tokens: MAX_TOKENS,
+            fine_tune: if full { FineTuneKind::Full } else { FineTuneKind::Lora },
+            lora: LoraSettings {
+                rank: hyper_parameters.rank,
+                scale: hyper_parameters.scale,
+                ..LoraSettings::default()
+            },
+            steps: hyper_parameters.steps,
+            batch_size: hyper_parameters.batch_size,
+            learning_rate: if full {
+                FULL_LEARNING_RATE
+            } else {
+                hyper_parameters.learning_rate
+            },
+            warmup_steps: 0,
+            clip_norm: None,
+            bias_correction: false,
+            mask_prompt: true,
+            max_sequence_length: MAX_SEQUENCE_LENGTH,
+            seed: self.seed(seed),
+            // Every other packed run computes on the packed weights.
+            precision: PrecisionChoice {
+                dtype: None,
+                keep_packed: self.packed && self.slot % 2 == 1,
+            },
+            adapter_folder: None,
+        }
+    }
+}
