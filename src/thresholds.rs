@@ -197,6 +197,65 @@ thresholds! {
 
     /// Factor on a learning rate that is too high although it is not above the suggested one.
     pub const LEARNING_RATE_CUT: f64 = 0.1;
+
+    /// Scale of the adapters when nothing else is said: the default of mlx-lm, the strongest that recipes use.
+    pub const DEFAULT_SCALE: f64 = 20.0;
+
+    /// Scale to suggest to who follows a recipe for PEFT: an alpha of twice the rank is the most common advice.
+    pub const PEFT_SCALE: f64 = 2.0;
+
+    /// Scale of the adapters above which no recipe goes.
+    ///
+    /// Twice the default of mlx-lm; an alpha written into the scale by mistake is commonly 64, 128 or 256.
+    pub const HIGH_SCALE: f64 = 40.0;
+
+    /// Size of an adapter's change over that of its layer's weight from which on the layer is no longer what it was.
+    ///
+    /// 0.3: ten steps of a usual recipe change a layer by 0.003 to 0.05, a learning rate ten times too high by 0.3.
+    pub const LARGE_UPDATE: f64 = 0.3;
+
+    /// Share of the linear layers below which it is worth saying how few carry an adapter.
+    ///
+    /// A quarter: all layers of the last quarter of the blocks, or two of the seven layers of each block, are above it.
+    pub const FEW_LAYERS: f64 = 0.25;
+
+    /// Distance from 1 of the share of the adapters' change that fused weights hold, beyond which layers or the scale are
+    /// wrong.
+    ///
+    /// A tenth: one of ten layers that is left out shows, rounding of updates above half a step stays below.
+    pub const FUSED_SLACK: f64 = 0.1;
+
+    /// Divergence of the fused model from the live one, over that of the live one from the base, that is too much.
+    ///
+    /// Half: rounding adds noise in all directions, which moves predictions far less than an update made to move them.
+    pub const FUSED_DIVERGENCE: f64 = 0.5;
+
+    /// Divergence of the trained model from the base, in nats per token, below which it is not compared with that of the
+    /// fused model.
+    ///
+    /// 1e-3: rounding alone was measured at 5e-8 in float32 and 1.4e-4 in bfloat16.
+    pub const COMPARABLE_DIVERGENCE: f64 = 1e-3;
+
+    /// Size of an update in quantisation steps below which packing rounds most of it away.
+    ///
+    /// Three tenths: measured with 4 bits, 0.16 of a step kept 0.27 of the update, 0.48 of a step kept 0.96.
+    pub const ROUNDED_STEPS: f64 = 0.3;
+
+    /// Size of an update in quantisation steps from which on packing keeps it.
+    ///
+    /// Half a step: measured with 4 bits, 0.48 of a step kept 0.96 of the update.
+    pub const KEPT_STEPS: f64 = 0.5;
+
+    /// Rise of the loss, in nats per token, of the base's own answers to prompts outside the data, from which on the model
+    /// forgets.
+    ///
+    /// 0.3 nats take a quarter of the probability from every token of answers that training had no reason to change.
+    pub const FORGOTTEN_RISE: f64 = 0.3;
+
+    /// Mean divergence per token, in nats, of the trained model from the base on such answers that is forgetting as well.
+    ///
+    /// One nat: predictions of models that agree on a text are within a few tenths of each other.
+    pub const FORGOTTEN_DIVERGENCE: f64 = 1.0;
 }
 
 /// Largest absolute difference between logits that must be equal, by the element type of the products.

@@ -116,9 +116,9 @@ fn configuration(settings: &LoraSettings, modules: &[String], model_name: &str) 
 ///
 /// Strict: every adapter tensor that the settings call for must be in the file, with the right shape, and no other.
 pub fn load_adapter(model: &mut CausalModel, folder: &Path) -> Result<LoraSettings, AdapterFileError> {
-    let settings = read_configuration(&folder.join(CONFIGURATION))?;
+    let settings = read_configuration(folder)?;
     let path = folder.join(WEIGHTS);
-    let mut tensors = load_safetensors(&path)?;
+    let mut tensors = stored_tensors(folder)?;
     let targets = super::target_modules(model, &settings).map_err(|error| AdapterFileError::Mismatch {
         path: path.clone(),
         problems: vec![error.to_string()],
@@ -163,18 +163,32 @@ pub fn load_adapter(model: &mut CausalModel, folder: &Path) -> Result<LoraSettin
     }
 }
 
-fn read_configuration(path: &Path) -> Result<LoraSettings, AdapterFileError> {
-    let text = std::fs::read_to_string(path).map_err(|source| AdapterFileError::Io {
-        path: path.to_owned(),
+/// The tensors in an mlx-lm adapter folder, by name.
+pub fn stored_tensors(folder: &Path) -> Result<BTreeMap<String, Array>, WeightFileError> {
+    load_safetensors(&folder.join(WEIGHTS))
+}
+
+/// The configuration in an adapter folder, as it stands there.
+pub fn stored_configuration(folder: &Path) -> Result<Value, AdapterFileError> {
+    let path = folder.join(CONFIGURATION);
+    let text = std::fs::read_to_string(&path).map_err(|source| AdapterFileError::Io {
+        path: path.clone(),
         source,
     })?;
+    serde_json::from_str(&text).map_err(|error| AdapterFileError::Configuration {
+        path,
+        found: error.to_string(),
+        expected: "JSON as mlx-lm writes it".to_owned(),
+    })
+}
+
+fn read_configuration(folder: &Path) -> Result<LoraSettings, AdapterFileError> {
+    let value = stored_configuration(folder)?;
     let unusable = |found: String, expected: &str| AdapterFileError::Configuration {
-        path: path.to_owned(),
+        path: folder.join(CONFIGURATION),
         found,
         expected: expected.to_owned(),
     };
-    let value: Value =
-        serde_json::from_str(&text).map_err(|error| unusable(error.to_string(), "JSON as mlx-lm writes it"))?;
     match value.get("fine_tune_type").and_then(Value::as_str) {
         None | Some("lora") => {}
         Some(other) => {

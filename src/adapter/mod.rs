@@ -6,6 +6,6 @@ mod fuse;
 mod settings;
 
 pub use attach::{AttachError, attach, attached_modules, check_rank, target_modules};
-pub use file::{AdapterFileError, load_adapter, save_adapter};
+pub use file::{AdapterFileError, load_adapter, save_adapter, stored_configuration, stored_tensors};
 pub use fuse::fuse;
 pub use settings::LoraSettings;

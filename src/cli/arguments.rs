@@ -59,6 +59,9 @@ pub enum Command {
 /// Options of the self-test.
 #[derive(Debug, Args)]
 pub struct SelftestArguments {
+    /// List the faults and healthy controls, and run nothing
+    #[arg(long, conflicts_with_all = ["quick", "full", "out", "only"])]
+    pub list: bool,
     /// Every fault once and 30 healthy runs: minutes [default]
     #[arg(long, conflicts_with = "full")]
     pub quick: bool,

@@ -41,9 +41,10 @@ pub fn run(what: Verify) -> Result<()> {
 
 fn load(model: &Path) -> Result<(Backend, LoadedModel)> {
     let backend = Backend::select();
-    let source = resolve_model(&model.to_string_lossy())?;
-    let precision = backend.precision(&source.configuration()?, PrecisionChoice::default());
-    Ok((backend, source.load(precision)?))
+    let files = resolve_model(&model.to_string_lossy())?.open()?;
+    let configuration = files.configuration()?;
+    let precision = backend.precision(&configuration, PrecisionChoice::default());
+    Ok((backend, files.load(configuration, precision)?))
 }
 
 fn logits(model: &Path, adapter: Option<&Path>, ids: &[u32], out: &Path) -> Result<()> {

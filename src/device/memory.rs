@@ -1,6 +1,8 @@
 use sysinfo::System;
 
+use crate::evidence::FittingBatch;
 use crate::model::ModelConfiguration;
+use crate::train::POSITIONS_PER_CHUNK;
 
 /// Bytes of one f32.
 const FLOAT: u64 = 4;
@@ -10,8 +12,6 @@ const HIDDEN_ACTIVATIONS: u64 = 14;
 const INNER_ACTIVATIONS: u64 = 5;
 /// Arrays of the size of one chunk of logits that exist at one time.
 const LOGIT_COPIES: u64 = 4;
-/// Rows of logits in a chunk; see the loss.
-const LOGIT_ROWS: u64 = 256;
 
 /// Memory of the machine, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,6 +53,52 @@ pub fn predicted_training_bytes(configuration: &ModelConfiguration, size: Traini
     // Attention weights: one row per token and head, twice for the softmax and its input.
     let attention = 2 * (configuration.num_attention_heads * size.tokens) as u64;
     let activations = tokens * (per_token + attention) * configuration.num_hidden_layers as u64;
-    let logits = LOGIT_COPIES * LOGIT_ROWS.min(tokens) * configuration.vocab_size as u64;
+    let logits = LOGIT_COPIES * (POSITIONS_PER_CHUNK as u64).min(tokens) * configuration.vocab_size as u64;
     FLOAT * (optimizer + activations + logits)
+}
+
+/// The part of a batch of `size` that training has room for in `available` bytes.
+pub fn fitting_batch(configuration: &ModelConfiguration, size: TrainingSize, available: u64) -> FittingBatch {
+    let fits = |size: TrainingSize| predicted_training_bytes(configuration, size) <= available;
+    FittingBatch {
+        rows: largest(size.batch_size, |batch_size| fits(TrainingSize { batch_size, ..size })),
+        tokens: largest(size.tokens, |tokens| {
+            fits(TrainingSize {
+                batch_size: 1,
+                tokens,
+                ..size
+            })
+        }),
+    }
+}
+
+/// The largest number up to `limit` that fits, where every smaller one fits too; 0 when none does.
+fn largest(limit: usize, fits: impl Fn(usize) -> bool) -> usize {
+    let (mut fitting, mut candidates) = (0, limit);
+    while fitting < candidates {
+        let middle = candidates - (candidates - fitting) / 2;
+        if fits(middle) {
+            fitting = middle;
+        } else {
+            candidates = middle - 1;
+        }
+    }
+    fitting
+}
+
+#[cfg(test)]
+mod tests {
+    use super::largest;
+    use rstest::rstest;
+
+    #[rstest]
+    #[case(0, 7, 0)]
+    #[case(10, 0, 0)]
+    #[case(10, 1, 1)]
+    #[case(10, 7, 7)]
+    #[case(10, 10, 10)]
+    #[case(10, 99, 10)]
+    fn the_largest_number_that_fits_is_found(#[case] limit: usize, #[case] room: usize, #[case] expected: usize) {
+        assert_eq!(largest(limit, |number| number <= room), expected);
+    }
 }

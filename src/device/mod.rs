@@ -4,4 +4,4 @@ mod backend;
 mod memory;
 
 pub use backend::{Backend, BackendKind, PrecisionChoice, dtype_name, dtype_named};
-pub use memory::{SystemMemory, TrainingSize, predicted_training_bytes, system_memory};
+pub use memory::{SystemMemory, TrainingSize, fitting_batch, predicted_training_bytes, system_memory};

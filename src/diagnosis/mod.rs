@@ -1,9 +1,11 @@
 //! The five phases, in order: they load, train, generate and measure, and leave evidence behind.
 
+mod costs;
 mod options;
 mod progress;
 mod prompts;
 mod run;
+mod state;
 mod step_recorder;
 mod training;
 

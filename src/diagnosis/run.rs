@@ -1,31 +1,31 @@
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::time::Instant;
 
 use mlx_rs::Array;
 use mlx_rs::module::ModuleParameters;
 use thiserror::Error;
 
+use super::costs::Costs;
 use super::prompts::{self, PromptError};
+use super::state::StatePhase;
 use super::training::TrainingRun;
 use super::{DiagnosisOptions, Progress};
-use crate::adapter::{AdapterFileError, AttachError, check_rank, target_modules};
+use crate::adapter::{AttachError, check_rank, target_modules};
 use crate::data::{DataError, Dataset, ExampleError, ExampleSettings};
-use crate::device::{Backend, TrainingSize, predicted_training_bytes};
+use crate::device::{Backend, TrainingSize, fitting_batch, predicted_training_bytes};
 use crate::evidence::{
-    EVIDENCE_SCHEMA_VERSION, Evidence, FineTuneKind, GenerationEvidence, Listing, ModelEvidence, ParameterEvidence,
-    ProbeCost, Quantization, ReloadEvidence, Slot, StateEvidence, TrainingEvidence,
+    EVIDENCE_SCHEMA_VERSION, Evidence, FineTuneKind, GenerationEvidence, MemoryEvidence, ModelEvidence,
+    ParameterEvidence, ProbeCost, Quantization, Slot, StopRow, TrainingEvidence,
 };
 use crate::interrupt::Interrupt;
-use crate::model::{
-    CausalModel, GgufHeader, LoadError, LoadedModel, ModelSource, Packing, StopSet, Tokenizer, TokenizerError,
-};
+use crate::model::{CausalModel, LoadError, LoadedModel, Packing, StopSet, Tokenizer, TokenizerError};
 use crate::param_snapshot::ParameterSnapshot;
 use crate::probes::data::DataProbe;
 use crate::probes::generation::{GenerationError, GenerationProbe, Prompt};
 use crate::probes::parameters::{ParameterProbe, non_finite};
-use crate::probes::state;
+use crate::probes::update_size::module_updates;
+use crate::probes::{state, stop_rows};
 use crate::rules::Phase;
 use crate::train::Optimizer;
 use crate::workflow::Workflow;
@@ -87,8 +87,9 @@ pub fn diagnose(
     let backend = Backend::select();
     progress.phase(Phase::Baseline, None);
     let records = options.data.read()?;
-    let tokenizer = read_tokenizer(&options.source)?;
-    let configuration = options.source.configuration()?;
+    let files = options.source.open()?;
+    let tokenizer = files.tokenizer()?;
+    let configuration = files.configuration().map_err(LoadError::from)?;
     let precision = backend.precision(&configuration, options.precision);
     let stop_set = StopSet::of(&tokenizer)?;
     let settings = ExampleSettings {
@@ -105,19 +106,26 @@ pub fn diagnose(
         configuration.max_position_embeddings,
     )?;
     check_ids(&mut prompts, configuration.vocab_size)?;
-    let loaded = options.source.load(precision)?;
+    let loaded = files.load(configuration, precision)?;
+    let configuration = &loaded.configuration;
     if options.fine_tune == FineTuneKind::Lora {
         let targets = target_modules(&loaded.model, &options.lora)?;
         check_rank(&loaded.model, &options.lora, &targets)?;
     } else if loaded.model.is_packed() {
         return Err(DiagnosisError::PackedWeights);
     }
+    let started = Instant::now();
+    let stop_rows = stop_rows::measure(&loaded.model, &stop_set, &tokenizer)?;
+    let cost = ProbeCost {
+        probe: "stop-rows".to_owned(),
+        seconds: started.elapsed().as_secs_f64(),
+    };
     let mut evidence = Evidence {
         schema_version: EVIDENCE_SCHEMA_VERSION,
         environment: backend.environment(precision, options.precision, !loaded.packings.is_empty()),
         settings: options.settings(),
         refusal: None,
-        model: Slot::Ran(examine(&loaded, &stop_set, &tokenizer)?),
+        model: Slot::Ran(examine(&loaded, &stop_set, stop_rows, &tokenizer)?),
         data: not_reached(),
         baseline: not_reached(),
         memory: not_reached(),
@@ -125,7 +133,7 @@ pub fn diagnose(
         parameters: not_reached(),
         generation: not_reached(),
         state: not_reached(),
-        costs: Vec::new(),
+        costs: vec![cost],
         interrupted: None,
     };
     let started = Instant::now();
@@ -166,13 +174,6 @@ fn not_reached<T>() -> Slot<T> {
     Slot::skipped("the run ended before this phase")
 }
 
-fn read_tokenizer(source: &ModelSource) -> Result<Tokenizer, DiagnosisError> {
-    Ok(match source {
-        ModelSource::Folder(folder) => Tokenizer::from_folder(folder)?,
-        ModelSource::Gguf(path) => Tokenizer::from_gguf(&GgufHeader::read(path).map_err(LoadError::from)?)?,
-    })
-}
-
 /// Refuses prompts with ids beyond the embedding table, and leaves out references with such ids: rows of the data are
 /// evidence.
 fn check_ids(prompts: &mut [Prompt], vocabulary: usize) -> Result<(), DiagnosisError> {
@@ -187,7 +188,12 @@ fn check_ids(prompts: &mut [Prompt], vocabulary: usize) -> Result<(), DiagnosisE
     Ok(())
 }
 
-fn examine(loaded: &LoadedModel, stop_set: &StopSet, tokenizer: &Tokenizer) -> Result<ModelEvidence, DiagnosisError> {
+fn examine(
+    loaded: &LoadedModel,
+    stop_set: &StopSet,
+    stop_rows: Vec<StopRow>,
+    tokenizer: &Tokenizer,
+) -> Result<ModelEvidence, DiagnosisError> {
     let configuration = &loaded.configuration;
     let snapshot = ParameterSnapshot::capture(&loaded.model);
     let expected = configuration.expected_tensors();
@@ -223,10 +229,10 @@ fn examine(loaded: &LoadedModel, stop_set: &StopSet, tokenizer: &Tokenizer) -> R
         }),
         non_finite: non_finite(&snapshot)?,
         stop_tokens: stop_set.tokens().to_vec(),
-        stop_rows: Vec::new(),
+        stop_rows,
         beginning_of_text: tokenizer.bos_id().and_then(|id| tokenizer.token_text(id)),
-        stored_dtype: "not measured".to_owned(),
-        tied_output: loaded.model.lm_head.is_none(),
+        stored_dtype: loaded.stored_dtype.clone(),
+        tied_output: configuration.tie_word_embeddings,
         has_chat_template: tokenizer.chat_template().is_some(),
         load_seconds: loaded.seconds,
     })
@@ -259,15 +265,15 @@ struct Run<'run> {
 }
 
 /// The model on its way through the phases.
-struct Subject {
-    base: ParameterSnapshot,
+pub(super) struct Subject {
+    pub(super) base: ParameterSnapshot,
     /// With adapters attached, before the first step.
     untrained: CausalModel,
-    model: CausalModel,
-    optimizer: Box<dyn Optimizer>,
+    pub(super) model: CausalModel,
+    pub(super) optimizer: Box<dyn Optimizer>,
     /// The row that logits are compared on, `[1, tokens]`.
-    compared: Array,
-    base_logits: Array,
+    pub(super) compared: Array,
+    pub(super) base_logits: Array,
     identity_difference: Option<f64>,
     expected_adapters: Option<Vec<String>>,
 }
@@ -290,7 +296,12 @@ impl Run<'_> {
                 return;
             }
         };
-        evidence.training = self.train(&mut subject, &mut evidence.costs);
+        let memory = self.memory(&subject);
+        evidence.training = match too_little(&memory) {
+            Some(reason) => Slot::skipped(reason),
+            None => self.train(&mut subject, &mut evidence.costs),
+        };
+        evidence.memory = Slot::Ran(memory);
         if self.interrupted(evidence, Phase::Training) {
             return;
         }
@@ -298,10 +309,12 @@ impl Run<'_> {
             return;
         }
         self.progress.phase(Phase::Parameters, None);
-        evidence.parameters = match compare_parameters(&subject) {
+        let mut costs = Costs::default();
+        evidence.parameters = match self.compare_parameters(&subject, &mut costs) {
             Ok(measured) => Slot::Ran(measured),
             Err(error) => Slot::crashed(error),
         };
+        evidence.costs.extend(costs.into_list());
         self.progress.finish("parameters compared");
         if self.interrupted(evidence, Phase::Parameters) {
             return;
@@ -312,7 +325,22 @@ impl Run<'_> {
             return;
         }
         self.progress.phase(Phase::State, None);
-        evidence.state = Slot::Ran(self.state(&subject, &generating));
+        let phase = StatePhase {
+            options: self.options,
+            workflow: self.workflow,
+            loaded: self.loaded,
+            tokenizer: self.tokenizer,
+            prompts: self.prompts,
+            baseline: evidence.baseline.ran(),
+            subject: &subject,
+            generating: &generating,
+        };
+        let mut costs = Costs::default();
+        evidence.state = match phase.measure(&mut costs) {
+            Ok(measured) => Slot::Ran(measured),
+            Err(error) => Slot::crashed(error),
+        };
+        evidence.costs.extend(costs.into_list());
         self.progress.finish("state examined");
         self.interrupted(evidence, Phase::State);
     }
@@ -412,27 +440,23 @@ impl Run<'_> {
         Array::from_slice(&ids, &[1, ids.len() as i32])
     }
 
-    fn train(&mut self, subject: &mut Subject, costs: &mut Vec<ProbeCost>) -> Slot<TrainingEvidence> {
+    fn memory(&self, subject: &Subject) -> MemoryEvidence {
+        let lengths = self.dataset.examples.iter().map(|example| example.tokens.len());
         let size = TrainingSize {
             trainable_values: ParameterSnapshot::capture_trainable(&subject.model).values(),
             batch_size: self.options.batch_size.min(self.dataset.examples.len()),
-            tokens: self
-                .dataset
-                .examples
-                .iter()
-                .map(|example| example.tokens.len())
-                .max()
-                .unwrap_or(0),
+            tokens: lengths.max().unwrap_or(0),
         };
-        let needed = predicted_training_bytes(&self.loaded.configuration, size);
-        if let Some(available) = self.workflow.available_memory().filter(|&available| available < needed) {
-            return Slot::skipped(format!(
-                "training is predicted to need {:.1} GB and {:.1} GB are available; use a smaller --batch-size or \
-                 --max-seq-length, or fewer --layers",
-                gigabytes(needed),
-                gigabytes(available)
-            ));
+        let configuration = &self.loaded.configuration;
+        let available = self.workflow.available_memory();
+        MemoryEvidence {
+            predicted: predicted_training_bytes(configuration, size),
+            available,
+            fitting: available.map(|available| fitting_batch(configuration, size, available)),
         }
+    }
+
+    fn train(&mut self, subject: &mut Subject, costs: &mut Vec<ProbeCost>) -> Slot<TrainingEvidence> {
         let trained = TrainingRun {
             dataset: self.dataset,
             validation: None,
@@ -454,115 +478,34 @@ impl Run<'_> {
         }
     }
 
-    fn state(&self, subject: &Subject, generating: &CausalModel) -> StateEvidence {
-        let started = Instant::now();
-        let slot = |result: Result<_, mlx_rs::error::Exception>| match result {
-            Ok(measured) => Slot::Ran(measured),
-            Err(error) => Slot::crashed(error),
-        };
-        let generation = slot(state::generation_binding(
-            generating,
-            &subject.model,
-            &subject.base_logits,
-            &subject.compared,
-        ));
-        let evaluations = match state::evaluations(&subject.model, &*subject.optimizer) {
-            Ok(measured) => Slot::Ran(measured),
-            Err(error) => Slot::crashed(error),
-        };
-        let reload = match self.options.fine_tune {
-            FineTuneKind::Full => Slot::skipped("all weights were trained, so there is no adapter to save"),
-            FineTuneKind::Lora => match self.reload(subject) {
-                Ok(measured) => Slot::Ran(measured),
-                Err(error) => Slot::crashed(error),
-            },
-        };
-        StateEvidence {
-            generation,
-            evaluations,
-            repeat_difference: Slot::skipped("not measured"),
-            reload,
-            fuse: Slot::skipped("not measured"),
-            divergence: Slot::skipped("not measured"),
-            seconds: started.elapsed().as_secs_f64(),
+    /// Compares the parameters with those before training; what it costs beyond that is added to `costs`.
+    fn compare_parameters(
+        &self,
+        subject: &Subject,
+        costs: &mut Costs,
+    ) -> Result<ParameterEvidence, mlx_rs::error::Exception> {
+        let updates = costs.of("module-updates", || {
+            module_updates(&subject.model, &self.loaded.packings)
+        })?;
+        ParameterProbe {
+            base: &subject.base,
+            before: &ParameterSnapshot::capture(&subject.untrained),
+            expected_adapters: subject.expected_adapters.as_deref(),
+            identity_difference: subject.identity_difference,
+            updates: &updates,
         }
-    }
-
-    /// Saves the adapter and loads it onto the base's own handles, so that no second copy of the base is needed.
-    fn reload(&self, subject: &Subject) -> Result<ReloadEvidence, ReloadError> {
-        let temporary;
-        let folder: &Path = if let Some(folder) = &self.options.adapter_folder {
-            folder
-        } else {
-            temporary = tempfile::tempdir()?;
-            temporary.path()
-        };
-        let live_logits = subject.model.logits(&subject.compared)?;
-        let mut reloaded = self.loaded.model.clone();
-        let saved =
-            match self
-                .workflow
-                .save_adapter(&subject.model, &self.options.lora, &self.options.model_name, folder)
-            {
-                Ok(saved) => {
-                    self.workflow.load_adapter(&mut reloaded, folder)?;
-                    saved
-                }
-                // Nothing attached is nothing saved: a fact about the run, not a failure of this probe.
-                Err(AdapterFileError::NothingToSave) => 0,
-                Err(error) => return Err(error.into()),
-            };
-        let (loaded, lost) = came_back(&subject.model, &reloaded)?;
-        let reloaded_logits = reloaded.logits(&subject.compared)?;
-        Ok(ReloadEvidence {
-            saved,
-            loaded,
-            lost,
-            configuration_problems: Vec::new(),
-            other_base: Listing::numbered("", std::iter::empty()),
-            difference_from_live: state::largest_difference(&reloaded_logits, &live_logits)?,
-            live_from_base: state::largest_difference(&live_logits, &subject.base_logits)?,
-        })
+        .measure(&subject.model)
     }
 }
 
-#[derive(Debug, Error)]
-enum ReloadError {
-    #[error(transparent)]
-    File(#[from] AdapterFileError),
-    #[error(transparent)]
-    Mlx(#[from] mlx_rs::error::Exception),
-    #[error("cannot make a folder for the adapter: {0}")]
-    Folder(#[from] std::io::Error),
-}
-
-fn compare_parameters(subject: &Subject) -> Result<ParameterEvidence, mlx_rs::error::Exception> {
-    ParameterProbe {
-        base: &subject.base,
-        before: &ParameterSnapshot::capture(&subject.untrained),
-        expected_adapters: subject.expected_adapters.as_deref(),
-        identity_difference: subject.identity_difference,
-    }
-    .measure(&subject.model)
-}
-
-/// Adapter tensors that came back with their values, and the changed parameters of `live` that did not.
-fn came_back(live: &CausalModel, reloaded: &CausalModel) -> Result<(usize, Listing), mlx_rs::error::Exception> {
-    let reloaded = ParameterSnapshot::capture(reloaded);
-    let mut loaded = 0;
-    let mut lost = Vec::new();
-    for (name, array) in ParameterSnapshot::capture(live).parameters() {
-        let is_adapter = name.ends_with(".lora_a") || name.ends_with(".lora_b");
-        let same = match reloaded.parameters().get(name) {
-            Some(counterpart) => state::same_values(counterpart, array)?,
-            None => false,
-        };
-        loaded += usize::from(is_adapter && same);
-        if !same {
-            lost.push(name.clone());
-        }
-    }
-    Ok((loaded, lost.into_iter().collect()))
+/// Why training is not begun; `None` when nothing is known against it.
+fn too_little(memory: &MemoryEvidence) -> Option<String> {
+    let available = memory.available.filter(|_| memory.is_short() == Some(true))?;
+    Some(format!(
+        "training is predicted to need {:.1} GB and {:.1} GB are available",
+        gigabytes(memory.predicted),
+        gigabytes(available)
+    ))
 }
 
 fn gigabytes(bytes: u64) -> f64 {

@@ -29,8 +29,8 @@ impl StepRecorder {
         }
     }
 
-    /// Takes notice of one step.
-    pub fn record(&mut self, step: &TrainingStep) {
+    /// Takes notice of one step, after which probes keep arrays of `kept` bytes.
+    pub fn record(&mut self, step: &TrainingStep, kept: u64) {
         // With `lora_b` at zero no gradient reaches `lora_a`: the first step says nothing about it.
         let judged = |name: &String| step.step > 1 || !name.ends_with(".lora_a");
         for name in self.trainable.iter().filter(|name| judged(name)) {
@@ -51,7 +51,9 @@ impl StepRecorder {
             tokens: step.tokens,
             positions: step.positions,
             seconds: step.seconds,
-            active_memory: mlx_rs::memory::active_memory().map_or(0, |bytes| bytes as u64),
+            active_memory: mlx_rs::memory::active_memory()
+                .ok()
+                .map(|bytes| (bytes as u64).saturating_sub(kept)),
         });
     }
 

@@ -3,6 +3,7 @@ use std::time::Instant;
 
 use mlx_rs::error::Exception;
 
+use super::costs::Costs;
 use super::step_recorder::StepRecorder;
 use super::{DiagnosisOptions, Progress};
 use crate::data::{Batch, Batches, Dataset};
@@ -59,7 +60,7 @@ impl TrainingRun<'_> {
         let mut recorder = OptimizerRecorder::new(optimizer);
         let outcome = {
             let mut observe = |step: &TrainingStep| {
-                steps.record(step);
+                steps.record(step, gradients.borrow().kept_bytes());
                 progress.advance(
                     step.step,
                     &format!("loss {:.4}, gradient norm {:.3}", step.loss, step.gradient_norm),
@@ -121,7 +122,7 @@ impl TrainingRun<'_> {
             seconds: started.elapsed().as_secs_f64(),
             steps: steps.steps,
         };
-        Ok((evidence, costs.0))
+        Ok((evidence, costs.into_list()))
     }
 
     fn batches(&self) -> Batches<'_> {
@@ -213,29 +214,5 @@ fn checked_loss(
         Slot::Ran(readings) => Slot::Ran(LossCheck { reported, readings }),
         Slot::Skipped { reason } => Slot::Skipped { reason },
         Slot::Crashed { error } => Slot::Crashed { error },
-    }
-}
-
-/// What each probe cost, in the order in which they first ran.
-#[derive(Debug, Default)]
-struct Costs(Vec<ProbeCost>);
-
-impl Costs {
-    /// Runs `work` on the account of `probe`.
-    fn of<T>(&mut self, probe: &str, work: impl FnOnce() -> T) -> T {
-        let started = Instant::now();
-        let result = work();
-        self.add(probe, started.elapsed().as_secs_f64());
-        result
-    }
-
-    fn add(&mut self, probe: &str, seconds: f64) {
-        match self.0.iter_mut().find(|cost| cost.probe == probe) {
-            Some(cost) => cost.seconds += seconds,
-            None => self.0.push(ProbeCost {
-                probe: probe.to_owned(),
-                seconds,
-            }),
-        }
     }
 }

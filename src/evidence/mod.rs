@@ -34,7 +34,9 @@ pub use slot::Slot;
 pub use state::{
     DivergenceEvidence, Evaluation, EvaluationMeans, FuseEvidence, GenerationBinding, ReloadEvidence, StateEvidence,
 };
-pub use training::{GradientEvidence, MemoryEvidence, OptimizerEvidence, StepRecord, StoppedEarly, TrainingEvidence};
+pub use training::{
+    FittingBatch, GradientEvidence, MemoryEvidence, OptimizerEvidence, StepRecord, StoppedEarly, TrainingEvidence,
+};
 
 use serde::{Deserialize, Serialize};
 

@@ -69,13 +69,14 @@ pub struct ModelEvidence {
     pub non_finite: Listing,
     /// Every id that ends an answer.
     pub stop_tokens: Vec<StopToken>,
-    /// Output rows of the stop tokens, by id; empty when no stop token has one.
+    /// Output rows of the stop tokens, by id; empty when no stop token has one, or when most output rows are zero.
     pub stop_rows: Vec<StopRow>,
     /// Text of the beginning-of-text token; `None` when the tokenizer declares none.
     pub beginning_of_text: Option<String>,
     /// Whether a chat template was found.
     pub has_chat_template: bool,
-    /// The element type of most values in the files, for example `bfloat16`.
+    /// The element type of most values in the files that are not packed, for example `bfloat16`; for a GGUF file the type
+    /// of most values, for example `Q4_K`.
     pub stored_dtype: String,
     /// Whether the embedding serves as the output layer.
     pub tied_output: bool,

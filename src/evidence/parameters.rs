@@ -80,6 +80,24 @@ pub struct AdapterEvidence {
     pub identity_difference: Option<f64>,
 }
 
+impl AdapterEvidence {
+    /// Median of [`ModuleUpdate::relative`] over the layers that have one, the upper of two in the middle.
+    pub fn median_update(&self) -> Option<f64> {
+        median(self.updates.iter().filter_map(|update| update.relative))
+    }
+
+    /// Median of [`ModuleUpdate::quantization_steps`] over the layers that have one, the upper of two in the middle.
+    pub fn median_quantization_steps(&self) -> Option<f64> {
+        median(self.updates.iter().filter_map(|update| update.quantization_steps))
+    }
+}
+
+fn median(values: impl Iterator<Item = f64>) -> Option<f64> {
+    let mut values: Vec<f64> = values.collect();
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied()
+}
+
 /// Parameters before training against after.
 ///
 /// Changed means that at least one value of the tensor differs bit for bit.

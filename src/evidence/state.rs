@@ -49,16 +49,23 @@ pub struct GenerationBinding {
 pub struct ReloadEvidence {
     /// Tensors written.
     pub saved: usize,
-    /// Tensors that came back.
+    /// Tensors found in the file that was written; `None` when there is none or it cannot be read.
+    pub stored: Option<usize>,
+    /// Why loading refused what was saved, on one line; `None` when it was loaded.
+    pub refused: Option<String>,
+    /// The other program whose adapter format was written, for example `PEFT`; `None` when it is mlx-lm's.
+    pub other_format: Option<String>,
+    /// Tensors that came back: into the reloaded model, or when loading was refused into the file.
     pub loaded: usize,
     /// Tensors that were to be written or came back changed, or not at all.
     pub lost: Listing,
-    /// What is wrong with the configuration that was written, one clause each, sorted; empty when it describes the
-    /// adapters that are live.
+    /// What the configuration that was written says, or what was loaded by it, otherwise than the adapters that are live,
+    /// one clause each, sorted; empty when there is nothing, or when the format is another one.
     pub configuration_problems: Vec<String>,
-    /// Parameters of the base onto which the adapter was loaded that differ from the live model's base.
+    /// Parameters of the base onto which the adapter was loaded that differ from the base that was trained on.
     pub other_base: Listing,
-    /// Largest absolute difference between the reloaded model's logits and the live model's; `None` when not finite.
+    /// Largest absolute difference between the reloaded model's logits and the live model's; `None` when not finite, or
+    /// when loading was refused.
     pub difference_from_live: Option<f64>,
     /// Largest absolute difference between the live model's logits and the base's; `None` when not finite.
     pub live_from_base: Option<f64>,

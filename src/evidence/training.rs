@@ -21,8 +21,8 @@ pub struct StepRecord {
     pub positions: usize,
     /// Seconds for the step.
     pub seconds: f64,
-    /// Bytes MLX held after the step.
-    pub active_memory: u64,
+    /// Bytes that MLX held for the whole process after the step, without what probes keep; `None` when it did not tell.
+    pub active_memory: Option<u64>,
 }
 
 /// Why training ended before its last step.
@@ -71,6 +71,25 @@ pub struct MemoryEvidence {
     pub predicted: u64,
     /// Bytes available before training; `None` when the system does not tell.
     pub available: Option<u64>,
+    /// The part of a batch that would fit; `None` when the system does not tell what is available.
+    pub fitting: Option<FittingBatch>,
+}
+
+impl MemoryEvidence {
+    /// Whether training was predicted to need more than there is; `None` when the system does not tell.
+    pub fn is_short(&self) -> Option<bool> {
+        self.available.map(|available| available < self.predicted)
+    }
+}
+
+/// The part of a batch that the available memory has room for, by prediction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FittingBatch {
+    /// Rows as long as the longest one, at most those of the batch.
+    pub rows: usize,
+    /// Tokens of a row that has a batch of its own, at most those of the longest one.
+    pub tokens: usize,
 }
 
 /// The short training run.

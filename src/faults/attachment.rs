@@ -4,7 +4,7 @@ use mlx_rs::module::{ModuleParameters, Param, Parameter};
 use mlx_rs::ops::{multiply, zeros_like};
 use mlx_rs::{Array, random};
 
-use super::{Family, Fault, Need, Operator};
+use super::{Family, Fault, Needs, Operator};
 use crate::adapter::{AttachError, LoraSettings, attach};
 use crate::model::CausalModel;
 use crate::workflow::Workflow;
@@ -54,7 +54,7 @@ pub static STUB_ADAPTER: Operator = Operator {
         }))
     },
     // Packed words cannot be trained at all.
-    needs: &[Need::DenseBase],
+    needs: Needs::DenseFiles,
 };
 
 pub static NOTHING_ATTACHED: Operator = Operator {
@@ -69,7 +69,7 @@ pub static NOTHING_ATTACHED: Operator = Operator {
             Ok(())
         }))
     },
-    needs: &[],
+    needs: Needs::Adapters,
 };
 
 pub static LAYERS_MISSED: Operator = Operator {
@@ -91,7 +91,7 @@ pub static LAYERS_MISSED: Operator = Operator {
             Ok(())
         })
     },
-    needs: &[],
+    needs: Needs::Adapters,
 };
 
 pub static ONLY_A_TRAINED: Operator = Operator {
@@ -108,7 +108,7 @@ pub static ONLY_A_TRAINED: Operator = Operator {
             Ok(())
         })
     },
-    needs: &[],
+    needs: Needs::Adapters,
 };
 
 pub static BOTH_ZERO: Operator = Operator {
@@ -127,7 +127,7 @@ pub static BOTH_ZERO: Operator = Operator {
             Ok(())
         })
     },
-    needs: &[],
+    needs: Needs::Adapters,
 };
 
 pub static START_NOT_IDENTITY: Operator = Operator {
@@ -150,7 +150,7 @@ pub static START_NOT_IDENTITY: Operator = Operator {
             Ok(())
         })
     },
-    needs: &[],
+    needs: Needs::Adapters,
 };
 
 pub static BASE_NOT_FROZEN: Operator = Operator {
@@ -165,7 +165,7 @@ pub static BASE_NOT_FROZEN: Operator = Operator {
             Ok(())
         })
     },
-    needs: &[Need::DenseBase],
+    needs: Needs::DenseFiles,
 };
 
 pub static NORMS_NOT_FROZEN: Operator = Operator {
@@ -183,7 +183,7 @@ pub static NORMS_NOT_FROZEN: Operator = Operator {
             Ok(())
         })
     },
-    needs: &[],
+    needs: Needs::Adapters,
 };
 
 pub static RANK_IGNORED: Operator = Operator {
@@ -193,7 +193,7 @@ pub static RANK_IGNORED: Operator = Operator {
     citation: "https://github.com/ml-explore/mlx-examples/issues/1196",
     severities: &[3.0],
     make: |rank| attached_with(move |settings| settings.rank = rank as usize),
-    needs: &[],
+    needs: Needs::Adapters,
 };
 
 pub static SCALE_IGNORED: Operator = Operator {
@@ -203,5 +203,5 @@ pub static SCALE_IGNORED: Operator = Operator {
     citation: "https://github.com/MakazhanAlpamys/Soup/issues/686",
     severities: &[0.5, 0.1],
     make: |factor| attached_with(move |settings| settings.scale *= factor as f32),
-    needs: &[],
+    needs: Needs::Adapters,
 };

@@ -8,7 +8,7 @@ use mlx_rs::ops::{concatenate, multiply};
 use mlx_rs::{Array, Dtype, random};
 use serde_json::{Map, Value, json};
 
-use super::{Family, Fault, FaultError, Need, Operator, RunFiles};
+use super::{Family, Fault, FaultError, Needs, Operator, RunFiles};
 use crate::atomic_write::{replace_file, write_file};
 use crate::diagnosis::DiagnosisOptions;
 use crate::model::{WeightFileError, load_safetensors, save_safetensors};
@@ -104,7 +104,7 @@ pub static SHARD_MISSING: Operator = Operator {
             std::fs::remove_file(&whole).map_err(|source| io(&whole, source))
         })
     },
-    needs: &[],
+    needs: Needs::Adapters,
 };
 
 pub static WEIGHT_FILE_CUT: Operator = Operator {
@@ -114,7 +114,7 @@ pub static WEIGHT_FILE_CUT: Operator = Operator {
     citation: "https://github.com/unslothai/unsloth-zoo/pull/1078",
     severities: &[0.9],
     make: |share| in_folder(move |folder| cut(&folder.join(WEIGHTS), share)),
-    needs: &[],
+    needs: Needs::Adapters,
 };
 
 pub static TIED_OUTPUT_MISMATCH: Operator = Operator {
@@ -129,7 +129,7 @@ pub static TIED_OUTPUT_MISMATCH: Operator = Operator {
             configuration.insert("tie_word_embeddings".to_owned(), Value::Bool(!tied));
         })
     },
-    needs: &[Need::DenseBase],
+    needs: Needs::DenseFiles,
 };
 
 pub static PACKING_BITS_WRONG: Operator = Operator {
@@ -145,7 +145,7 @@ pub static PACKING_BITS_WRONG: Operator = Operator {
             }
         })
     },
-    needs: &[Need::PackedBase],
+    needs: Needs::PackedFiles,
 };
 
 pub static PACKING_NOT_DECLARED: Operator = Operator {
@@ -160,7 +160,7 @@ pub static PACKING_NOT_DECLARED: Operator = Operator {
             configuration.remove("quantization_config");
         })
     },
-    needs: &[Need::PackedBase],
+    needs: Needs::PackedFiles,
 };
 
 pub static WEIGHTS_NOT_FINITE: Operator = Operator {
@@ -178,7 +178,7 @@ pub static WEIGHTS_NOT_FINITE: Operator = Operator {
             Ok(())
         })
     },
-    needs: &[],
+    needs: Needs::Adapters,
 };
 
 pub static END_ROW_UNTRAINED: Operator = Operator {
@@ -205,7 +205,7 @@ pub static END_ROW_UNTRAINED: Operator = Operator {
             Ok(())
         })
     },
-    needs: &[Need::DenseBase],
+    needs: Needs::DenseFiles,
 };
 
 pub static BASE_SCRAMBLED: Operator = Operator {
@@ -236,7 +236,7 @@ pub static BASE_SCRAMBLED: Operator = Operator {
             Ok(())
         })
     },
-    needs: &[Need::DenseBase],
+    needs: Needs::DenseFiles,
 };
 
 pub static TEMPLATE_LOST: Operator = Operator {
@@ -250,7 +250,7 @@ pub static TEMPLATE_LOST: Operator = Operator {
             configuration.remove("chat_template");
         })
     },
-    needs: &[],
+    needs: Needs::Adapters,
 };
 
 pub static TEMPLATE_FAILS: Operator = Operator {
@@ -265,7 +265,7 @@ pub static TEMPLATE_FAILS: Operator = Operator {
             configuration.insert("chat_template".to_owned(), Value::String(template.to_owned()));
         })
     },
-    needs: &[],
+    needs: Needs::Adapters,
 };
 
 pub static THINKING_TEMPLATE: Operator = Operator {
@@ -285,7 +285,7 @@ pub static THINKING_TEMPLATE: Operator = Operator {
             );
         })
     },
-    needs: &[],
+    needs: Needs::Adapters,
 };
 
 pub static DOUBLE_BEGINNING: Operator = Operator {
@@ -302,7 +302,7 @@ pub static DOUBLE_BEGINNING: Operator = Operator {
             }
         })
     },
-    needs: &[],
+    needs: Needs::Adapters,
 };
 
 pub static TURN_END_UNDECLARED: Operator = Operator {
@@ -325,7 +325,7 @@ pub static TURN_END_UNDECLARED: Operator = Operator {
             })
         })
     },
-    needs: &[],
+    needs: Needs::Adapters,
 };
 
 pub static ROPE_TYPE_UNKNOWN: Operator = Operator {
@@ -340,7 +340,7 @@ pub static ROPE_TYPE_UNKNOWN: Operator = Operator {
             configuration.insert("rope_scaling".to_owned(), scaling);
         })
     },
-    needs: &[],
+    needs: Needs::Adapters,
 };
 
 pub static TOKENIZER_CUT: Operator = Operator {
@@ -350,7 +350,7 @@ pub static TOKENIZER_CUT: Operator = Operator {
     citation: "https://github.com/hiyouga/LlamaFactory/issues/8399",
     severities: &[0.5],
     make: |share| in_folder(move |folder| cut(&folder.join("tokenizer.json"), share)),
-    needs: &[],
+    needs: Needs::Adapters,
 };
 
 pub static FLOAT16_OVERFLOW: Operator = Operator {
@@ -372,7 +372,7 @@ pub static FLOAT16_OVERFLOW: Operator = Operator {
             }),
         })
     },
-    needs: &[Need::DenseBase],
+    needs: Needs::DenseFiles,
 };
 
 /// Changed weights, and float16 asked for.

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use mlx_rs::module::Param;
 
-use super::{Family, Fault, FaultError, Operator, RunFiles};
+use super::{Family, Fault, FaultError, Needs, Operator, RunFiles};
 use crate::diagnosis::DiagnosisOptions;
 use crate::model::{CausalModel, StopSet};
 use crate::workflow::Workflow;
@@ -27,7 +27,7 @@ pub static STALE_GENERATION: Operator = Operator {
     citation: "https://github.com/ml-explore/mlx-lm/issues/1248",
     severities: &[1.0],
     make: |_| Box::new(Answered(|_: &CausalModel, before: &CausalModel| before.clone())),
-    needs: &[],
+    needs: Needs::Adapters,
 };
 
 pub static ADAPTER_NOT_LOADED: Operator = Operator {
@@ -47,7 +47,7 @@ pub static ADAPTER_NOT_LOADED: Operator = Operator {
             bare
         }))
     },
-    needs: &[],
+    needs: Needs::Adapters,
 };
 
 /// Dropout stays on while answering.
@@ -81,7 +81,7 @@ pub static DROPOUT_ON: Operator = Operator {
             probability: probability as f32,
         })
     },
-    needs: &[],
+    needs: Needs::Adapters,
 };
 
 /// Some stop token is not known to the generator.
@@ -105,5 +105,5 @@ pub static STOP_FORGOTTEN: Operator = Operator {
     citation: "https://github.com/Blaizzy/mlx-vlm/issues/309",
     severities: &[1.0],
     make: |_| Box::new(StopForgotten),
-    needs: &[],
+    needs: Needs::Adapters,
 };

@@ -1,6 +1,6 @@
 //! Faults in the tokens and targets of the rows, between tokenisation and training.
 
-use super::{Family, Fault, Operator};
+use super::{Family, Fault, Needs, Operator};
 use crate::data::{Dataset, Example};
 use crate::model::StopSet;
 use crate::workflow::Workflow;
@@ -67,7 +67,7 @@ pub static EOS_ONLY_LABELS: Operator = Operator {
             }
         })
     },
-    needs: &[],
+    needs: Needs::Adapters,
 };
 
 pub static END_MASKED: Operator = Operator {
@@ -83,7 +83,7 @@ pub static END_MASKED: Operator = Operator {
             }
         })
     },
-    needs: &[],
+    needs: Needs::Adapters,
 };
 
 pub static END_MISSING: Operator = Operator {
@@ -100,7 +100,7 @@ pub static END_MISSING: Operator = Operator {
             }
         })
     },
-    needs: &[],
+    needs: Needs::Adapters,
 };
 
 pub static END_REPEATED: Operator = Operator {
@@ -116,7 +116,7 @@ pub static END_REPEATED: Operator = Operator {
             }
         })
     },
-    needs: &[],
+    needs: Needs::Adapters,
 };
 
 pub static PROMPT_NOT_MASKED: Operator = Operator {
@@ -126,7 +126,7 @@ pub static PROMPT_NOT_MASKED: Operator = Operator {
     citation: "https://github.com/ml-explore/mlx-examples/issues/1313",
     severities: &[0.25, 1.0],
     make: |share| in_share_of_rows(share, |example, _| start_targets_at(example, 1)),
-    needs: &[],
+    needs: Needs::Adapters,
 };
 
 pub static ALL_MASKED: Operator = Operator {
@@ -136,7 +136,7 @@ pub static ALL_MASKED: Operator = Operator {
     citation: "https://github.com/ml-explore/mlx-lm/pull/1355",
     severities: &[0.1, 0.5, 1.0],
     make: |share| in_share_of_rows(share, |example, _| example.supervised.fill(false)),
-    needs: &[],
+    needs: Needs::Adapters,
 };
 
 pub static MASK_ENDS_LATE: Operator = Operator {
@@ -150,7 +150,7 @@ pub static MASK_ENDS_LATE: Operator = Operator {
             start_targets_at(example, first_target(example) + shift as usize);
         })
     },
-    needs: &[],
+    needs: Needs::Adapters,
 };
 
 pub static MASK_ENDS_EARLY: Operator = Operator {
@@ -164,7 +164,7 @@ pub static MASK_ENDS_EARLY: Operator = Operator {
             start_targets_at(example, first_target(example).saturating_sub(shift as usize));
         })
     },
-    needs: &[],
+    needs: Needs::Adapters,
 };
 
 pub static MASK_OFFSET_CONSTANT: Operator = Operator {
@@ -174,7 +174,7 @@ pub static MASK_OFFSET_CONSTANT: Operator = Operator {
     citation: "https://github.com/huggingface/trl/issues/6105",
     severities: &[2.0],
     make: |offset| in_share_of_rows(1.0, move |example, _| start_targets_at(example, offset as usize)),
-    needs: &[],
+    needs: Needs::Adapters,
 };
 
 pub static PADDING_SUPERVISED: Operator = Operator {
@@ -184,7 +184,7 @@ pub static PADDING_SUPERVISED: Operator = Operator {
     citation: "https://github.com/ml-explore/mlx-lm/pull/1697",
     severities: &[2.0, 8.0],
     make: |count| in_share_of_rows(1.0, move |example, _| append_targets(example, PADDING, count as usize)),
-    needs: &[],
+    needs: Needs::Adapters,
 };
 
 /// What collators pad with when they are told nothing else.
@@ -210,7 +210,7 @@ pub static ASSISTANT_HEADER_MISSING: Operator = Operator {
             }
         })
     },
-    needs: &[],
+    needs: Needs::Adapters,
 };
 
 pub static IDS_OUT_OF_RANGE: Operator = Operator {
@@ -226,7 +226,7 @@ pub static IDS_OUT_OF_RANGE: Operator = Operator {
             }
         })
     },
-    needs: &[],
+    needs: Needs::Adapters,
 };
 
 /// Beyond every vocabulary.

@@ -11,7 +11,7 @@ use mlx_rs::ops::{add, divide, multiply, square, subtract, zeros_like};
 use mlx_rs::transforms::keyed_value_and_grad;
 use mlx_rs::{Array, Dtype, random};
 
-use super::{Family, Fault, Operator};
+use super::{Family, Fault, Needs, Operator};
 use crate::data::Batch;
 use crate::model::CausalModel;
 use crate::param_snapshot::ParameterSnapshot;
@@ -54,7 +54,7 @@ pub static CAPTURED_CONSTANTS: Operator = Operator {
     citation: "https://github.com/Goekdeniz-Guelmez/mlx-lm-lora/issues/25",
     severities: &[1.0],
     make: |_| computed_then(|_, pass| scale_by(&mut pass.gradients, 0.0)),
-    needs: &[],
+    needs: Needs::Adapters,
 };
 
 pub static GRADIENTS_MISSING: Operator = Operator {
@@ -74,7 +74,7 @@ pub static GRADIENTS_MISSING: Operator = Operator {
             Ok(())
         })
     },
-    needs: &[],
+    needs: Needs::Adapters,
 };
 
 pub static GRADIENTS_NOISY: Operator = Operator {
@@ -97,7 +97,7 @@ pub static GRADIENTS_NOISY: Operator = Operator {
             Ok(())
         })
     },
-    needs: &[],
+    needs: Needs::Adapters,
 };
 
 pub static GRADIENTS_NOT_CLEARED: Operator = Operator {
@@ -119,7 +119,7 @@ pub static GRADIENTS_NOT_CLEARED: Operator = Operator {
             Ok(())
         })
     },
-    needs: &[],
+    needs: Needs::Adapters,
 };
 
 pub static LOSS_NEGATED: Operator = Operator {
@@ -129,7 +129,7 @@ pub static LOSS_NEGATED: Operator = Operator {
     citation: "https://github.com/open-unlearning/open-unlearning/issues/178",
     severities: &[1.0],
     make: |_| computed_then(|_, pass| scale_by(&mut pass.gradients, -1.0)),
-    needs: &[],
+    needs: Needs::Adapters,
 };
 
 pub static GRADIENT_NOT_A_NUMBER: Operator = Operator {
@@ -148,7 +148,7 @@ pub static GRADIENT_NOT_A_NUMBER: Operator = Operator {
             Ok(())
         })
     },
-    needs: &[],
+    needs: Needs::Adapters,
 };
 
 pub static GRADIENT_SPIKE: Operator = Operator {
@@ -166,7 +166,7 @@ pub static GRADIENT_SPIKE: Operator = Operator {
             Ok(())
         })
     },
-    needs: &[],
+    needs: Needs::Adapters,
 };
 
 /// How a faulty loss reads a batch.
@@ -272,7 +272,7 @@ pub static LABELS_NOT_SHIFTED: Operator = Operator {
     citation: "https://github.com/macrocosm-os/pretraining/issues/64",
     severities: &[1.0],
     make: |_| Reading { offset: 0, ..RIGHT }.fault(),
-    needs: &[],
+    needs: Needs::Adapters,
 };
 
 pub static LABELS_SHIFTED_TWICE: Operator = Operator {
@@ -282,7 +282,7 @@ pub static LABELS_SHIFTED_TWICE: Operator = Operator {
     citation: "https://github.com/huggingface/transformers/issues/44642",
     severities: &[1.0],
     make: |_| Reading { offset: 2, ..RIGHT }.fault(),
-    needs: &[],
+    needs: Needs::Adapters,
 };
 
 pub static LOSS_COUNTS_PROMPTS: Operator = Operator {
@@ -292,7 +292,7 @@ pub static LOSS_COUNTS_PROMPTS: Operator = Operator {
     citation: "https://github.com/ml-explore/mlx-examples/issues/1314",
     severities: &[1.0],
     make: |_| Reading { prompts: true, ..RIGHT }.fault(),
-    needs: &[],
+    needs: Needs::Adapters,
 };
 
 pub static LOSS_DIVIDED_BY_POSITIONS: Operator = Operator {
@@ -308,7 +308,7 @@ pub static LOSS_DIVIDED_BY_POSITIONS: Operator = Operator {
         }
         .fault()
     },
-    needs: &[],
+    needs: Needs::Adapters,
 };
 
 pub static LOSS_AVERAGED_BY_ROW: Operator = Operator {
@@ -324,7 +324,7 @@ pub static LOSS_AVERAGED_BY_ROW: Operator = Operator {
         }
         .fault()
     },
-    needs: &[],
+    needs: Needs::Adapters,
 };
 
 pub static ONE_PAD_TARGET: Operator = Operator {
@@ -340,7 +340,7 @@ pub static ONE_PAD_TARGET: Operator = Operator {
         }
         .fault()
     },
-    needs: &[],
+    needs: Needs::Adapters,
 };
 
 pub static GRADIENTS_SHRINKING: Operator = Operator {
@@ -358,5 +358,5 @@ pub static GRADIENTS_SHRINKING: Operator = Operator {
             Ok(())
         })
     },
-    needs: &[],
+    needs: Needs::Adapters,
 };

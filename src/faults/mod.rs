@@ -14,12 +14,10 @@ mod rows;
 mod saving;
 mod settings;
 
-pub use operator::{Family, Fault, FaultError, Need, Needs, Operator, RunFiles};
+pub use operator::{Family, Fault, FaultError, Needs, Operator, RunFiles};
 pub use planted::Planted;
 
 use std::str::FromStr;
-
-use serde::Serialize;
 
 use crate::suggestion::closest;
 
@@ -81,7 +79,6 @@ pub static OPERATORS: &[&Operator] = &[
     &loss::LOSS_DIVIDED_BY_POSITIONS,
     &loss::LOSS_AVERAGED_BY_ROW,
     &loss::GRADIENTS_SHRINKING,
-    &loss::ONE_PAD_TARGET,
     &optimizer::FROZEN_OPTIMIZER,
     &optimizer::HIDDEN_FACTOR,
     &optimizer::UPHILL,
@@ -122,8 +119,11 @@ pub static OPERATORS: &[&Operator] = &[
     &saving::FUSE_PACKS,
 ];
 
+/// Odd things that do no harm, or that stock mlx-lm does: accusing them is an error.
+pub static BENIGN: &[&Operator] = &[&loss::ONE_PAD_TARGET];
+
 /// A kind of fault that cannot be planted yet.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct NotBuilt {
     /// The fault.
     pub name: &'static str,
@@ -236,7 +236,7 @@ impl FromStr for Injection {
             Some((name, severity)) => (name, Some(severity)),
             None => (text, None),
         };
-        let all = || OPERATORS.iter().copied();
+        let all = || OPERATORS.iter().chain(BENIGN).copied();
         let operator = all()
             .find(|operator| operator.name == name)
             .ok_or_else(|| UnknownFault::Name {

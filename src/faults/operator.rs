@@ -107,21 +107,16 @@ impl Family {
     }
 }
 
-/// What a run must have for a fault to show in it.
+/// What a run must have for a fault to be possible in it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Need {
-    /// Weights that are plain in their files.
-    DenseBase,
-    /// Weights that are packed in their files.
-    PackedBase,
-    /// All weights are trained.
-    FullFineTuning,
-    /// At least this many steps.
-    Steps(usize),
+pub enum Needs {
+    /// Any run of adapters.
+    Adapters,
+    /// A model whose files are not packed.
+    DenseFiles,
+    /// A model whose files are packed.
+    PackedFiles,
 }
-
-/// Everything a run must have for a fault to show in it.
-pub type Needs = &'static [Need];
 
 /// A fault that can be planted in a run, more or less severely.
 #[derive(Debug)]

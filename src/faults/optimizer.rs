@@ -7,7 +7,7 @@ use mlx_rs::Array;
 use mlx_rs::error::Result;
 use mlx_rs::ops::{add, multiply, subtract};
 
-use super::{Family, Fault, Operator};
+use super::{Family, Fault, Needs, Operator};
 use crate::train::{AdamW, AdamWSettings, Optimizer, Schedule};
 use crate::workflow::Workflow;
 
@@ -84,7 +84,7 @@ pub static FROZEN_OPTIMIZER: Operator = Operator {
     citation: "https://github.com/ml-explore/mlx-examples/issues/869",
     severities: &[1.0],
     make: |_| updated_by(|_, _, _, _, _| Ok(())),
-    needs: &[],
+    needs: Needs::Adapters,
 };
 
 pub static HIDDEN_FACTOR: Operator = Operator {
@@ -96,7 +96,7 @@ pub static HIDDEN_FACTOR: Operator = Operator {
     make: |factor| {
         updated_by(move |adam, _, parameters, gradients, rate| adam.update(parameters, gradients, rate * factor))
     },
-    needs: &[],
+    needs: Needs::Adapters,
 };
 
 pub static UPHILL: Operator = Operator {
@@ -114,7 +114,7 @@ pub static UPHILL: Operator = Operator {
             adam.update(parameters, &negated, rate)
         })
     },
-    needs: &[],
+    needs: Needs::Adapters,
 };
 
 pub static EXTRA_DECAY: Operator = Operator {
@@ -124,7 +124,7 @@ pub static EXTRA_DECAY: Operator = Operator {
     citation: "https://github.com/ml-explore/mlx-lm/issues/765",
     severities: &[1.0, 10.0],
     make: |decay| adam_with(move |settings| settings.weight_decay = decay as f32),
-    needs: &[],
+    needs: Needs::Adapters,
 };
 
 pub static LARGE_EPSILON: Operator = Operator {
@@ -134,7 +134,7 @@ pub static LARGE_EPSILON: Operator = Operator {
     citation: "https://github.com/ml-explore/mlx/issues/1542",
     severities: &[1e-3, 1.0],
     make: |epsilon| adam_with(move |settings| settings.epsilon = epsilon as f32),
-    needs: &[],
+    needs: Needs::Adapters,
 };
 
 pub static MOMENTS_FORGOTTEN: Operator = Operator {
@@ -149,7 +149,7 @@ pub static MOMENTS_FORGOTTEN: Operator = Operator {
             adam.update(parameters, gradients, rate)
         })
     },
-    needs: &[],
+    needs: Needs::Adapters,
 };
 
 pub static STALE_GRADIENTS: Operator = Operator {
@@ -172,7 +172,7 @@ pub static STALE_GRADIENTS: Operator = Operator {
             }) as Box<dyn Optimizer>
         }))
     },
-    needs: &[],
+    needs: Needs::Adapters,
 };
 
 pub static SUMS_KEPT: Operator = Operator {
@@ -202,7 +202,7 @@ pub static SUMS_KEPT: Operator = Operator {
             }) as Box<dyn Optimizer>
         }))
     },
-    needs: &[],
+    needs: Needs::Adapters,
 };
 
 pub static PLAIN_DESCENT: Operator = Operator {
@@ -221,7 +221,7 @@ pub static PLAIN_DESCENT: Operator = Operator {
             Ok(())
         })
     },
-    needs: &[],
+    needs: Needs::Adapters,
 };
 
 pub static STEPS_MISCOUNTED: Operator = Operator {
@@ -239,7 +239,7 @@ pub static STEPS_MISCOUNTED: Operator = Operator {
             }) as Box<dyn Optimizer>
         }))
     },
-    needs: &[],
+    needs: Needs::Adapters,
 };
 
 /// Adam that updates at every n-th call only, and counts only those.
@@ -298,7 +298,7 @@ pub static MEMORY_LEAK: Operator = Operator {
             }) as Box<dyn Optimizer>
         }))
     },
-    needs: &[],
+    needs: Needs::Adapters,
 };
 
 /// A schedule that something changes.
@@ -324,5 +324,5 @@ pub static LEARNING_RATE_IGNORED: Operator = Operator {
             ..schedule
         }))
     },
-    needs: &[],
+    needs: Needs::Adapters,
 };

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use super::{Family, Fault, FaultError, Operator, RunFiles};
+use super::{Family, Fault, FaultError, Needs, Operator, RunFiles};
 use crate::atomic_write::write_file;
 use crate::diagnosis::DiagnosisOptions;
 use crate::workflow::Workflow;
@@ -94,7 +94,7 @@ pub static PAIRS_PERMUTED: Operator = Operator {
             }
         })
     },
-    needs: &[],
+    needs: Needs::Adapters,
 };
 
 pub static TARGETS_SHUFFLED: Operator = Operator {
@@ -114,7 +114,7 @@ pub static TARGETS_SHUFFLED: Operator = Operator {
             }
         })
     },
-    needs: &[],
+    needs: Needs::Adapters,
 };
 
 /// Fisher and Yates's shuffle on Knuth's linear congruential generator (MMIX constants): the same everywhere.
@@ -145,7 +145,7 @@ pub static ROWS_DUPLICATED: Operator = Operator {
             }
         })
     },
-    needs: &[],
+    needs: Needs::Adapters,
 };
 
 pub static FOREIGN_TEMPLATE: Operator = Operator {
@@ -169,7 +169,7 @@ pub static FOREIGN_TEMPLATE: Operator = Operator {
             }
         })
     },
-    needs: &[],
+    needs: Needs::Adapters,
 };
 
 pub static ANSWERS_MISSING: Operator = Operator {
@@ -187,7 +187,7 @@ pub static ANSWERS_MISSING: Operator = Operator {
             }
         })
     },
-    needs: &[],
+    needs: Needs::Adapters,
 };
 
 pub static VALIDATION_ROWS_TRAINED: Operator = Operator {
@@ -207,7 +207,7 @@ pub static VALIDATION_ROWS_TRAINED: Operator = Operator {
             write(&path, &valid)
         }))
     },
-    needs: &[],
+    needs: Needs::Adapters,
 };
 
 pub static DATA_MALFORMED: Operator = Operator {
@@ -223,5 +223,5 @@ pub static DATA_MALFORMED: Operator = Operator {
             write_text(&path, &format!("{rows:#}\n"))
         }))
     },
-    needs: &[],
+    needs: Needs::Adapters,
 };

@@ -9,7 +9,7 @@ use mlx_rs::ops::{multiply, quantize};
 use mlx_rs::{Array, Dtype};
 use serde_json::{Value, json};
 
-use super::{Family, Fault, Need, Operator};
+use super::{Family, Fault, Needs, Operator};
 use crate::adapter::{AdapterFileError, LoraSettings, attach, fuse, load_adapter, save_adapter};
 use crate::atomic_write::{replace_file, write_file};
 use crate::model::{CausalModel, Packing, WeightFileError, load_safetensors, save_safetensors};
@@ -78,7 +78,7 @@ pub static TENSORS_DROPPED: Operator = Operator {
             });
         })
     },
-    needs: &[],
+    needs: Needs::Adapters,
 };
 
 pub static TENSORS_RENAMED: Operator = Operator {
@@ -95,7 +95,7 @@ pub static TENSORS_RENAMED: Operator = Operator {
                 .collect();
         })
     },
-    needs: &[],
+    needs: Needs::Adapters,
 };
 
 pub static TENSORS_ZEROED: Operator = Operator {
@@ -113,7 +113,7 @@ pub static TENSORS_ZEROED: Operator = Operator {
             }
         })
     },
-    needs: &[],
+    needs: Needs::Adapters,
 };
 
 pub static ADAPTER_FILE_CUT: Operator = Operator {
@@ -133,7 +133,7 @@ pub static ADAPTER_FILE_CUT: Operator = Operator {
             write_file(&path, &contents[..(contents.len() as f64 * share) as usize]).map_err(io)
         }))
     },
-    needs: &[],
+    needs: Needs::Adapters,
 };
 
 pub static CONFIGURATION_MISSING: Operator = Operator {
@@ -148,7 +148,7 @@ pub static CONFIGURATION_MISSING: Operator = Operator {
             std::fs::remove_file(&path).map_err(|source| AdapterFileError::Io { path, source })
         }))
     },
-    needs: &[],
+    needs: Needs::Adapters,
 };
 
 pub static SCALE_LOST: Operator = Operator {
@@ -163,7 +163,7 @@ pub static SCALE_LOST: Operator = Operator {
             configuration["lora_parameters"]["scale"] = json!(scale.map(|scale| scale * factor));
         })
     },
-    needs: &[],
+    needs: Needs::Adapters,
 };
 
 pub static KEYS_UNRESOLVED: Operator = Operator {
@@ -177,7 +177,7 @@ pub static KEYS_UNRESOLVED: Operator = Operator {
             configuration["lora_parameters"]["keys"] = json!(["auto"]);
         })
     },
-    needs: &[],
+    needs: Needs::Adapters,
 };
 
 /// Something that loads an adapter in another way.
@@ -207,7 +207,7 @@ pub static RELOAD_WITHOUT_TENSORS: Operator = Operator {
             Ok(settings)
         }))
     },
-    needs: &[],
+    needs: Needs::Adapters,
 };
 
 pub static OTHER_BASE: Operator = Operator {
@@ -227,7 +227,7 @@ pub static OTHER_BASE: Operator = Operator {
             Ok(settings)
         }))
     },
-    needs: &[],
+    needs: Needs::Adapters,
 };
 
 /// Something that fuses in another way.
@@ -262,7 +262,7 @@ pub static FUSE_DROPS_ADAPTER: Operator = Operator {
             Ok(dropped + fuse(model)?)
         }))
     },
-    needs: &[Need::DenseBase],
+    needs: Needs::DenseFiles,
 };
 
 pub static FUSE_PACKS: Operator = Operator {
@@ -289,5 +289,5 @@ pub static FUSE_PACKS: Operator = Operator {
             Ok(fused)
         }))
     },
-    needs: &[Need::DenseBase],
+    needs: Needs::DenseFiles,
 };

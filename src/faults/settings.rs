@@ -2,7 +2,7 @@
 
 use mlx_rs::Dtype;
 
-use super::{Family, Fault, FaultError, Need, Operator, RunFiles};
+use super::{Family, Fault, FaultError, Needs, Operator, RunFiles};
 use crate::diagnosis::DiagnosisOptions;
 use crate::evidence::FineTuneKind;
 use crate::workflow::Workflow;
@@ -30,7 +30,7 @@ pub static LEARNING_RATE_HIGH: Operator = Operator {
     citation: "https://github.com/ml-explore/mlx-examples/issues/620",
     severities: &[0.01, 0.1, 1.0],
     make: |rate| set(move |options| options.learning_rate = rate),
-    needs: &[],
+    needs: Needs::Adapters,
 };
 
 pub static LEARNING_RATE_LOW: Operator = Operator {
@@ -40,7 +40,7 @@ pub static LEARNING_RATE_LOW: Operator = Operator {
     citation: "https://github.com/hiyouga/LlamaFactory/issues/1540",
     severities: &[1e-7, 1e-9],
     make: |rate| set(move |options| options.learning_rate = rate),
-    needs: &[],
+    needs: Needs::Adapters,
 };
 
 pub static LEARNING_RATE_ZERO: Operator = Operator {
@@ -50,7 +50,7 @@ pub static LEARNING_RATE_ZERO: Operator = Operator {
     citation: "https://github.com/ml-explore/mlx-examples/issues/985",
     severities: &[0.0],
     make: |rate| set(move |options| options.learning_rate = rate),
-    needs: &[],
+    needs: Needs::Adapters,
 };
 
 pub static SCALE_HIGH: Operator = Operator {
@@ -60,7 +60,7 @@ pub static SCALE_HIGH: Operator = Operator {
     citation: "https://github.com/Blaizzy/mlx-vlm/issues/841",
     severities: &[160.0, 2000.0],
     make: |scale| set(move |options| options.lora.scale = scale as f32),
-    needs: &[],
+    needs: Needs::Adapters,
 };
 
 pub static ROWS_CUT: Operator = Operator {
@@ -70,7 +70,7 @@ pub static ROWS_CUT: Operator = Operator {
     citation: "https://github.com/tloen/alpaca-lora/issues/439",
     severities: &[40.0, 30.0],
     make: |tokens| set(move |options| options.max_sequence_length = tokens as usize),
-    needs: &[],
+    needs: Needs::Adapters,
 };
 
 pub static TARGETS_UNKNOWN: Operator = Operator {
@@ -80,7 +80,7 @@ pub static TARGETS_UNKNOWN: Operator = Operator {
     citation: "https://github.com/ml-explore/mlx-lm/issues/90",
     severities: &[1.0],
     make: |_| set(|options| options.lora.keys = vec!["self_attn.qkv_proj".to_owned()]),
-    needs: &[],
+    needs: Needs::Adapters,
 };
 
 pub static UPDATES_ROUNDED_AWAY: Operator = Operator {
@@ -96,7 +96,7 @@ pub static UPDATES_ROUNDED_AWAY: Operator = Operator {
             options.learning_rate = rate;
         })
     },
-    needs: &[Need::DenseBase],
+    needs: Needs::DenseFiles,
 };
 
 pub static OVERFITTING: Operator = Operator {
@@ -111,7 +111,7 @@ pub static OVERFITTING: Operator = Operator {
             options.learning_rate = 1e-3;
         })
     },
-    needs: &[],
+    needs: Needs::Adapters,
 };
 
 /// Memory that the machine does not have.
@@ -132,5 +132,5 @@ pub static MEMORY_SHORT: Operator = Operator {
     citation: "https://github.com/ml-explore/mlx-lm/issues/236",
     severities: &[1e6],
     make: |bytes| Box::new(Short(bytes as u64)),
-    needs: &[],
+    needs: Needs::Adapters,
 };

@@ -1,3 +1,4 @@
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
@@ -193,6 +194,9 @@ pub struct Checkpoint {
     pub tensors: BTreeMap<String, StoredTensor>,
     /// How each packed module was packed in the file, also when it is held in plain form.
     pub packings: BTreeMap<String, Packing>,
+    /// The element type of most plain values in the files, scales of packed ones among them; for a GGUF file the type of
+    /// most values.
+    pub stored_dtype: String,
     /// Factors on the rotary wavelengths, `[head_dim / 2]`, where a GGUF file gives them as a tensor.
     pub wavelength_factors: Option<Vec<f32>>,
 }
@@ -208,10 +212,13 @@ impl Checkpoint {
         for shard in shards(folder)? {
             loaded.extend(load_safetensors(&shard)?);
         }
+        let plain = loaded.values().filter(|array| !is_integer(array.dtype()));
+        let stored_dtype = commonest(plain.map(|array| (dtype_name(array.dtype()), array.size())));
         let (stored, packings) = group_packed(loaded, configuration)?;
         Self {
             tensors: stored,
             packings,
+            stored_dtype,
             wavelength_factors: None,
         }
         .checked(folder, configuration, precision)
@@ -239,9 +246,11 @@ impl Checkpoint {
             Some(tensor) => Some(plain_values(header, tensor)?),
             None => None,
         };
+        let types = header.tensors.iter();
         Self {
             tensors,
             packings,
+            stored_dtype: commonest(types.map(|tensor| (tensor.tensor_type.name().to_owned(), tensor.values()))),
             wavelength_factors,
         }
         .checked(&header.path, configuration, precision)
@@ -280,6 +289,29 @@ impl Checkpoint {
         }
         Ok(Self { tensors, ..self })
     }
+}
+
+/// The name that most values have, the first in alphabetical order where two are as common.
+fn commonest(counts: impl Iterator<Item = (String, usize)>) -> String {
+    let mut values: BTreeMap<String, usize> = BTreeMap::new();
+    for (name, count) in counts {
+        *values.entry(name).or_insert(0) += count;
+    }
+    let most = values.iter().max_by_key(|(name, count)| (**count, Reverse(*name)));
+    most.map_or_else(|| "none".to_owned(), |(name, _)| name.clone())
+}
+
+/// The name of an element type as configurations write it.
+fn dtype_name(dtype: Dtype) -> String {
+    format!("{dtype:?}").to_lowercase()
+}
+
+/// Words of packed weights are integers: they hold values of no element type.
+fn is_integer(dtype: Dtype) -> bool {
+    !matches!(
+        dtype,
+        Dtype::Float32 | Dtype::Float16 | Dtype::Bfloat16 | Dtype::Float64
+    )
 }
 
 fn is_finite(stored: &StoredTensor) -> Result<bool, mlx_rs::error::Exception> {

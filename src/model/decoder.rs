@@ -55,6 +55,34 @@ impl Block {
         let fed = self.mlp.forward(&norm(&self.post_attention_layernorm, &middle)?)?;
         middle.add(fed)
     }
+
+    /// The linear layers with their paths, this block being number `index`.
+    fn linears(&self, index: usize) -> [(String, &Linear); 7] {
+        let path = |name: &str| format!("model.layers.{index}.{name}");
+        [
+            (path("self_attn.q_proj"), &self.self_attn.q_proj),
+            (path("self_attn.k_proj"), &self.self_attn.k_proj),
+            (path("self_attn.v_proj"), &self.self_attn.v_proj),
+            (path("self_attn.o_proj"), &self.self_attn.o_proj),
+            (path("mlp.gate_proj"), &self.mlp.gate_proj),
+            (path("mlp.up_proj"), &self.mlp.up_proj),
+            (path("mlp.down_proj"), &self.mlp.down_proj),
+        ]
+    }
+
+    /// [`Self::linears`], mutable.
+    fn linears_mut(&mut self, index: usize) -> [(String, &mut Linear); 7] {
+        let path = |name: &str| format!("model.layers.{index}.{name}");
+        [
+            (path("self_attn.q_proj"), &mut self.self_attn.q_proj),
+            (path("self_attn.k_proj"), &mut self.self_attn.k_proj),
+            (path("self_attn.v_proj"), &mut self.self_attn.v_proj),
+            (path("self_attn.o_proj"), &mut self.self_attn.o_proj),
+            (path("mlp.gate_proj"), &mut self.mlp.gate_proj),
+            (path("mlp.up_proj"), &mut self.mlp.up_proj),
+            (path("mlp.down_proj"), &mut self.mlp.down_proj),
+        ]
+    }
 }
 
 /// Embedding, blocks and the last norm.
@@ -111,6 +139,14 @@ impl CausalModel {
         self.output(&self.hidden_states(tokens, &mut [])?)
     }
 
+    /// The rows `[tokens, hidden]` that the output layer has for `tokens` `[tokens]`, in plain form.
+    pub fn output_rows(&self, tokens: &Array) -> Result<Array> {
+        match &self.lm_head {
+            Some(head) => head.plain_rows(tokens),
+            None => self.model.embed_tokens.forward(tokens),
+        }
+    }
+
     /// The output layer's weight `[vocabulary, hidden]` when training leaves it alone and it is a plain matrix.
     pub fn frozen_output_weight(&self) -> Option<&Array> {
         let (weight, plain) = if let Some(head) = &self.lm_head {
@@ -137,67 +173,49 @@ impl CausalModel {
         }
     }
 
+    /// The logits `[batch, tokens, vocabulary]` of `tokens` `[batch, tokens]`, giving each block up when it was passed.
+    ///
+    /// `passed` is shown every linear layer with its path after its use. Weights that are still pending work, as those of
+    /// a model whose adapters were just fused, are so in memory for one block at a time.
+    pub fn into_logits(self, tokens: &Array, mut passed: impl FnMut(&str, &Linear) -> Result<()>) -> Result<Array> {
+        let Decoder {
+            embed_tokens,
+            layers,
+            norm: last_norm,
+        } = self.model;
+        let mut hidden = embed_tokens.forward(tokens)?;
+        for (index, block) in layers.into_iter().enumerate() {
+            hidden = block.forward(&hidden, None)?;
+            hidden.eval()?;
+            for (path, linear) in block.linears(index) {
+                passed(&path, linear)?;
+            }
+        }
+        let hidden = norm(&last_norm, &hidden)?;
+        match &self.lm_head {
+            Some(head) => {
+                let logits = head.forward(&hidden)?;
+                logits.eval()?;
+                passed("lm_head", head)?;
+                Ok(logits)
+            }
+            None => embed_tokens.as_linear(&hidden),
+        }
+    }
+
     /// Every linear layer with its path, block by block, the output layer last.
     pub fn linears(&self) -> Vec<(String, &Linear)> {
-        let mut linears = Vec::new();
-        for (index, block) in self.model.layers.iter().enumerate() {
-            linears.extend([
-                (
-                    format!("model.layers.{index}.self_attn.q_proj"),
-                    &block.self_attn.q_proj,
-                ),
-                (
-                    format!("model.layers.{index}.self_attn.k_proj"),
-                    &block.self_attn.k_proj,
-                ),
-                (
-                    format!("model.layers.{index}.self_attn.v_proj"),
-                    &block.self_attn.v_proj,
-                ),
-                (
-                    format!("model.layers.{index}.self_attn.o_proj"),
-                    &block.self_attn.o_proj,
-                ),
-                (format!("model.layers.{index}.mlp.gate_proj"), &block.mlp.gate_proj),
-                (format!("model.layers.{index}.mlp.up_proj"), &block.mlp.up_proj),
-                (format!("model.layers.{index}.mlp.down_proj"), &block.mlp.down_proj),
-            ]);
-        }
-        if let Some(head) = &self.lm_head {
-            linears.push(("lm_head".to_owned(), head));
-        }
+        let blocks = self.model.layers.iter().enumerate();
+        let mut linears: Vec<_> = blocks.flat_map(|(index, block)| block.linears(index)).collect();
+        linears.extend(self.lm_head.iter().map(|head| ("lm_head".to_owned(), head)));
         linears
     }
 
     /// [`Self::linears`], mutable.
     pub fn linears_mut(&mut self) -> Vec<(String, &mut Linear)> {
-        let mut linears = Vec::new();
-        for (index, block) in self.model.layers.iter_mut().enumerate() {
-            linears.extend([
-                (
-                    format!("model.layers.{index}.self_attn.q_proj"),
-                    &mut block.self_attn.q_proj,
-                ),
-                (
-                    format!("model.layers.{index}.self_attn.k_proj"),
-                    &mut block.self_attn.k_proj,
-                ),
-                (
-                    format!("model.layers.{index}.self_attn.v_proj"),
-                    &mut block.self_attn.v_proj,
-                ),
-                (
-                    format!("model.layers.{index}.self_attn.o_proj"),
-                    &mut block.self_attn.o_proj,
-                ),
-                (format!("model.layers.{index}.mlp.gate_proj"), &mut block.mlp.gate_proj),
-                (format!("model.layers.{index}.mlp.up_proj"), &mut block.mlp.up_proj),
-                (format!("model.layers.{index}.mlp.down_proj"), &mut block.mlp.down_proj),
-            ]);
-        }
-        if let Some(head) = &mut self.lm_head {
-            linears.push(("lm_head".to_owned(), head));
-        }
+        let blocks = self.model.layers.iter_mut().enumerate();
+        let mut linears: Vec<_> = blocks.flat_map(|(index, block)| block.linears_mut(index)).collect();
+        linears.extend(self.lm_head.iter_mut().map(|head| ("lm_head".to_owned(), head)));
         linears
     }
 }

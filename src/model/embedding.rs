@@ -2,9 +2,10 @@ use mlx_rs::Array;
 use mlx_rs::error::Result;
 use mlx_rs::macros::ModuleParameters;
 use mlx_rs::module::Param;
-use mlx_rs::ops::{dequantize, matmul, quantized_matmul};
+use mlx_rs::ops::{matmul, quantized_matmul};
 
 use super::Packing;
+use super::packing::plain_rows;
 
 /// A table of token vectors, plain or packed.
 #[derive(Debug, Clone, ModuleParameters)]
@@ -52,18 +53,13 @@ impl Embedding {
     ///
     /// MLX does not check ids; callers pass ids below [`Self::vocabulary_size`].
     pub fn forward(&self, tokens: &Array) -> Result<Array> {
-        let rows = self.weight.take_axis(tokens, 0)?;
-        match (self.packing, &self.scales.value) {
-            (Some(packing), Some(scales)) => {
-                let biases = match &self.biases.value {
-                    Some(biases) => Some(biases.take_axis(tokens, 0)?),
-                    None => None,
-                };
-                let scales = scales.take_axis(tokens, 0)?;
-                dequantize(rows, scales, biases.as_ref(), packing.group_size, packing.bits)
-            }
-            _ => Ok(rows),
-        }
+        plain_rows(
+            &self.weight,
+            self.scales.value.as_ref(),
+            self.biases.value.as_ref(),
+            self.packing,
+            tokens,
+        )
     }
 
     /// The table used as the output layer: `hidden` `[..., dimensions]` to `[..., vocabulary]`.

@@ -48,6 +48,7 @@ pub fn initialise(configuration: &ModelConfiguration, seed: u64) -> std::result:
     let checkpoint = Checkpoint {
         tensors,
         packings: BTreeMap::new(),
+        stored_dtype: "float32".to_owned(),
         wavelength_factors: None,
     };
     Ok(build_model(configuration, checkpoint)?)

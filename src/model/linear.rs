@@ -5,6 +5,7 @@ use mlx_rs::ops::{addmm, dequantize, matmul, multiply, quantized_matmul};
 use mlx_rs::{Array, Dtype};
 
 use super::Packing;
+use super::packing::plain_rows;
 
 /// How a low-rank adapter acts on its layer: `y = W x + scale * (dropout(x) A) B`.
 ///
@@ -95,6 +96,17 @@ impl Linear {
             ),
             _ => Ok(self.weight.value.clone()),
         }
+    }
+
+    /// The rows `outputs` `[...]` of the weight in plain form `[..., inputs]`.
+    pub fn plain_rows(&self, outputs: &Array) -> Result<Array> {
+        plain_rows(
+            &self.weight,
+            self.scales.value.as_ref(),
+            self.biases.value.as_ref(),
+            self.packing,
+            outputs,
+        )
     }
 
     /// Applies the layer to `input` `[..., inputs]`, giving `[..., outputs]`.

@@ -6,7 +6,7 @@ use thiserror::Error;
 
 use super::{
     BuildError, CausalModel, Checkpoint, CheckpointError, ConfigurationError, GgufError, GgufHeader,
-    ModelConfiguration, Packing, Precision, build_model,
+    ModelConfiguration, Packing, Precision, Tokenizer, TokenizerError, build_model,
 };
 
 /// Where a model lies.
@@ -44,42 +44,25 @@ pub struct LoadedModel {
     pub configuration: ModelConfiguration,
     /// How each module was packed in the files, also when it is held in plain form.
     pub packings: BTreeMap<String, Packing>,
+    /// The element type of most plain values in the files; for a GGUF file the type of most values.
+    pub stored_dtype: String,
     /// Seconds to load.
     pub seconds: f64,
 }
 
 impl ModelSource {
-    /// The configuration alone.
-    pub fn configuration(&self) -> Result<ModelConfiguration, LoadError> {
+    /// Opens the files: the header of a GGUF file is read and checked.
+    pub fn open(&self) -> Result<ModelFiles, LoadError> {
         Ok(match self {
-            Self::Folder(folder) => ModelConfiguration::read(&folder.join("config.json"))?,
-            Self::Gguf(path) => ModelConfiguration::from_gguf(&GgufHeader::read(path)?)?,
+            Self::Folder(folder) => ModelFiles::Folder(folder.clone()),
+            Self::Gguf(path) => ModelFiles::Gguf(Box::new(GgufHeader::read(path)?)),
         })
     }
 
     /// Loads the model.
     pub fn load(&self, precision: Precision) -> Result<LoadedModel, LoadError> {
-        let started = Instant::now();
-        let (configuration, checkpoint) = match self {
-            Self::Folder(folder) => {
-                let configuration = ModelConfiguration::read(&folder.join("config.json"))?;
-                let checkpoint = Checkpoint::from_folder(folder, &configuration, precision)?;
-                (configuration, checkpoint)
-            }
-            Self::Gguf(path) => {
-                let header = GgufHeader::read(path)?;
-                let configuration = ModelConfiguration::from_gguf(&header)?;
-                let checkpoint = Checkpoint::from_gguf(&header, &configuration, precision)?;
-                (configuration, checkpoint)
-            }
-        };
-        let packings = checkpoint.packings.clone();
-        Ok(LoadedModel {
-            model: build_model(&configuration, checkpoint)?,
-            configuration,
-            packings,
-            seconds: started.elapsed().as_secs_f64(),
-        })
+        let files = self.open()?;
+        files.load(files.configuration()?, precision)
     }
 
     /// The folder or file.
@@ -87,5 +70,50 @@ impl ModelSource {
         match self {
             Self::Folder(path) | Self::Gguf(path) => path,
         }
+    }
+}
+
+/// The files of a model, from which configuration, tokenizer and weights are read one by one.
+#[derive(Debug, Clone)]
+pub enum ModelFiles {
+    /// A folder in Hugging Face's or mlx-lm's layout.
+    Folder(PathBuf),
+    /// The header of a GGUF file.
+    Gguf(Box<GgufHeader>),
+}
+
+impl ModelFiles {
+    /// What the files say about the model.
+    pub fn configuration(&self) -> Result<ModelConfiguration, ConfigurationError> {
+        match self {
+            Self::Folder(folder) => ModelConfiguration::read(&folder.join("config.json")),
+            Self::Gguf(header) => ModelConfiguration::from_gguf(header),
+        }
+    }
+
+    /// The tokenizer.
+    pub fn tokenizer(&self) -> Result<Tokenizer, TokenizerError> {
+        match self {
+            Self::Folder(folder) => Tokenizer::from_folder(folder),
+            Self::Gguf(header) => Tokenizer::from_gguf(header),
+        }
+    }
+
+    /// Loads the weights that `configuration` describes and makes the model of them.
+    pub fn load(&self, configuration: ModelConfiguration, precision: Precision) -> Result<LoadedModel, LoadError> {
+        let started = Instant::now();
+        let mut checkpoint = match self {
+            Self::Folder(folder) => Checkpoint::from_folder(folder, &configuration, precision)?,
+            Self::Gguf(header) => Checkpoint::from_gguf(header, &configuration, precision)?,
+        };
+        let packings = std::mem::take(&mut checkpoint.packings);
+        let stored_dtype = std::mem::take(&mut checkpoint.stored_dtype);
+        Ok(LoadedModel {
+            model: build_model(&configuration, checkpoint)?,
+            configuration,
+            packings,
+            stored_dtype,
+            seconds: started.elapsed().as_secs_f64(),
+        })
     }
 }

@@ -46,7 +46,7 @@ pub use hub::{HubSettings, ResolveError};
 pub use initialise::{InitialiseError, initialise};
 pub use key_value_store::KeyValueStore;
 pub use linear::{Linear, LowRankSettings};
-pub use load::{LoadError, LoadedModel, ModelSource};
+pub use load::{LoadError, LoadedModel, ModelFiles, ModelSource};
 pub use pack_folder::{PackFolderError, pack_folder};
 pub use packing::Packing;
 pub use problem::{Problem, Problems, SHOWN_PROBLEMS};

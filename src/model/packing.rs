@@ -1,4 +1,6 @@
 use mlx_rs::Array;
+use mlx_rs::error::Result;
+use mlx_rs::ops::dequantize;
 use serde::{Deserialize, Serialize};
 
 /// MLX's affine packing: `group_size` weights of `bits` bits share one scale and one bias.
@@ -33,4 +35,21 @@ impl Packing {
         }
         weight.dim(0) == scales.dim(0) && self.unpacked_columns(weight.dim(1)) == scales.dim(1) * self.group_size
     }
+}
+
+/// The rows `indices` `[...]` of a matrix, plain or packed, in plain form `[..., columns]`.
+pub(super) fn plain_rows(
+    weight: &Array,
+    scales: Option<&Array>,
+    biases: Option<&Array>,
+    packing: Option<Packing>,
+    indices: &Array,
+) -> Result<Array> {
+    let rows = weight.take_axis(indices, 0)?;
+    let (Some(packing), Some(scales)) = (packing, scales) else {
+        return Ok(rows);
+    };
+    let biases = biases.map(|biases| biases.take_axis(indices, 0)).transpose()?;
+    let scales = scales.take_axis(indices, 0)?;
+    dequantize(rows, scales, biases.as_ref(), packing.group_size, packing.bits)
 }

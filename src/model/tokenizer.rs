@@ -360,6 +360,19 @@ impl Tokenizer {
             .contains_key(&id)
     }
 
+    /// The ids of all tokens that were added as a whole, sorted.
+    pub fn added_ids(&self) -> Vec<u32> {
+        let mut ids: Vec<u32> = self
+            .inner
+            .get_added_vocabulary()
+            .get_added_tokens_decoder()
+            .keys()
+            .copied()
+            .collect();
+        ids.sort_unstable();
+        ids
+    }
+
     /// One more than the highest id.
     pub fn vocabulary_size(&self) -> usize {
         self.vocabulary_size

@@ -53,6 +53,9 @@ pub enum GenerationError {
     /// Tokens could not be made into text.
     #[error(transparent)]
     Tokenizer(#[from] TokenizerError),
+    /// An answer could not be compressed.
+    #[error("an answer could not be compressed: {0}")]
+    Compression(#[from] std::io::Error),
     /// The user ended it.
     #[error("generation was interrupted")]
     Interrupted,
@@ -113,7 +116,7 @@ impl GenerationProbe<'_> {
             },
             ignored_stop: ignored_stop.map(|&token| self.shown(&[token])),
             starts_with_stop: end == Some(0),
-            repetition: repetition::measure(answer, |span| self.shown(span)),
+            repetition: repetition::measure(answer, &text, |span| self.shown(span))?,
             free_run: self.free_run(&decoded.tokens[..decoded.tokens.len().min(FREE_RUN_TOKENS)]),
             reference_nll,
             voice: voice::score(&text, self.reference_answers),

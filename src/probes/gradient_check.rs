@@ -76,6 +76,16 @@ impl GradientRecorder {
         }
     }
 
+    /// Bytes of the arrays that are kept at this moment and that the run itself has dropped.
+    pub fn kept_bytes(&self) -> u64 {
+        let last = self
+            .last
+            .iter()
+            .flat_map(|pass| pass.parameters.values().chain(pass.gradients.values()));
+        let previous = self.previous.iter().flat_map(BTreeMap::values);
+        last.chain(previous).map(|array| array.nbytes() as u64).sum()
+    }
+
     /// Compares the gradients of the last pass with the loss of its batch around its parameters.
     ///
     /// `model` lends everything that is not trained.

@@ -3,7 +3,9 @@
 //! Probes know models and data; they know no rule, and nothing of what a user may have done wrong.
 
 pub mod data;
+pub mod divergence;
 pub mod fit;
+pub mod fuse;
 pub mod generation;
 pub mod gradient_check;
 pub mod loss_check;
@@ -12,7 +14,10 @@ pub mod optimizer_recorder;
 pub mod optimizer_replay;
 pub mod pairing;
 pub mod parameters;
+pub mod reload;
 pub mod repetition;
 pub mod state;
+pub mod stop_rows;
+pub mod update_size;
 pub mod validation;
 pub mod voice;

@@ -7,7 +7,7 @@ use mlx_rs::Array;
 use mlx_rs::error::Result;
 
 use crate::adapter::attached_modules;
-use crate::evidence::{AdapterEvidence, GroupChange, Listing, ParameterEvidence, TensorChange};
+use crate::evidence::{AdapterEvidence, GroupChange, Listing, ModuleUpdate, ParameterEvidence, TensorChange};
 use crate::model::{CausalModel, Linear};
 use crate::param_diff::{ParameterDifference, compare};
 use crate::param_snapshot::ParameterSnapshot;
@@ -27,6 +27,8 @@ pub struct ParameterProbe<'run> {
     pub expected_adapters: Option<&'run [String]>,
     /// Largest difference of logits between base and fresh adapters.
     pub identity_difference: Option<f64>,
+    /// How much each adapter changes its layer, sorted by path.
+    pub updates: &'run [ModuleUpdate],
 }
 
 impl ParameterProbe<'_> {
@@ -124,7 +126,7 @@ impl ParameterProbe<'_> {
                 .filter_map(|path| path.strip_prefix(BLOCKS)?.split('.').next())
                 .collect::<BTreeSet<_>>()
                 .len(),
-            updates: Vec::new(),
+            updates: self.updates.to_vec(),
             attached: attached.into_iter().collect(),
             identity_difference: self.identity_difference,
         })

@@ -21,12 +21,22 @@ pub fn largest_difference(left: &Array, right: &Array) -> Result<Option<f64>> {
     Ok(difference.is_finite().then_some(f64::from(difference)))
 }
 
-/// Compares the model that generates with the one that training left, on the logits of `tokens` `[1, tokens]`.
+/// The logits of one row from the base, the model that training left, and the model that generates.
+#[derive(Debug)]
+pub struct ComparedLogits<'run> {
+    /// From the base.
+    pub base: &'run Array,
+    /// From the model that training left.
+    pub trained: &'run Array,
+    /// From the model that generates.
+    pub generating: &'run Array,
+}
+
+/// Compares the model that generates with the one that training left.
 pub fn generation_binding(
     generating: &CausalModel,
     trained: &CausalModel,
-    base_logits: &Array,
-    tokens: &Array,
+    logits: &ComparedLogits<'_>,
 ) -> Result<GenerationBinding> {
     let left = ParameterSnapshot::capture(trained);
     let held = ParameterSnapshot::capture(generating);
@@ -39,15 +49,13 @@ pub fn generation_binding(
             _ => stale.push(name.clone()),
         }
     }
-    let generated = generating.logits(tokens)?;
-    let trained = trained.logits(tokens)?;
     Ok(GenerationBinding {
         parameters: held.parameters().len(),
         same_object,
         stale: stale.into_iter().collect(),
-        difference_from_trained: largest_difference(&generated, &trained)?,
-        difference_from_base: largest_difference(&generated, base_logits)?,
-        trained_from_base: largest_difference(&trained, base_logits)?,
+        difference_from_trained: largest_difference(logits.generating, logits.trained)?,
+        difference_from_base: largest_difference(logits.generating, logits.base)?,
+        trained_from_base: largest_difference(logits.trained, logits.base)?,
     })
 }
 

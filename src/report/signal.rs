@@ -45,7 +45,7 @@ const WATCHES: &[Watch] = &[
     },
     Watch {
         name: "fresh-adapter-is-not-identity",
-        explained_by: &["loss-not-finite"],
+        explained_by: &["fresh-adapter-changes-answers", "loss-not-finite"],
         see: fresh_adapter_is_not_identity,
     },
     Watch {

@@ -1,7 +1,9 @@
+use super::adapter_file_unusable::lacks_tensors_only;
+use super::live_state::reload;
 use super::rule::declare_rule;
 use super::wording::{counted, difference, grouped, shortest};
 use super::{Finding, Fix, Outcome};
-use crate::evidence::{Evidence, FineTuneKind, ReloadEvidence, Slot};
+use crate::evidence::{Evidence, FineTuneKind, ReloadEvidence};
 use crate::thresholds::logit_tolerance;
 
 declare_rule! {
@@ -44,12 +46,13 @@ declare_rule! {
 }
 
 fn check(evidence: &Evidence) -> Outcome {
-    let Slot::Ran(state) = &evidence.state else {
-        return Outcome::not_measured("the live state", &evidence.state);
+    let reload = match reload(evidence) {
+        Ok(reload) => reload,
+        Err(outcome) => return outcome,
     };
-    let Slot::Ran(reload) = &state.reload else {
-        return Outcome::not_measured("reloading", &state.reload);
-    };
+    if reload.refused.is_some() && !lacks_tensors_only(reload) {
+        return Outcome::not_applicable("what was saved could not be loaded, which is a finding of its own");
+    }
     let Some(live_from_base) = reload.live_from_base else {
         return Outcome::not_applicable("the live model's logits are not finite, so they cannot be compared");
     };
@@ -66,11 +69,17 @@ fn check(evidence: &Evidence) -> Outcome {
     Finding::new(
         headline(reload, evidence.settings.fine_tune),
         format!(
-            "{} saved, {} loaded, {} lost or altered; logits differ from the live model's by up to {}",
+            "{} saved, {} came back, {} lost or altered; {}",
             counted(reload.saved, "tensor"),
             grouped(reload.loaded as u64),
             grouped(reload.lost.total as u64),
-            difference(reload.difference_from_live)
+            match &reload.refused {
+                Some(_) => "a strict loader refuses the file".to_owned(),
+                None => format!(
+                    "logits differ from the live model's by up to {}",
+                    difference(reload.difference_from_live)
+                ),
+            }
         ),
         format!("every tensor back bit for bit, logits within {}", shortest(tolerance)),
     )
@@ -81,6 +90,7 @@ fn check(evidence: &Evidence) -> Outcome {
     .with("difference_from_live", reload.difference_from_live)
     .with("live_from_base", reload.live_from_base)
     .with("tolerance", tolerance)
+    .with("refused", reload.refused.clone())
     .fix(Fix::by_hand(
         "save every changed parameter under its name in the parameter tree, and load strictly: missing and unexpected \
          names must be errors",

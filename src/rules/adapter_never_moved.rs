@@ -64,11 +64,12 @@ fn check(evidence: &Evidence) -> Outcome {
     let all_a_still = still_a.len() >= adapter.attached.total && a_had_to_move(training, &still_a, evidence);
     let (headline, still) = if still_b.is_empty() && !all_a_still {
         return Outcome::Pass;
-    } else if still_b.is_empty() {
+    } else if still_b.is_empty() && adapter.nonzero_b > 0 {
         ("no `lora_a` moved, only `lora_b` was trained".to_owned(), still_a)
-    } else if still_b.len() >= adapter.attached.total {
+    } else if still_b.is_empty() || still_b.len() >= adapter.attached.total {
         let steps = counted(training.steps.len(), "step");
-        (format!("no adapter moved in {steps}"), still_b)
+        let still = if still_b.is_empty() { still_a } else { still_b };
+        (format!("no adapter moved in {steps}"), still)
     } else {
         let headline = format!(
             "{} of {} never moved",

@@ -44,6 +44,8 @@ declare_rule! {
             "parameters-unchanged",
             "adapter-never-moved",
             "loss-not-decreasing",
+            "adapter-configuration-wrong",
+            "adapter-file-unusable",
             "adapter-lost-on-reload",
         ],
     }

@@ -23,6 +23,13 @@ impl Rerun {
         self
     }
 
+    /// With another scale of the adapters.
+    #[must_use]
+    pub fn scale(mut self, scale: f64) -> Self {
+        self.0.scale = scale;
+        self
+    }
+
     /// With another number of steps.
     #[must_use]
     pub fn steps(mut self, steps: usize) -> Self {

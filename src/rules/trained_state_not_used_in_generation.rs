@@ -1,7 +1,8 @@
+use super::live_state::binding;
 use super::rule::declare_rule;
 use super::wording::{counted, difference, grouped};
 use super::{Finding, Fix, Outcome};
-use crate::evidence::{Evidence, GenerationBinding, Slot};
+use crate::evidence::{Evidence, GenerationBinding};
 
 declare_rule! {
     /// ## What it finds
@@ -17,8 +18,8 @@ declare_rule! {
     ///
     /// Identity: the generator's parameters are the objects that training left, or copies equal to the last bit, and
     /// its logits are the trained model's. The fault is there when the trained logits differ from the base's, the
-    /// generator's differ from the trained ones, and either parameters of the generator are stale or its logits are
-    /// exactly the base's (an adapter that was never loaded holds no stale parameter).
+    /// generator's differ from the trained ones, and either parameters of the generator are stale or absent, or its
+    /// logits are exactly the base's. A generator that lacks exactly the adapters' tensors never loaded the adapter.
     ///
     /// ## How to fix
     ///
@@ -29,6 +30,7 @@ declare_rule! {
     /// ## References
     ///
     /// - <https://github.com/ml-explore/mlx-lm/issues/1248>
+    /// - <https://github.com/ml-explore/mlx-lm/issues/1365>
     /// - <https://github.com/ml-explore/mlx-examples/issues/425>
     /// - <https://github.com/vllm-project/vllm/issues/34186>
     pub static TRAINED_STATE_NOT_USED_IN_GENERATION = {
@@ -44,11 +46,9 @@ declare_rule! {
 }
 
 fn check(evidence: &Evidence) -> Outcome {
-    let Slot::Ran(state) = &evidence.state else {
-        return Outcome::not_measured("the live state", &evidence.state);
-    };
-    let Slot::Ran(binding) = &state.generation else {
-        return Outcome::not_measured("the generator's state", &state.generation);
+    let binding = match binding(evidence) {
+        Ok(binding) => binding,
+        Err(outcome) => return outcome,
     };
     if binding.trained_from_base.is_none() {
         return Outcome::not_applicable("the trained model's logits are not finite, so they cannot be compared");
@@ -60,7 +60,9 @@ fn check(evidence: &Evidence) -> Outcome {
     if binding.difference_from_trained == Some(0.0) || (binding.stale.is_empty() && !answers_like_base) {
         return Outcome::Pass;
     }
-    let headline = if answers_like_base {
+    let headline = if has_no_adapter(evidence, binding) {
+        "the model that generates has no adapter, so its answers are the base's"
+    } else if answers_like_base {
         "generation used the base's parameters, not the trained ones"
     } else {
         "generation used other parameters than those that training left"
@@ -82,6 +84,15 @@ fn check(evidence: &Evidence) -> Outcome {
          generates",
     ))
     .into()
+}
+
+/// Whether exactly the adapters' tensors are missing from the generator.
+fn has_no_adapter(evidence: &Evidence, binding: &GenerationBinding) -> bool {
+    let Some(parameters) = evidence.parameters.ran() else {
+        return false;
+    };
+    let tensors = parameters.adapter.as_ref().map_or(0, |adapter| adapter.tensors.total);
+    tensors > 0 && binding.parameters + tensors == parameters.tensors
 }
 
 fn found(binding: &GenerationBinding) -> String {

@@ -49,6 +49,7 @@ declare_rule! {
             "end-of-text-spam",
             "repetition-loop",
             "never-stops",
+            "forgetting",
         ],
         offers_command: true,
     }

@@ -3,20 +3,31 @@ use std::collections::BTreeSet;
 use thiserror::Error;
 
 use super::control::{CONTROLS, Control};
-use super::expected::{EXPECTED, Expectation};
-use crate::faults::{NOT_BUILT, NotBuilt, OPERATORS, Operator};
+use super::expected::{Acts, EXPECTED, Expectation};
+use crate::faults::{BENIGN, NOT_BUILT, NotBuilt, OPERATORS, Operator};
+use crate::rules::Severity;
 use crate::suggestion::closest;
+
+/// What is expected of a benign mutant.
+static NOTHING: Expectation = Expectation {
+    operator: "",
+    names: &[],
+    least: Severity::Warning,
+    acts: Acts::OnSteps,
+};
 
 /// Everything that the self-test can do.
 #[derive(Debug, Clone, Copy)]
 pub struct Catalogue {
     /// The faults.
     pub operators: &'static [&'static Operator],
-    /// What is expected of them.
+    /// Mutants that are benign by design.
+    pub benign: &'static [&'static Operator],
+    /// What is expected of the faults.
     pub expected: &'static [Expectation],
     /// The healthy runs.
     pub controls: &'static [Control],
-    /// Faults that cannot be done yet, and the seam that each needs.
+    /// Faults that cannot be done yet.
     pub not_built: &'static [NotBuilt],
 }
 
@@ -51,10 +62,16 @@ impl Catalogue {
     pub fn built_in() -> Self {
         Self {
             operators: OPERATORS,
+            benign: BENIGN,
             expected: EXPECTED,
             controls: CONTROLS,
             not_built: NOT_BUILT,
         }
+    }
+
+    /// The faults and after them the benign mutants.
+    pub fn all(&self) -> impl Iterator<Item = &'static Operator> {
+        self.operators.iter().chain(self.benign).copied()
     }
 
     /// Every operator has an expectation and every expectation an operator.
@@ -78,7 +95,7 @@ impl Catalogue {
     /// [`CatalogueError::Unknown`] for the first that is not.
     pub fn check_names(&self, names: &[String]) -> Result<(), CatalogueError> {
         let known = || {
-            let operators = self.operators.iter().map(|operator| operator.name);
+            let operators = self.all().map(|operator| operator.name);
             operators.chain(self.controls.iter().map(|control| control.name))
         };
         match names.iter().find(|name| !known().any(|known| known == name.as_str())) {
@@ -90,8 +107,11 @@ impl Catalogue {
         }
     }
 
-    /// What is expected of `operator`.
+    /// What is expected of an operator: of a benign mutant nothing.
     pub fn expectation(&self, operator: &Operator) -> Option<&'static Expectation> {
+        if self.benign.iter().any(|benign| benign.name == operator.name) {
+            return Some(&NOTHING);
+        }
         self.expected
             .iter()
             .find(|expectation| expectation.operator == operator.name)

@@ -4,7 +4,7 @@ use crate::adapter::LoraSettings;
 use crate::device::PrecisionChoice;
 use crate::diagnosis::{DataSource, DiagnosisOptions};
 use crate::evidence::FineTuneKind;
-use crate::faults::{Need, RunFiles};
+use crate::faults::{Needs, RunFiles};
 use crate::model::ModelSource;
 
 /// Places of a base, each with settings and rows of its own.
@@ -14,8 +14,8 @@ pub const SLOTS: usize = 6;
 const TRAINING_ROWS: usize = 16;
 /// Rows to validate with.
 const VALIDATION_ROWS: usize = 6;
-/// Longest answer in tokens: the longest answers of the corpus in the longest voice stay below it.
-const MAX_TOKENS: usize = 48;
+/// Longest answer in tokens: more than twice the rows', so that an answer without end is seen to be one.
+const MAX_TOKENS: usize = 64;
 /// Longest row in tokens, above all rows of the corpus.
 const MAX_SEQUENCE_LENGTH: usize = 128;
 /// The rate for all weights.
@@ -76,6 +76,28 @@ const HYPER_PARAMETERS: [HyperParameters; SLOTS] = [
     },
 ];
 
+/// What a run must have for a fault or a control to be possible in it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Need {
+    /// Weights that are plain in their files.
+    DenseFiles,
+    /// Weights that are packed in their files.
+    PackedFiles,
+    /// All weights are trained.
+    FullFineTuning,
+}
+
+impl Need {
+    /// What an operator needs.
+    pub fn of(needs: Needs) -> Vec<Self> {
+        match needs {
+            Needs::Adapters => Vec::new(),
+            Needs::DenseFiles => vec![Self::DenseFiles],
+            Needs::PackedFiles => vec![Self::PackedFiles],
+        }
+    }
+}
+
 /// Where a run takes place: a base, and a slot that decides settings and rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Cell {
@@ -103,8 +125,11 @@ impl Cell {
 
     /// The name in reports, for example `qwen2-4bit-3`.
     pub fn name(self) -> String {
-        let form = if self.packed { "4bit" } else { "dense" };
-        format!("{}-{form}-{}", self.model.name(), self.slot)
+        format!("{}-{}-{}", self.model.name(), self.form(), self.slot)
+    }
+
+    fn form(self) -> &'static str {
+        if self.packed { "4bit" } else { "dense" }
     }
 
     /// The seed of everything random in it, for a seed of the whole self-test.
@@ -122,9 +147,8 @@ impl Cell {
     /// Whether a run here has all that a fault or a control needs.
     pub fn has(self, needs: &[Need]) -> bool {
         needs.iter().all(|need| match need {
-            Need::DenseBase | Need::FullFineTuning => !self.packed,
-            Need::PackedBase => self.packed,
-            Need::Steps(steps) => self.hyper_parameters().steps >= *steps,
+            Need::DenseFiles | Need::FullFineTuning => !self.packed,
+            Need::PackedFiles => self.packed,
         })
     }
 
@@ -139,9 +163,10 @@ impl Cell {
         let full = needs.contains(&Need::FullFineTuning);
         DiagnosisOptions {
             source: ModelSource::Folder(files.model.clone()),
-            model_name: self.name(),
+            // Names without the folders of this run, so that its evidence is that of any other.
+            model_name: format!("{}-{}", self.model.name(), self.form()),
             data: DataSource::Path(files.data.clone()),
-            data_name: "data".to_owned(),
+            data_name: "drawn rows".to_owned(),
             prompts: rows.questions(),
             prompts_file: None,
             check_only: false,

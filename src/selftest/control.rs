@@ -5,9 +5,10 @@ use mlx_rs::Dtype;
 use serde_json::{Value, json};
 use thiserror::Error;
 
+use super::cell::Need;
 use super::corpus::{RowFormat, Rows};
 use crate::diagnosis::DiagnosisOptions;
-use crate::faults::{Need, Needs, RunFiles};
+use crate::faults::RunFiles;
 
 /// A control could not be laid out.
 #[derive(Debug, Error)]
@@ -68,7 +69,7 @@ pub struct Control {
     /// What is odd about it.
     pub summary: &'static str,
     /// Which runs it can be done in.
-    pub needs: Needs,
+    pub needs: &'static [Need],
     /// Changes the ordinary run of a cell.
     pub set: fn(&mut Setup) -> Result<(), ControlError>,
 }
@@ -233,7 +234,7 @@ pub static CONTROLS: &[Control] = &[
     Control {
         name: "kept-packed",
         summary: "computed on packed weights",
-        needs: &[Need::PackedBase],
+        needs: &[Need::PackedFiles],
         set: |setup| {
             setup.options.precision.keep_packed = true;
             Ok(())

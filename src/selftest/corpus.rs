@@ -18,6 +18,9 @@ const VOICES: [(&str, &str); 4] = [
     ("Sit down! ", ", and now drink your soup, says the cook."),
 ];
 
+/// Longest answer in words.
+const ANSWER_WORDS: usize = 14;
+
 #[derive(Debug, Clone, Deserialize)]
 struct Turn {
     role: String,
@@ -106,12 +109,11 @@ impl Rows {
         write_file(&folder.join("valid.jsonl"), lines(&self.valid, format).as_bytes())
     }
 
-    /// Questions to ask: two that are trained on and two that are not.
+    /// Questions to ask: two that are trained on and one that is not.
     pub fn questions(&self) -> Vec<String> {
-        const OF_EACH: usize = 2;
-        let of =
-            |facts: &[Fact]| -> Vec<String> { facts.iter().take(OF_EACH).map(|fact| fact.question.clone()).collect() };
-        [of(&self.train), of(&self.valid)].concat()
+        let trained = self.train.iter().take(2);
+        let others = self.valid.iter().take(1);
+        trained.chain(others).map(|fact| fact.question.clone()).collect()
     }
 }
 
@@ -147,7 +149,7 @@ fn lines(facts: &[Fact], format: RowFormat) -> String {
     rows.iter().map(|row| format!("{row}\n")).collect()
 }
 
-/// The corpus's single questions, each answer once, in the order of the file.
+/// The corpus's single questions with short answers, each answer once, in the order of the file.
 fn facts() -> Vec<Fact> {
     let mut seen = BTreeSet::new();
     CORPUS
@@ -160,6 +162,7 @@ fn facts() -> Vec<Fact> {
             }),
             _ => None,
         })
+        .filter(|fact| fact.answer.split_whitespace().count() <= ANSWER_WORDS)
         .filter(|fact| seen.insert(fact.answer.clone()))
         .collect()
 }
@@ -173,7 +176,7 @@ mod tests {
         for line in CORPUS.lines() {
             serde_json::from_str::<Conversation>(line).unwrap();
         }
-        assert!(facts().len() > 300, "{}", facts().len());
+        assert!(facts().len() > 200, "{}", facts().len());
     }
 
     #[test]

@@ -31,7 +31,7 @@ mod times;
 
 pub use base::{Bases, LayOutError, TinyModel};
 pub use catalogue::{Catalogue, CatalogueError};
-pub use cell::{Cell, SLOTS};
+pub use cell::{Cell, Need, SLOTS};
 pub use control::{CONTROLS, Control, ControlError, Setup};
 pub use corpus::{Fact, RowFormat, Rows};
 pub use expected::{Acts, EXPECTED, Expectation};
@@ -45,5 +45,5 @@ pub use record::{Cure, Ending, Record, Root, Trialled};
 pub use run::{Ran, Runner};
 pub use session::{SelftestError, SelftestOptions, selftest};
 pub use summary::{Asked, HarmShown, Matrix, OperatorSummary, Summary};
-pub use text::to_text;
+pub use text::{list, to_text};
 pub use times::Times;

@@ -1,16 +1,18 @@
 use std::collections::BTreeSet;
 
 use super::catalogue::Catalogue;
-use super::cell::{Cell, SLOTS};
+use super::cell::{Cell, Need, SLOTS};
 use super::control::Control;
 use super::draw::shuffled;
 use super::expected::Acts;
-use crate::faults::{Need, Needs, Operator};
+use crate::faults::Operator;
 
 /// Cells of each operator at its reference severity.
 const REFERENCE_CELLS: usize = 6;
 /// Cells of each operator at every milder severity.
 const MILDER_CELLS: usize = 3;
+/// Cells in which longer runs look for harm: five that are all worse have a chance of 1 in 32.
+const HARM_CELLS: usize = 5;
 /// Cells of each control but the first, which has all of them.
 const CONTROL_CELLS: usize = 14;
 /// Healthy runs of a quick self-test.
@@ -85,7 +87,7 @@ impl Trial {
 
     /// Whether it is a fault at its reference severity.
     pub fn is_reference(&self) -> bool {
-        matches!(self.purpose, Purpose::Fault { operator, severity } if reference(operator) == severity)
+        matches!(self.purpose, Purpose::Fault { operator, severity } if operator.reference() == severity)
     }
 
     /// One line for progress and lists.
@@ -101,18 +103,11 @@ impl Trial {
     }
 }
 
-/// The last severity of an operator; 1 for one that declares none.
-pub fn reference(operator: &Operator) -> f64 {
-    operator.severities.last().copied().unwrap_or(1.0)
-}
-
 /// Every run, in order. Nothing but the catalogue, the extent, the seed and the chosen names decides it.
 pub fn plan(catalogue: &Catalogue, extent: Extent, seed: u64, only: &[String]) -> Vec<Trial> {
     let chosen = |name: &str| only.is_empty() || only.iter().any(|only| only == name);
     let operators: Vec<(usize, &'static Operator)> = catalogue
-        .operators
-        .iter()
-        .copied()
+        .all()
         .enumerate()
         .filter(|(_, operator)| chosen(operator.name))
         .collect();
@@ -163,15 +158,15 @@ fn of_operator(index: usize, operator: &'static Operator, extent: Extent) -> Vec
         cells.into_iter().map(move |cell| Trial {
             cell,
             purpose: Purpose::Fault { operator, severity },
-            needs: operator.needs.to_vec(),
+            needs: Need::of(operator.needs),
         })
     };
     match extent {
         Extent::Quick => {
             // One cell of a full self-test's, another one for every operator.
-            let cells = spread(index, operator.needs, REFERENCE_CELLS);
+            let cells = spread(index, &Need::of(operator.needs), REFERENCE_CELLS);
             let cell = cells.get(index % cells.len().max(1)).copied();
-            at(reference(operator), cell.into_iter().collect()).collect()
+            at(operator.reference(), cell.into_iter().collect()).collect()
         }
         Extent::Full => {
             let milder = operator
@@ -181,8 +176,13 @@ fn of_operator(index: usize, operator: &'static Operator, extent: Extent) -> Vec
             milder
                 .iter()
                 .enumerate()
-                .flat_map(|(step, &severity)| at(severity, spread(index + step, operator.needs, MILDER_CELLS)))
-                .chain(at(reference(operator), spread(index, operator.needs, REFERENCE_CELLS)))
+                .flat_map(|(step, &severity)| {
+                    at(severity, spread(index + step, &Need::of(operator.needs), MILDER_CELLS))
+                })
+                .chain(at(
+                    operator.reference(),
+                    spread(index, &Need::of(operator.needs), REFERENCE_CELLS),
+                ))
                 .collect()
         }
     }
@@ -225,19 +225,19 @@ fn pairs(catalogue: &Catalogue, seed: u64) -> Vec<Trial> {
         .copied()
         .filter(|operator| {
             let expectation = catalogue.expectation(operator);
-            expectation.is_some_and(|expectation| expectation.acts == Acts::OnInputs && !expectation.names.is_empty())
+            expectation.is_some_and(|expectation| expectation.acts == Acts::OnInputs)
         })
         .collect();
     let partners = shuffled(partners, seed);
     let mut uses = vec![0_usize; partners.len()];
     let mut trials = Vec::new();
     for (index, &first) in catalogue.operators.iter().enumerate() {
-        let needs = |partner: &Operator| -> Vec<Need> { [first.needs, partner.needs].concat() };
-        let is_benign = catalogue
+        let needs = |partner: &Operator| [Need::of(first.needs), Need::of(partner.needs)].concat();
+        let can_be_first = catalogue
             .expectation(first)
-            .is_none_or(|expectation| expectation.names.is_empty());
+            .is_some_and(|expectation| expectation.acts != Acts::BeforeAnyStep);
         let partner = (0..partners.len())
-            .filter(|&partner| !is_benign && partners[partner].family != first.family)
+            .filter(|&partner| can_be_first && partners[partner].family != first.family)
             .filter(|&partner| !spread(index, &needs(partners[partner]), 1).is_empty())
             .min_by_key(|&partner| uses[partner]);
         if let Some(partner) = partner {
@@ -259,22 +259,17 @@ fn harm(operators: &[(usize, &'static Operator)]) -> Vec<Trial> {
     let mut trials = Vec::new();
     let mut compared = BTreeSet::new();
     for &(index, operator) in operators {
-        for cell in spread(index, operator.needs, REFERENCE_CELLS) {
+        for cell in spread(index, &Need::of(operator.needs), HARM_CELLS) {
             let with = Trial {
                 cell,
                 purpose: Purpose::Harm(Some(operator)),
-                needs: operator.needs.to_vec(),
+                needs: Need::of(operator.needs),
             };
-            if compared.insert((cell, with.is_full_fine_tuning())) {
-                let needs: Needs = if with.is_full_fine_tuning() {
-                    &[Need::FullFineTuning]
-                } else {
-                    &[]
-                };
+            if compared.insert(cell) {
                 trials.push(Trial {
                     cell,
                     purpose: Purpose::Harm(None),
-                    needs: needs.to_vec(),
+                    needs: Vec::new(),
                 });
             }
             trials.push(with);

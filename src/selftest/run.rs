@@ -7,7 +7,7 @@ use super::corpus::RowFormat;
 use super::harm::{MEASURES, measure};
 use super::monitors::MONITORS;
 use super::pair::Pair;
-use super::plan::{Purpose, Trial, reference};
+use super::plan::{Purpose, Trial};
 use super::record::{Cure, Ending, Record, Root};
 use crate::diagnosis::{DiagnosisOptions, Silent, diagnose};
 use crate::evidence::Evidence;
@@ -17,7 +17,7 @@ use crate::report::{Report, Verdict};
 use crate::workflow::{ReferenceWorkflow, Workflow};
 
 /// How much longer a run is that is to show harm.
-const LONGER: usize = 5;
+const LONGER: usize = 4;
 
 /// Runs trials one after the other in this process, since MLX is not made for models on several threads.
 #[derive(Debug)]
@@ -144,8 +144,8 @@ fn make(trial: &Trial, setup: &mut Setup) -> Result<Box<dyn Workflow>, String> {
     let fault: Box<dyn Fault> = match trial.purpose {
         Purpose::Fault { operator, severity } => (operator.make)(severity),
         Purpose::Pair { first, on_inputs } => Box::new(Pair {
-            first: (first.make)(reference(first)),
-            on_inputs: (on_inputs.make)(reference(on_inputs)),
+            first: (first.make)(first.reference()),
+            on_inputs: (on_inputs.make)(on_inputs.reference()),
         }),
         Purpose::Control(control) => {
             (control.set)(setup).map_err(|error| error.to_string())?;
@@ -153,10 +153,11 @@ fn make(trial: &Trial, setup: &mut Setup) -> Result<Box<dyn Workflow>, String> {
         }
         Purpose::Harm(operator) => {
             setup.options.steps *= LONGER;
+            setup.options.max_tokens /= 2;
             let Some(operator) = operator else {
                 return Ok(Box::new(ReferenceWorkflow));
             };
-            (operator.make)(reference(operator))
+            (operator.make)(operator.reference())
         }
     };
     fault

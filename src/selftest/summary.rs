@@ -8,10 +8,10 @@ use super::harm::{Harm, Measured, harm};
 use super::interval::Rate;
 use super::judgement::{Alarm, CRASHED, HEALTHY, UNKNOWN, alarm, cause, is_among_roots, is_found, is_named};
 use super::monitors::MONITORS;
-use super::plan::{Extent, Purpose, reference};
+use super::plan::{Extent, Purpose};
 use super::record::{Ending, Record, Trialled};
 use super::times::Times;
-use crate::faults::{NotBuilt, Operator};
+use crate::faults::Operator;
 
 /// Version of the format; raised whenever a field is added, renamed or changes meaning.
 pub const SELFTEST_SCHEMA_VERSION: u32 = 1;
@@ -50,7 +50,7 @@ pub struct Summary {
     /// Runs that were missed, misnamed or falsely accused.
     pub wrong: Vec<WrongRun>,
     /// Faults that cannot be done yet, with the seam that is missing.
-    pub not_built: Vec<NotBuilt>,
+    pub not_built: Vec<MissingSeam>,
     /// All that differs between two equal self-tests.
     pub times: Times,
 }
@@ -226,6 +226,15 @@ pub struct WrongRun {
     pub error: Option<String>,
 }
 
+/// A fault that cannot be done yet.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct MissingSeam {
+    /// Its name.
+    pub name: &'static str,
+    /// The seam that is missing.
+    pub missing: &'static str,
+}
+
 /// What was asked for.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Asked {
@@ -263,7 +272,7 @@ impl FaultRun<'_> {
     }
 
     fn is_reference(&self) -> bool {
-        self.severity == reference(self.operator)
+        self.severity == self.operator.reference()
     }
 
     fn is_benign(&self) -> bool {
@@ -292,8 +301,7 @@ impl Summary {
             .filter(|run| matches!(run.trial.purpose, Purpose::Control(_)))
             .collect();
         let operators: Vec<OperatorSummary> = catalogue
-            .operators
-            .iter()
+            .all()
             .filter_map(|operator| summarise_operator(operator, &faults, runs))
             .collect();
         Self {
@@ -314,7 +322,14 @@ impl Summary {
             controls: controls(catalogue, &healthy),
             matrix: matrix(&references, &healthy, &operators),
             wrong: wrong(catalogue, runs),
-            not_built: catalogue.not_built.to_vec(),
+            not_built: catalogue
+                .not_built
+                .iter()
+                .map(|fault| MissingSeam {
+                    name: fault.name,
+                    missing: fault.missing,
+                })
+                .collect(),
             operators,
             times,
         }

@@ -1,5 +1,6 @@
 use std::fmt::Write as _;
 
+use super::catalogue::Catalogue;
 use super::interval::Rate;
 use super::summary::{HarmShown, Matrix, OperatorSummary, Summary};
 
@@ -43,6 +44,36 @@ pub fn to_text(summary: &Summary) -> String {
             |share| format!("{:.0}% of the rest", 100.0 * share)
         )
     );
+    text
+}
+
+/// Everything that a self-test can do, a line each.
+pub fn list(catalogue: &Catalogue) -> String {
+    let mut text = String::new();
+    let _ = writeln!(text, "Faults: name, severities from mild to the reference, summary");
+    for operator in catalogue.operators {
+        let severities: Vec<String> = operator.severities.iter().map(ToString::to_string).collect();
+        let _ = writeln!(
+            text,
+            "  {:<28} {:<16} {}: {}",
+            operator.name,
+            severities.join(","),
+            operator.family.name(),
+            operator.summary
+        );
+    }
+    let _ = writeln!(text, "\nBenign mutants");
+    for operator in catalogue.benign {
+        let _ = writeln!(text, "  {:<28} {}", operator.name, operator.summary);
+    }
+    let _ = writeln!(text, "\nHealthy controls");
+    for control in catalogue.controls {
+        let _ = writeln!(text, "  {:<28} {}", control.name, control.summary);
+    }
+    let _ = writeln!(text, "\nNot built yet");
+    for fault in catalogue.not_built {
+        let _ = writeln!(text, "  {:<28} needs {}", fault.name, fault.missing);
+    }
     text
 }
 

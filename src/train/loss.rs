@@ -15,7 +15,7 @@ use crate::param_snapshot::ParameterSnapshot;
 use crate::readback::scalar;
 
 /// Positions whose logits exist at one time: bounds memory to this many rows of the vocabulary.
-const POSITIONS_PER_CHUNK: i32 = 256;
+pub const POSITIONS_PER_CHUNK: i32 = 256;
 
 /// One backward pass.
 #[derive(Debug)]

@@ -10,7 +10,7 @@ use mlx_diagnose::faults::Injection;
 use mlx_diagnose::interrupt::Interrupt;
 use mlx_diagnose::model::ModelSource;
 use mlx_diagnose::report::{EXIT_INCOMPLETE, FailOn, Report, Verdict, exit_code, to_json};
-use mlx_diagnose::rules::Phase;
+use mlx_diagnose::rules::{Phase, Severity};
 use mlx_diagnose::workflow::ReferenceWorkflow;
 use mlx_rs::Dtype;
 use rstest::rstest;
@@ -62,7 +62,7 @@ fn roots(report: &Report) -> Vec<&str> {
     report
         .findings
         .iter()
-        .filter(|finding| finding.root)
+        .filter(|finding| finding.root && finding.severity > Severity::Info)
         .map(|finding| finding.name)
         .collect()
 }

@@ -230,7 +230,10 @@ fn healthy_controls_have_no_error_and_no_warning() {
         ("a tiny learning rate", tiny_learning_rate),
         ("fitted data", fitted),
         ("one step", one_step),
-        ("rank 1 and scale 20", |evidence| evidence.settings.rank = 1),
+        ("rank 1 and scale 20", |evidence| {
+            evidence.settings.rank = 1;
+            adapter(evidence).ranks = vec![1];
+        }),
         ("a base that never stops", |evidence| {
             baseline(evidence).answers.iter_mut().for_each(rambles);
             generation(evidence).answers.iter_mut().for_each(rambles);
