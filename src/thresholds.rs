@@ -139,6 +139,41 @@ thresholds! {
     /// One in twenty: single answers that write the end themselves occur in honest data.
     pub const REPEATED_END_ROWS: f64 = 0.05;
 
+    /// Cosine of two output rows above which the model can hardly tell the two tokens apart.
+    ///
+    /// 0.999: special tokens that no training touched drift together; a chat model that stops well was measured at 0.991.
+    pub const ALIKE_ROWS: f64 = 0.999;
+
+    /// Cosine of two output rows above which they are one row: no hidden state gives the tokens different logits.
+    ///
+    /// One in 100,000 below 1 is the rounding of a cosine in float32.
+    pub const SAME_ROWS: f64 = 0.999_99;
+
+    /// Factor between the norm of an output row and the median norm from which on the row was hardly trained with the rest.
+    ///
+    /// Ten: rows of stop tokens were measured between 0.94 and 1.21, and rare tokens lie within a factor of three.
+    pub const OUTLYING_NORM: f64 = 10.0;
+
+    /// Length of the longest row, in units of the median row, above which single batches need far more memory.
+    ///
+    /// Eight: chat data has rows of three to five times the median; beyond that, runs fail late and by chance.
+    pub const OUTLIER_ROW_LENGTH: f64 = 8.0;
+
+    /// Growth of the memory after each step, as a share of the trained values in f32, that is more than rounding.
+    ///
+    /// A tenth: buffers that MLX hands out again differ by up to 0.03 from step to step and do so in both directions.
+    pub const LEAKED_SHARE: f64 = 0.1;
+
+    /// Smallest growth of the memory as a share of the largest one for it to count as the same every step.
+    ///
+    /// A quarter: rows of other lengths change what a step leaves behind, and other work in the process comes and goes.
+    pub const STEADY_GROWTH: f64 = 0.25;
+
+    /// Steps in a row, after the second, in which the memory must grow before something is said to keep it.
+    ///
+    /// Three: two can be chance.
+    pub const GROWING_STEPS: usize = 3;
+
     /// Rise of the loss of one batch, in nats per token, from which on training counts as diverged.
     ///
     /// One nat nearly triples the perplexity of text the model has just been trained on, which no run that learns does.
@@ -256,6 +291,118 @@ thresholds! {
     ///
     /// One nat: predictions of models that agree on a text are within a few tenths of each other.
     pub const FORGOTTEN_DIVERGENCE: f64 = 1.0;
+
+    /// Share of the distance between the reported loss and the right one that another reading has to account for.
+    ///
+    /// Nine tenths: implementations of one mistake differ in a token at the end of a row, not in more.
+    pub const EXPLAINED_DEVIATION: f64 = 0.9;
+
+    /// Relative difference of learning rates that rounding to f32 on the way may make.
+    pub const SAME_LEARNING_RATE: f64 = 1e-5;
+
+    /// Median change of a layer per step, relative to its norm, below which nothing is taught.
+    ///
+    /// 1e-5: a learning rate of 1e-5 with scale 2 makes 5e-5 per step at rank 8 and 2e-5 at rank 1, one of 1e-7 with
+    /// scale 20 makes 5e-6.
+    pub const UPDATE_PER_STEP: f64 = 1e-5;
+
+    /// Median change of a layer over the whole run, relative to its norm, from which on small steps are no fault.
+    ///
+    /// 1e-4: many small steps add up, and adapters of that size change what a model says.
+    pub const UPDATE_IN_ALL: f64 = 1e-4;
+
+    /// Rise of the loss of validation rows, in nats per token, that overfitting has to make.
+    ///
+    /// 0.3 nats make the text a third less likely per token; a few steps on other rows move it by less than a tenth.
+    pub const OVERFIT_RISE: f64 = 0.3;
+
+    /// How many times larger than usual a gradient must be, beyond what its loss explains, to be worth a warning.
+    ///
+    /// Ten: in a published run that ended in NaN the norms went 4.2, 4.2, 5044, 1.8e8; those of healthy batches differ by
+    /// two or three times.
+    pub const SPIKE_RATIO: f64 = 10.0;
+
+    /// The same, to be an error.
+    ///
+    /// A hundred: no batch is that different, so a number is about to overflow.
+    pub const BURST_RATIO: f64 = 100.0;
+
+    /// Share of the values with a gradient that may stay the same bit for bit.
+    ///
+    /// Half: Adam in bfloat16 leaves 87% of typical weights alone at a learning rate of 1e-5 and 0.1% at 1e-4.
+    pub const UNCHANGED_VALUES: f64 = 0.5;
+
+    /// Share of the computed changes that has to arrive in the parameters.
+    ///
+    /// Half: with less, a run needs twice its steps, and the small gradients are lost altogether.
+    pub const REALISED_SHARE: f64 = 0.5;
+
+    /// Share of the uniform loss from which on answers are noise to a base.
+    ///
+    /// 0.65: answers of shuffled words cost 0.66 of it or more; rows that a base finds hard cost up to 0.55.
+    pub const NOISE_SHARE: f64 = 0.65;
+
+    /// The same for answers whose tokens have no order.
+    ///
+    /// Half: random letters were measured at 0.59; answers that are easy, for example one character repeated, have no
+    /// order either and cost next to nothing.
+    pub const UNORDERED_NOISE_SHARE: f64 = 0.5;
+
+    /// Nats per token that the order of an answer's tokens must save.
+    ///
+    /// 2.5 nats: turning honest answers round was measured to cost 4.8 or more, shuffled words 2.1 to 2.8, random letters
+    /// less than 0.8.
+    pub const ORDER_GAIN: f64 = 2.5;
+
+    /// Nats per token that prompts must save on their own answers against those of other rows.
+    ///
+    /// 0.4 nats: true pairs were measured at 0.8 to 1.9, shuffled ones at -0.1 to 0.1 with standard errors up to 0.25.
+    pub const PROMPT_GAIN: f64 = 0.4;
+
+    /// Rows whose answers have to be exchanged before anything is said about pairs.
+    ///
+    /// Four: with fewer, two rows that happen to be alike decide.
+    pub const EXCHANGED_ROWS: usize = 4;
+
+    /// Mean tokens of an answer before anything is said about pairs.
+    ///
+    /// Eight: a label of one word depends on a prompt in a way that only a trained model knows.
+    pub const ANSWER_TOKENS: usize = 8;
+
+    /// Log-odds of a stop token in nats below which the end is not expected.
+    ///
+    /// -2, which is one in eight; healthy bases are at -8 or below.
+    pub const END_UNLIKELY: f64 = -2.0;
+}
+
+/// Difference between losses of one batch that rounding can make, relative to the loss or to 1 nat where it is smaller.
+///
+/// Measured at 1e-7 in float32; kernels for other shapes and packed weights are allowed much more.
+pub fn loss_tolerance(dtype: &str) -> f64 {
+    match dtype {
+        "bfloat16" | "float16" => 2e-2,
+        _ => 1e-3,
+    }
+}
+
+/// Relative difference between slopes of the loss that its bend and rounding can make, beyond what is known of them.
+///
+/// Measured at 3e-4 in float32.
+pub fn slope_tolerance(dtype: &str) -> f64 {
+    match dtype {
+        "bfloat16" | "float16" => 0.25,
+        _ => 0.05,
+    }
+}
+
+/// Relative difference between updates and their replay that rounding of the moments can make.
+///
+/// Measured below 1e-6 in float32; moments of 16 bits are off by a few in a hundred.
+pub fn update_tolerance(dtype: &str) -> f64 {
+    match dtype {
+        "bfloat16" | "float16" => 0.1,
+        _ => 5e-3,
+    }
 }
 
 /// Largest absolute difference between logits that must be equal, by the element type of the products.

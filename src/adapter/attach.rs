@@ -35,7 +35,7 @@ pub enum AttachError {
     },
     /// A rank beyond what any adapted layer can use.
     #[error(
-        "the adapters' rank is {rank}\n  expected: at most {largest}, the widest side of the adapted layers\n  hint: ranks of 4 to 64 are usual"
+        "the adapters' rank is too large for this model\n  found: {rank}\n  expected: at most {largest}, the widest side of the adapted layers\n  hint: ranks of 4 to 64 are usual"
     )]
     RankTooLarge {
         /// The rank asked for.
@@ -99,11 +99,21 @@ fn unknown_key(key: &str, paths: &[String]) -> AttachError {
     AttachError::UnknownKey {
         key: key.to_owned(),
         found: names.join(", "),
-        hint: closest(key, names.iter().copied()).map_or_else(
+        hint: named_alike(key, &names).map_or_else(
             || "leave the keys out to adapt every linear layer".to_owned(),
             |name| format!("did you mean `{name}`?"),
         ),
     }
+}
+
+/// The name that ends in `key`, as `self_attn.q_proj` does in `q_proj`, or the one most like it.
+fn named_alike<'names>(key: &str, names: &[&'names str]) -> Option<&'names str> {
+    let ending = format!(".{key}");
+    names
+        .iter()
+        .copied()
+        .find(|name| name.ends_with(&ending))
+        .or_else(|| closest(key, names.iter().copied()))
 }
 
 /// The block number and the rest of a path such as `model.layers.3.self_attn.q_proj`.
@@ -119,9 +129,6 @@ fn path_within_block(path: &str) -> Option<(usize, &str)> {
 ///
 /// Returns the paths of the adapted layers.
 pub fn attach(model: &mut CausalModel, settings: &LoraSettings, seed: u64) -> Result<Vec<String>, AttachError> {
-    if settings.rank == 0 {
-        return Err(AttachError::ZeroRank);
-    }
     let targets = target_modules(model, settings)?;
     check_rank(model, settings, &targets)?;
     model.freeze_parameters(true);
@@ -138,6 +145,9 @@ pub fn attach(model: &mut CausalModel, settings: &LoraSettings, seed: u64) -> Re
 
 /// A rank that no layer can use would only exhaust memory.
 pub fn check_rank(model: &CausalModel, settings: &LoraSettings, targets: &[String]) -> Result<(), AttachError> {
+    if settings.rank == 0 {
+        return Err(AttachError::ZeroRank);
+    }
     let adapted = model.linears().into_iter().filter(|(path, _)| targets.contains(path));
     let sides = adapted.flat_map(|(_, linear)| {
         let (outputs, inputs) = linear.shape();

@@ -27,7 +27,7 @@ pub fn repeat(
 ) -> Result<Evidence> {
     note(&format!("applying the fix of {}: {}", remedy.rule, remedy.fix.text));
     let options = options.with_settings(remedy.settings)?;
-    Ok(diagnose(&options, workflow, interrupt, &mut *progress::progress())?)
+    Ok(diagnose(&options, workflow, interrupt, &mut *progress::progress()))
 }
 
 /// Says what the fix came to.

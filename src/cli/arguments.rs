@@ -2,6 +2,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::evidence::RunSettings;
 use crate::faults::Injection;
 use crate::report::FailOn;
 
@@ -137,19 +138,19 @@ pub struct DiagnoseArguments {
     #[arg(long, value_name = "FILE")]
     pub prompts: Option<PathBuf>,
     /// Longest answer in tokens
-    #[arg(long, value_name = "N", default_value_t = 64, value_parser = at_least_one, allow_negative_numbers = true)]
+    #[arg(long, value_name = "N", default_value_t = RunSettings::default().max_tokens, value_parser = at_least_one, allow_negative_numbers = true)]
     pub max_tokens: usize,
     /// Optimizer steps
-    #[arg(long, value_name = "N", default_value_t = 10, value_parser = at_least_one, allow_negative_numbers = true)]
+    #[arg(long, value_name = "N", default_value_t = RunSettings::default().steps, value_parser = at_least_one, allow_negative_numbers = true)]
     pub steps: usize,
     /// Rows per step
-    #[arg(long, value_name = "N", default_value_t = 4, value_parser = at_least_one, allow_negative_numbers = true)]
+    #[arg(long, value_name = "N", default_value_t = RunSettings::default().batch_size, value_parser = at_least_one, allow_negative_numbers = true)]
     pub batch_size: usize,
     /// Peak learning rate
-    #[arg(long, value_name = "F", default_value_t = 1e-4, value_parser = not_negative, allow_negative_numbers = true)]
+    #[arg(long, value_name = "F", default_value_t = RunSettings::default().learning_rate, value_parser = not_negative, allow_negative_numbers = true)]
     pub learning_rate: f64,
     /// Steps over which the learning rate rises to its peak
-    #[arg(long, value_name = "N", default_value_t = 0)]
+    #[arg(long, value_name = "N", default_value_t = RunSettings::default().warmup_steps)]
     pub warmup_steps: usize,
     /// Scale gradients down to this norm [default: no clipping, as mlx-lm]
     #[arg(long, value_name = "F", value_parser = positive, allow_negative_numbers = true)]
@@ -161,13 +162,13 @@ pub struct DiagnoseArguments {
     #[arg(long, conflicts_with_all = ["rank", "scale", "dropout", "layers", "keys"])]
     pub full: bool,
     /// Rank of the adapters
-    #[arg(long, value_name = "N", default_value_t = 8, value_parser = at_least_one, allow_negative_numbers = true)]
+    #[arg(long, value_name = "N", default_value_t = RunSettings::default().rank, value_parser = at_least_one, allow_negative_numbers = true)]
     pub rank: usize,
     /// Factor on the adapters' output, as mlx-lm's `scale`
-    #[arg(long, value_name = "F", default_value_t = 20.0, value_parser = not_negative, allow_negative_numbers = true)]
+    #[arg(long, value_name = "F", default_value_t = RunSettings::default().scale, value_parser = not_negative, allow_negative_numbers = true)]
     pub scale: f64,
     /// Dropout on the adapters' input, 0 to below 1
-    #[arg(long, value_name = "F", default_value_t = 0.0, value_parser = probability, allow_negative_numbers = true)]
+    #[arg(long, value_name = "F", default_value_t = RunSettings::default().dropout, value_parser = probability, allow_negative_numbers = true)]
     pub dropout: f64,
     /// Blocks to adapt, counted from the last [default: all]
     #[arg(long, value_name = "N", value_parser = at_least_one, allow_negative_numbers = true)]
@@ -179,10 +180,10 @@ pub struct DiagnoseArguments {
     #[arg(long)]
     pub no_mask_prompt: bool,
     /// Longest row in tokens; longer rows are cut
-    #[arg(long, value_name = "N", default_value_t = 512, value_parser = at_least_one, allow_negative_numbers = true)]
+    #[arg(long, value_name = "N", default_value_t = RunSettings::default().max_sequence_length, value_parser = at_least_one, allow_negative_numbers = true)]
     pub max_seq_length: usize,
     /// Seed of everything random
-    #[arg(long, value_name = "N", default_value_t = 0)]
+    #[arg(long, value_name = "N", default_value_t = RunSettings::default().seed)]
     pub seed: u64,
     /// Element type to compute in [default: float32 on a CPU, the checkpoint's on a GPU]
     #[arg(long, value_name = "D", value_enum)]

@@ -47,7 +47,7 @@ impl Baseline {
             return Ok(());
         };
         let shown = file.display();
-        if report.verdict == Verdict::Incomplete {
+        if report.verdict == Verdict::Incomplete || evidence.settings.check_only {
             return Err(anyhow!(
                 "the baseline `{shown}` was not stored\n  found: an incomplete run, {}\n  expected: a run through all phases",
                 report.headline

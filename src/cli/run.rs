@@ -12,7 +12,7 @@ use crate::adapter::LoraSettings;
 use crate::atomic_write::write_file;
 use crate::device::PrecisionChoice;
 use crate::diagnosis::{DataSource, DiagnosisOptions, diagnose};
-use crate::evidence::{EVIDENCE_SCHEMA_VERSION, Evidence, FineTuneKind};
+use crate::evidence::{EVIDENCE_SCHEMA_VERSION, Evidence, FineTuneKind, Refusal, RunSettings};
 use crate::interrupt::Interrupt;
 use crate::model::{HubSettings, ModelSource};
 use crate::regression::compare;
@@ -22,6 +22,8 @@ use crate::workflow::{ReferenceWorkflow, Workflow};
 
 /// Width of the report where there is no terminal to ask.
 const PLAIN_WIDTH: usize = 100;
+/// What some editors put before a text.
+const BYTE_ORDER_MARK: char = '\u{feff}';
 /// Exit code of a process that a second Ctrl-C ends at once, as shells report it.
 const EXIT_KILLED_BY_INTERRUPT: i32 = 130;
 
@@ -31,7 +33,7 @@ pub fn run(arguments: Arguments) -> u8 {
     match dispatch(arguments) {
         Ok(code) => code,
         Err(error) => {
-            note(&format!("{} {}", "error:".red().bold(), described(&error)));
+            note_error(&described(&error));
             EXIT_INCOMPLETE
         }
     }
@@ -46,6 +48,8 @@ fn described(error: &anyhow::Error) -> String {
             text.push_str(&cause);
         }
     }
+    // A path may hold what steers a terminal.
+    text.retain(|character| character == '\n' || !character.is_control());
     text
 }
 
@@ -115,7 +119,7 @@ fn run_phases(arguments: &DiagnoseArguments) -> Result<u8> {
         None => &ReferenceWorkflow,
     };
     let baseline = Baseline::of(arguments, &options.settings())?;
-    let evidence = diagnose(&options, workflow, &interrupt, &mut *progress::progress())?;
+    let evidence = diagnose(&options, workflow, &interrupt, &mut *progress::progress());
     let report = report_of(&evidence, arguments.out.as_deref(), &options);
     let (report, compared) = baseline.judge(report, &evidence);
     let remedy = arguments.apply_fix.then(|| report.remedy()).flatten();
@@ -167,6 +171,13 @@ fn report_of(evidence: &Evidence, folder: Option<&Path>, options: &DiagnosisOpti
 fn conclude(evidence: &Evidence, report: &Report, folder: Option<&Path>, output: &OutputArguments) -> Result<u8> {
     // Printed even when a file cannot be written: the run may have taken long.
     let written = folder.map_or(Ok(()), |folder| write_outputs(folder, evidence, report));
+    if let Some(refusal) = &evidence.refusal {
+        refuse(refusal, report);
+        // For people the error is the report.
+        if output.format == Format::Text {
+            return written.map(|()| EXIT_INCOMPLETE);
+        }
+    }
     let code = finish(report, output)?;
     written.map(|()| code)
 }
@@ -174,6 +185,18 @@ fn conclude(evidence: &Evidence, report: &Report, folder: Option<&Path>, output:
 /// Evidence as its files hold it.
 pub(super) fn evidence_json(evidence: &Evidence) -> Result<String> {
     Ok(format!("{}\n", serde_json::to_string_pretty(evidence)?))
+}
+
+/// Says why the inputs cannot be used, and where to read on.
+fn refuse(refusal: &Refusal, report: &Report) {
+    note_error(&refusal.error);
+    if let Some(root) = report.roots().next() {
+        note(&format!("  more: `diagnose explain {}`", root.name));
+    }
+}
+
+fn note_error(text: &str) {
+    note(&format!("{} {text}", "error:".red().bold()));
 }
 
 /// Whether this run left an adapter, and not an earlier one into the same folder.
@@ -202,7 +225,7 @@ fn options(arguments: &DiagnoseArguments, source: ModelSource) -> Result<Diagnos
     let prompts = match &arguments.prompts {
         Some(path) => {
             let text = std::fs::read_to_string(path).with_context(|| format!("cannot read `{}`", path.display()))?;
-            let prompts = lines(&text);
+            let prompts = lines(text.trim_start_matches(BYTE_ORDER_MARK));
             if prompts.is_empty() {
                 return Err(anyhow!(
                     "`{}` has no prompt\n  expected: one prompt on each line",
@@ -216,11 +239,14 @@ fn options(arguments: &DiagnoseArguments, source: ModelSource) -> Result<Diagnos
     };
     Ok(DiagnosisOptions {
         source,
-        model_name: arguments.model.clone().unwrap_or_else(|| "embedded".to_owned()),
+        model_name: arguments
+            .model
+            .clone()
+            .unwrap_or_else(|| RunSettings::EMBEDDED.to_owned()),
         data_name: arguments
             .data
             .as_ref()
-            .map_or_else(|| "embedded".to_owned(), |path| path.display().to_string()),
+            .map_or_else(|| RunSettings::EMBEDDED.to_owned(), |path| path.display().to_string()),
         data: match &arguments.data {
             Some(path) => DataSource::Path(path.clone()),
             None => DataSource::Embedded(embedded::MINIMAL_DATA),
@@ -329,7 +355,13 @@ fn width() -> usize {
 pub(super) fn read_evidence(path: &Path) -> Result<Evidence> {
     let shown = path.display();
     let text = std::fs::read_to_string(path).with_context(|| format!("cannot read `{shown}`"))?;
-    let value: serde_json::Value = serde_json::from_str(&text).with_context(|| format!("`{shown}` is not JSON"))?;
+    let unusable = |error: serde_json::Error| {
+        anyhow!(
+            "`{shown}` is not evidence of this program\n  found: {error}\n  expected: an evidence.json that `--out` left\n  \
+             hint: run the diagnosis again"
+        )
+    };
+    let value: serde_json::Value = serde_json::from_str(&text).map_err(unusable)?;
     let version = value.get("schema_version").and_then(serde_json::Value::as_u64);
     if version != Some(u64::from(EVIDENCE_SCHEMA_VERSION)) {
         return Err(anyhow!(
@@ -338,5 +370,5 @@ pub(super) fn read_evidence(path: &Path) -> Result<Evidence> {
             version.map_or_else(|| "unknown".to_owned(), |version| version.to_string())
         ));
     }
-    serde_json::from_value(value).with_context(|| format!("`{shown}` is not evidence of this program"))
+    serde_json::from_value(value).map_err(unusable)
 }

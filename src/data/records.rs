@@ -35,7 +35,7 @@ const EXPECTED_RECORD: &str = "an object with `messages`, with `prompt` and `com
 #[derive(Debug, Error)]
 pub enum DataError {
     /// The path, or the file that a folder must have, could not be read.
-    #[error("data `{}` cannot be read: {source}\n  hint: give a .jsonl file, or a folder with a train.jsonl", path.display())]
+    #[error("data `{}` cannot be read\n  found: {source}\n  hint: give a .jsonl file, or a folder with a train.jsonl", path.display())]
     Read {
         /// The file.
         path: PathBuf,
@@ -43,13 +43,13 @@ pub enum DataError {
         source: io::Error,
     },
     /// The file holds no record.
-    #[error("data `{}` is empty\n  found: no line with a record\n  expected: one JSON object on each line", path.display())]
+    #[error("data `{}` is empty\n  found: no line with a record\n  expected: one JSON object on each line\n  hint: check that the file was written to its end", path.display())]
     Empty {
         /// The file.
         path: PathBuf,
     },
     /// Lines could not be used.
-    #[error("data `{}` has lines that cannot be used ({} of {lines})\n{problems}", path.display(), problems.len())]
+    #[error("data `{}` has lines that cannot be used ({} of {lines})\n{problems}\n  hint: write one whole JSON object on each line", path.display(), problems.len())]
     Lines {
         /// The file.
         path: PathBuf,

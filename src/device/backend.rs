@@ -77,7 +77,12 @@ impl Backend {
 
     /// The form in which `configuration`'s weights are held here.
     pub fn precision(self, configuration: &ModelConfiguration, choice: PrecisionChoice) -> Precision {
-        let of_checkpoint = configuration.dtype.map_or(Dtype::Float32, WeightType::dtype);
+        self.precision_of(configuration.dtype, choice)
+    }
+
+    /// The form in which weights are held here whose files name this element type, or none.
+    pub fn precision_of(self, stored: Option<WeightType>, choice: PrecisionChoice) -> Precision {
+        let of_checkpoint = stored.map_or(Dtype::Float32, WeightType::dtype);
         let on_gpu = self.kind != BackendKind::Cpu;
         Precision {
             dtype: choice
@@ -141,7 +146,6 @@ impl Backend {
     }
 }
 
-/// The name that checkpoints and reports use.
 /// The name of an element type as reports print it.
 pub fn dtype_name(dtype: Dtype) -> &'static str {
     match dtype {

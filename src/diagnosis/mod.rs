@@ -4,6 +4,7 @@ mod costs;
 mod options;
 mod progress;
 mod prompts;
+mod refusal;
 mod run;
 mod state;
 mod step_recorder;
@@ -11,4 +12,4 @@ mod training;
 
 pub use options::{DataSource, DiagnosisOptions, UnknownDtype};
 pub use progress::{Progress, Silent};
-pub use run::{DiagnosisError, diagnose};
+pub use run::diagnose;

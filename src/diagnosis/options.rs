@@ -102,10 +102,10 @@ impl DiagnosisOptions {
             learning_rate: self.learning_rate,
             bias_correction: self.bias_correction,
             warmup_steps: self.warmup_steps,
-            clip_norm: self.clip_norm.map(f64::from),
+            clip_norm: self.clip_norm.map(as_written),
             rank: self.lora.rank,
-            scale: f64::from(self.lora.scale),
-            dropout: f64::from(self.lora.dropout),
+            scale: as_written(self.lora.scale),
+            dropout: as_written(self.lora.dropout),
             layers: self.lora.layers,
             keys: self.lora.keys.clone(),
             mask_prompt: self.mask_prompt,
@@ -192,4 +192,9 @@ impl DiagnosisOptions {
             ..AdamWSettings::default()
         }
     }
+}
+
+/// The number as a person writes it: 0.1 for the single next to it, not 0.10000000149011612.
+fn as_written(value: f32) -> f64 {
+    value.to_string().parse().unwrap_or(f64::from(value))
 }

@@ -8,6 +8,7 @@ use thiserror::Error;
 
 use super::costs::Costs;
 use super::prompts::{self, PromptError};
+use super::refusal::refusal;
 use super::state::StatePhase;
 use super::training::TrainingRun;
 use super::{DiagnosisOptions, Progress};
@@ -27,6 +28,7 @@ use crate::probes::parameters::{ParameterProbe, non_finite};
 use crate::probes::update_size::module_updates;
 use crate::probes::{state, stop_rows};
 use crate::rules::Phase;
+use crate::rules::wording::bytes;
 use crate::train::Optimizer;
 use crate::workflow::Workflow;
 
@@ -35,7 +37,7 @@ const COMPARED_TOKENS: usize = 64;
 
 /// Why a diagnosis could not begin.
 #[derive(Debug, Error)]
-pub enum DiagnosisError {
+pub(super) enum DiagnosisError {
     /// The model could not be loaded.
     #[error(transparent)]
     Load(#[from] LoadError),
@@ -74,23 +76,41 @@ pub enum DiagnosisError {
     Mlx(#[from] mlx_rs::error::Exception),
 }
 
-/// Runs the five phases.
+/// Runs the five phases, or with `check_only` none of them.
 ///
-/// Fails only where there is nothing to diagnose yet: a model, data or prompt that cannot be used. From then on a failure
-/// is evidence, and what was measured before it is kept.
+/// Every failure is evidence: inputs that cannot be used are its [refusal](Evidence::refusal), a phase that fails is its
+/// slot's error, and what was measured before is kept.
 pub fn diagnose(
     options: &DiagnosisOptions,
     workflow: &dyn Workflow,
     interrupt: &Interrupt,
     progress: &mut dyn Progress,
-) -> Result<Evidence, DiagnosisError> {
+) -> Evidence {
     let backend = Backend::select();
     progress.phase(Phase::Baseline, None);
-    let records = options.data.read()?;
+    let mut evidence = nothing_measured(options, backend);
+    if let Err(error) = check_and_run(options, workflow, interrupt, progress, backend, &mut evidence) {
+        evidence.refusal = Some(refusal(&error));
+    }
+    evidence
+}
+
+/// Files first, then the tokenizer, then the data, and each before anything that takes long.
+fn check_and_run(
+    options: &DiagnosisOptions,
+    workflow: &dyn Workflow,
+    interrupt: &Interrupt,
+    progress: &mut dyn Progress,
+    backend: Backend,
+    evidence: &mut Evidence,
+) -> Result<(), DiagnosisError> {
     let files = options.source.open()?;
-    let tokenizer = files.tokenizer()?;
     let configuration = files.configuration().map_err(LoadError::from)?;
     let precision = backend.precision(&configuration, options.precision);
+    evidence.environment = backend.environment(precision, options.precision, configuration.quantization.is_some());
+    files.check_weights().map_err(LoadError::from)?;
+    let tokenizer = files.tokenizer()?;
+    let records = options.data.read()?;
     let stop_set = StopSet::of(&tokenizer)?;
     let settings = ExampleSettings {
         mask_prompt: options.mask_prompt,
@@ -106,36 +126,6 @@ pub fn diagnose(
         configuration.max_position_embeddings,
     )?;
     check_ids(&mut prompts, configuration.vocab_size)?;
-    let loaded = files.load(configuration, precision)?;
-    let configuration = &loaded.configuration;
-    if options.fine_tune == FineTuneKind::Lora {
-        let targets = target_modules(&loaded.model, &options.lora)?;
-        check_rank(&loaded.model, &options.lora, &targets)?;
-    } else if loaded.model.is_packed() {
-        return Err(DiagnosisError::PackedWeights);
-    }
-    let started = Instant::now();
-    let stop_rows = stop_rows::measure(&loaded.model, &stop_set, &tokenizer)?;
-    let cost = ProbeCost {
-        probe: "stop-rows".to_owned(),
-        seconds: started.elapsed().as_secs_f64(),
-    };
-    let mut evidence = Evidence {
-        schema_version: EVIDENCE_SCHEMA_VERSION,
-        environment: backend.environment(precision, options.precision, !loaded.packings.is_empty()),
-        settings: options.settings(),
-        refusal: None,
-        model: Slot::Ran(examine(&loaded, &stop_set, stop_rows, &tokenizer)?),
-        data: not_reached(),
-        baseline: not_reached(),
-        memory: not_reached(),
-        training: not_reached(),
-        parameters: not_reached(),
-        generation: not_reached(),
-        state: not_reached(),
-        costs: vec![cost],
-        interrupted: None,
-    };
     let started = Instant::now();
     let audit = DataProbe {
         dataset: &dataset,
@@ -153,6 +143,27 @@ pub fn diagnose(
         probe: "data-audit".to_owned(),
         seconds: started.elapsed().as_secs_f64(),
     });
+    let loaded = files.load(configuration, precision)?;
+    evidence.environment = backend.environment(precision, options.precision, !loaded.packings.is_empty());
+    let started = Instant::now();
+    let stop_rows = stop_rows::measure(&loaded.model, &stop_set, &tokenizer)?;
+    evidence.costs.push(ProbeCost {
+        probe: "stop-rows".to_owned(),
+        seconds: started.elapsed().as_secs_f64(),
+    });
+    evidence.model = Slot::Ran(examine(&loaded, &stop_set, stop_rows, &tokenizer)?);
+    if options.fine_tune == FineTuneKind::Lora {
+        let targets = target_modules(&loaded.model, &options.lora)?;
+        check_rank(&loaded.model, &options.lora, &targets)?;
+    } else if loaded.model.is_packed() {
+        return Err(DiagnosisError::PackedWeights);
+    }
+    if options.check_only {
+        skip_phases(evidence, "`--check-only`");
+        progress.finish("files, tokenizer, data and settings checked");
+        return Ok(());
+    }
+    skip_phases(evidence, "the run ended before this phase");
     Run {
         options,
         workflow,
@@ -166,12 +177,39 @@ pub fn diagnose(
         stop_set: &stop_set,
         prompts: &prompts,
     }
-    .phases(&mut evidence);
-    Ok(evidence)
+    .phases(evidence);
+    Ok(())
 }
 
-fn not_reached<T>() -> Slot<T> {
-    Slot::skipped("the run ended before this phase")
+/// The evidence of a run whose inputs were not looked at yet.
+fn nothing_measured(options: &DiagnosisOptions, backend: Backend) -> Evidence {
+    const REASON: &str = "the inputs cannot be used";
+    Evidence {
+        schema_version: EVIDENCE_SCHEMA_VERSION,
+        environment: backend.environment(backend.precision_of(None, options.precision), options.precision, false),
+        settings: options.settings(),
+        refusal: None,
+        model: Slot::skipped(REASON),
+        data: Slot::skipped(REASON),
+        baseline: Slot::skipped(REASON),
+        memory: Slot::skipped(REASON),
+        training: Slot::skipped(REASON),
+        parameters: Slot::skipped(REASON),
+        generation: Slot::skipped(REASON),
+        state: Slot::skipped(REASON),
+        costs: Vec::new(),
+        interrupted: None,
+    }
+}
+
+/// Says of everything that only the phases measure why it was not measured.
+fn skip_phases(evidence: &mut Evidence, reason: &str) {
+    evidence.baseline = Slot::skipped(reason);
+    evidence.memory = Slot::skipped(reason);
+    evidence.training = Slot::skipped(reason);
+    evidence.parameters = Slot::skipped(reason);
+    evidence.generation = Slot::skipped(reason);
+    evidence.state = Slot::skipped(reason);
 }
 
 /// Refuses prompts with ids beyond the embedding table, and leaves out references with such ids: rows of the data are
@@ -305,9 +343,7 @@ impl Run<'_> {
         if self.interrupted(evidence, Phase::Training) {
             return;
         }
-        if evidence.training.ran().is_none() {
-            return;
-        }
+        // Compared even without training: what is attached and trainable may be why there was none.
         self.progress.phase(Phase::Parameters, None);
         let mut costs = Costs::default();
         evidence.parameters = match self.compare_parameters(&subject, &mut costs) {
@@ -316,7 +352,7 @@ impl Run<'_> {
         };
         evidence.costs.extend(costs.into_list());
         self.progress.finish("parameters compared");
-        if self.interrupted(evidence, Phase::Parameters) {
+        if self.interrupted(evidence, Phase::Parameters) || evidence.training.ran().is_none() {
             return;
         }
         let generating = self.workflow.model_for_generation(&subject.model, &subject.untrained);
@@ -457,6 +493,12 @@ impl Run<'_> {
     }
 
     fn train(&mut self, subject: &mut Subject, costs: &mut Vec<ProbeCost>) -> Slot<TrainingEvidence> {
+        if ParameterSnapshot::capture_trainable(&subject.model)
+            .parameters()
+            .is_empty()
+        {
+            return Slot::skipped("no parameter is trainable");
+        }
         let trained = TrainingRun {
             dataset: self.dataset,
             validation: None,
@@ -502,12 +544,8 @@ impl Run<'_> {
 fn too_little(memory: &MemoryEvidence) -> Option<String> {
     let available = memory.available.filter(|_| memory.is_short() == Some(true))?;
     Some(format!(
-        "training is predicted to need {:.1} GB and {:.1} GB are available",
-        gigabytes(memory.predicted),
-        gigabytes(available)
+        "training is predicted to need {} and {} are available",
+        bytes(memory.predicted),
+        bytes(available)
     ))
-}
-
-fn gigabytes(bytes: u64) -> f64 {
-    bytes as f64 / 1e9
 }

@@ -14,8 +14,8 @@ pub struct FitEvidence {
     pub supervised: Option<f64>,
     /// Loss of the tokens that are not supervised: prompts and turn markers.
     pub unsupervised: Option<f64>,
-    /// The answers of the first rows behind their own prompts and behind those of other rows; `None` with fewer than two
-    /// rows that differ and have a prompt, where it is not finite, and after training.
+    /// The answers of the first rows behind their own prompts, behind those of other rows, and turned round; `None` with
+    /// fewer than two rows that differ and have a prompt, where it is not finite, and after training.
     pub pairing: Option<PairingFit>,
     /// Share of positions whose likeliest token is the one at the position itself, the next one, and the one after that.
     pub offset_agreement: [f64; 3],
@@ -29,7 +29,7 @@ pub struct FitEvidence {
     pub activation_dtype: String,
 }
 
-/// The loss of the same answers in two places, in nats per token.
+/// The loss of the same answers in other places and orders, in nats per token.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PairingFit {
@@ -43,4 +43,6 @@ pub struct PairingFit {
     pub other: f64,
     /// Standard error of the difference, from how much the rows differ.
     pub standard_error: f64,
+    /// How much more the first answers cost with their tokens in reverse order.
+    pub order_gain: f64,
 }

@@ -21,8 +21,23 @@ pub struct StopToken {
     pub id: u32,
     /// The token as text, for example `<|im_end|>`.
     pub text: String,
-    /// The files or the template that name it, sorted.
+    /// The files or the template that name it, sorted; the template is called [`Self::TEMPLATE`].
     pub sources: Vec<String>,
+}
+
+impl StopToken {
+    /// The source of the token that the chat template puts after an answer.
+    pub const TEMPLATE: &str = "chat template";
+
+    /// Whether the chat template puts it after an answer.
+    pub fn is_written_by_template(&self) -> bool {
+        self.sources.iter().any(|source| source == Self::TEMPLATE)
+    }
+
+    /// Whether a file says that it ends an answer.
+    pub fn is_declared(&self) -> bool {
+        self.sources.iter().any(|source| source != Self::TEMPLATE)
+    }
 }
 
 /// The output row of a token that ends an answer, against those of other special tokens.

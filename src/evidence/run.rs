@@ -81,3 +81,38 @@ pub struct RunSettings {
     /// Seed of everything random.
     pub seed: u64,
 }
+
+impl Default for RunSettings {
+    /// What a run does when nothing is set.
+    fn default() -> Self {
+        Self {
+            model: Self::EMBEDDED.to_owned(),
+            data: Self::EMBEDDED.to_owned(),
+            prompts: None,
+            dtype: None,
+            keep_packed: false,
+            check_only: false,
+            fine_tune: FineTuneKind::Lora,
+            steps: 10,
+            batch_size: 4,
+            learning_rate: 1e-4,
+            bias_correction: false,
+            warmup_steps: 0,
+            clip_norm: None,
+            rank: 8,
+            scale: 20.0,
+            dropout: 0.0,
+            layers: None,
+            keys: Vec::new(),
+            mask_prompt: true,
+            max_sequence_length: 512,
+            max_tokens: 64,
+            seed: 0,
+        }
+    }
+}
+
+impl RunSettings {
+    /// What a model or data set is called that the program carries itself.
+    pub const EMBEDDED: &str = "embedded";
+}

@@ -31,7 +31,9 @@ const MAX_INSTRUCTIONS: u64 = 20_000_000;
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum ChatTemplateError {
     /// The template is not valid Jinja.
-    #[error("chat template `{template}` is not valid at line {line}\n  found: {detail}")]
+    #[error(
+        "chat template `{template}` is not valid at line {line}\n  found: {detail}\n  hint: copy the template of the model this one was made from"
+    )]
     Syntax {
         /// Where the template comes from.
         template: String,
@@ -41,7 +43,9 @@ pub enum ChatTemplateError {
         detail: String,
     },
     /// The template itself refuses the conversation, by `raise_exception`.
-    #[error("chat template `{template}` refuses the conversation at line {line}\n  found: {detail}")]
+    #[error(
+        "chat template `{template}` refuses the conversation at line {line}\n  found: {detail}\n  hint: give the row the roles and the order that the template asks for"
+    )]
     Refused {
         /// Where the template comes from.
         template: String,
@@ -52,7 +56,7 @@ pub enum ChatTemplateError {
     },
     /// The template did more work than any conversation needs.
     #[error(
-        "chat template `{template}` does not come to an end\n  found: more than {MAX_INSTRUCTIONS} instructions, at line {line}\n  expected: some hundred for each message"
+        "chat template `{template}` does not come to an end\n  found: more than {MAX_INSTRUCTIONS} instructions, at line {line}\n  expected: some hundred for each message\n  hint: copy the template of the model this one was made from"
     )]
     Endless {
         /// Where the template comes from.
@@ -61,7 +65,9 @@ pub enum ChatTemplateError {
         line: usize,
     },
     /// The template failed on the conversation.
-    #[error("chat template `{template}` failed at line {line}\n  found: {detail}")]
+    #[error(
+        "chat template `{template}` failed at line {line}\n  found: {detail}\n  hint: copy the template of the model this one was made from"
+    )]
     Failed {
         /// Where the template comes from.
         template: String,

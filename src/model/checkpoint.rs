@@ -8,10 +8,15 @@ use thiserror::Error;
 
 use super::{
     BlockError, GgufError, GgufHeader, GgufTensor, ModelConfiguration, ModuleQuantization, Packing, QuantizationMode,
-    WeightFileError, gguf_packing, load_safetensors,
+    WeightFileError, check_whole, gguf_packing, load_safetensors,
 };
 use crate::evidence::Listing;
 use crate::suggestion::closest;
+
+/// The output layer's weight.
+const OUTPUT: &str = "lm_head.weight";
+/// The embedding's weight.
+const EMBEDDING: &str = "model.embed_tokens.weight";
 
 /// In which form the weights are held.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,13 +45,15 @@ pub enum CheckpointError {
         source: BlockError,
     },
     /// The folder has no weights.
-    #[error("there are no weights in `{}`\n  expected: `model.safetensors`, or shards with `model.safetensors.index.json`", folder.display())]
+    #[error("there are no weights in `{}`\n  found: {found}\n  expected: `model.safetensors`, or shards with `model.safetensors.index.json`\n  hint: fetch the model again, or convert it with `mlx_lm.convert`", folder.display())]
     NoWeights {
         /// The folder.
         folder: PathBuf,
+        /// What it has instead.
+        found: Listing,
     },
     /// The index of the shards is unusable.
-    #[error("`{}` is not a usable shard index\n  found: {found}", path.display())]
+    #[error("`{}` is not a usable shard index\n  found: {found}\n  expected: an object `weight_map` from tensors to file names\n  hint: fetch this file again", path.display())]
     Index {
         /// The index.
         path: PathBuf,
@@ -54,7 +61,7 @@ pub enum CheckpointError {
         found: String,
     },
     /// Shards that the index names are absent.
-    #[error("{} shards are missing from `{}`\n  missing: {missing}\n  hint: the download was interrupted; fetch the model again", missing.total, folder.display())]
+    #[error("{} missing from `{}`\n  found: no {missing}\n  expected: every file that `model.safetensors.index.json` names\n  hint: the download was interrupted; fetch the model again", shards_are(missing.total), folder.display())]
     MissingShards {
         /// The folder.
         folder: PathBuf,
@@ -62,7 +69,7 @@ pub enum CheckpointError {
         missing: Listing,
     },
     /// Tensors and configuration disagree, all at once.
-    #[error("the weights of `{}` do not fit its configuration\n{}", path.display(), disagreement)]
+    #[error("the weights of `{}` do not fit its configuration\n{disagreement}\n  hint: {}", path.display(), disagreement.kind.hint())]
     Disagreement {
         /// The file or folder.
         path: PathBuf,
@@ -70,7 +77,7 @@ pub enum CheckpointError {
         disagreement: Disagreement,
     },
     /// Weights are NaN or infinite.
-    #[error("{} tensors of `{}` hold NaN or infinite values\n  found: {tensors}\n  hint: convert or download the model again; training cannot start from it", tensors.total, path.display())]
+    #[error("{} NaN or infinite values in `{}`\n  found: {tensors}\n  expected: finite weights\n  hint: convert or download the model again; training cannot start from it", tensors_hold(tensors.total), path.display())]
     NotFinite {
         /// The file or folder.
         path: PathBuf,
@@ -92,9 +99,52 @@ pub enum CheckpointError {
     Mlx(#[from] mlx_rs::error::Exception),
 }
 
+fn shards_are(count: usize) -> String {
+    match count {
+        1 => "1 shard is".to_owned(),
+        count => format!("{count} shards are"),
+    }
+}
+
+fn tensors_hold(count: usize) -> String {
+    match count {
+        1 => "1 tensor holds".to_owned(),
+        count => format!("{count} tensors hold"),
+    }
+}
+
+/// What tensors and configuration disagree about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DisagreementKind {
+    /// Only whether the output layer is the embedding.
+    TiedOutput,
+    /// How modules are packed, or whether they are.
+    Packing,
+    /// Anything else.
+    Tensors,
+}
+
+impl DisagreementKind {
+    fn hint(self) -> &'static str {
+        match self {
+            Self::TiedOutput => {
+                "make `tie_word_embeddings` in config.json say whether the files hold `lm_head.weight`, or convert the \
+                 model again"
+            }
+            Self::Packing => {
+                "make `quantization` in config.json say how the files are packed, or convert the model again with \
+                 `mlx_lm.convert -q`"
+            }
+            Self::Tensors => "use the config.json that belongs to these weights, or fetch the model again",
+        }
+    }
+}
+
 /// Every way in which tensors and configuration differ.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Disagreement {
+    /// What it is about.
+    pub kind: DisagreementKind,
     /// Expected tensors that are absent.
     pub missing: Listing,
     /// Tensors that the configuration knows nothing of, with the expected name that is nearest.
@@ -203,6 +253,8 @@ pub struct Checkpoint {
 
 impl Checkpoint {
     /// Reads a folder in Hugging Face's or mlx-lm's layout.
+    ///
+    /// An output layer that repeats the embedding it is tied to is left out, as by mlx-lm.
     pub fn from_folder(
         folder: &Path,
         configuration: &ModelConfiguration,
@@ -214,7 +266,11 @@ impl Checkpoint {
         }
         let plain = loaded.values().filter(|array| !is_integer(array.dtype()));
         let stored_dtype = commonest(plain.map(|array| (dtype_name(array.dtype()), array.size())));
-        let (stored, packings) = group_packed(loaded, configuration)?;
+        let (mut stored, mut packings) = group_packed(loaded, configuration)?;
+        if configuration.tie_word_embeddings && repeats_embedding(&stored)? {
+            stored.remove(OUTPUT);
+            packings.remove("lm_head");
+        }
         Self {
             tensors: stored,
             packings,
@@ -291,6 +347,23 @@ impl Checkpoint {
     }
 }
 
+/// Whether the files hold an output layer that is the embedding once more, as some exports of tied models do.
+fn repeats_embedding(tensors: &BTreeMap<String, StoredTensor>) -> Result<bool, mlx_rs::error::Exception> {
+    let (Some(output), Some(embedding)) = (tensors.get(OUTPUT), tensors.get(EMBEDDING)) else {
+        return Ok(false);
+    };
+    let (output, embedding) = (output.arrays(), embedding.arrays());
+    if output.len() != embedding.len() {
+        return Ok(false);
+    }
+    for (left, right) in output.into_iter().zip(embedding) {
+        if left.dtype() != right.dtype() || !left.eq_values(right)? {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
 /// The name that most values have, the first in alphabetical order where two are as common.
 fn commonest(counts: impl Iterator<Item = (String, usize)>) -> String {
     let mut values: BTreeMap<String, usize> = BTreeMap::new();
@@ -323,6 +396,24 @@ fn is_finite(stored: &StoredTensor) -> Result<bool, mlx_rs::error::Exception> {
     Ok(true)
 }
 
+/// Checks that every weight file of a folder is there and whole, by its header.
+pub fn check_shards(folder: &Path) -> Result<(), CheckpointError> {
+    for shard in shards(folder)? {
+        check_whole(&shard)?;
+    }
+    Ok(())
+}
+
+fn no_weights(folder: &Path) -> CheckpointError {
+    let names = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    CheckpointError::NoWeights {
+        folder: folder.to_owned(),
+        found: names
+            .map(|entry| entry.file_name().to_string_lossy().into_owned())
+            .collect(),
+    }
+}
+
 /// The weight files of a folder, by the index when there is one.
 fn shards(folder: &Path) -> Result<Vec<PathBuf>, CheckpointError> {
     let index = folder.join("model.safetensors.index.json");
@@ -331,9 +422,7 @@ fn shards(folder: &Path) -> Result<Vec<PathBuf>, CheckpointError> {
         return if single.is_file() {
             Ok(vec![single])
         } else {
-            Err(CheckpointError::NoWeights {
-                folder: folder.to_owned(),
-            })
+            Err(no_weights(folder))
         };
     }
     let unusable = |found: String| CheckpointError::Index {
@@ -441,6 +530,7 @@ fn disagreement(tensors: &BTreeMap<String, StoredTensor>, configuration: &ModelC
     let expected: BTreeMap<String, Vec<usize>> = configuration.expected_tensors().into_iter().collect();
     let missing: Vec<&String> = expected.keys().filter(|name| !tensors.contains_key(*name)).collect();
     Disagreement {
+        kind: kind_of_disagreement(tensors, &expected, &missing),
         unexpected: tensors
             .keys()
             .filter(|name| !expected.contains_key(*name))
@@ -457,6 +547,36 @@ fn disagreement(tensors: &BTreeMap<String, StoredTensor>, configuration: &ModelC
             })
             .collect(),
         missing: missing.into_iter().cloned().collect(),
+    }
+}
+
+fn is_output(name: &str) -> bool {
+    name.starts_with("lm_head.")
+}
+
+fn kind_of_disagreement(
+    tensors: &BTreeMap<String, StoredTensor>,
+    expected: &BTreeMap<String, Vec<usize>>,
+    missing: &[&String],
+) -> DisagreementKind {
+    let is_packing = |name: &str| name.ends_with(".scales") || name.ends_with(".biases");
+    let has_scales = |name: &str| {
+        name.strip_suffix(".weight")
+            .is_some_and(|module| tensors.contains_key(&format!("{module}.scales")))
+    };
+    let mut unexpected = tensors.keys().filter(|name| !expected.contains_key(*name));
+    let misshapen = tensors
+        .iter()
+        .filter(|(name, stored)| expected.get(*name).is_some_and(|shape| *shape != stored.shape()))
+        .any(|(name, _)| !has_scales(name));
+    if misshapen {
+        DisagreementKind::Tensors
+    } else if missing.is_empty() && unexpected.clone().any(|name| is_packing(name)) {
+        DisagreementKind::Packing
+    } else if unexpected.all(|name| is_output(name)) && missing.iter().all(|name| is_output(name)) {
+        DisagreementKind::TiedOutput
+    } else {
+        DisagreementKind::Tensors
     }
 }
 

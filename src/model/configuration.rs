@@ -28,7 +28,7 @@ const AFFINE_BITS: [u32; 6] = [2, 3, 4, 5, 6, 8];
 #[derive(Debug, Error)]
 pub enum ConfigurationError {
     /// The file could not be read.
-    #[error("configuration `{}` cannot be read: {source}\n  hint: a model folder needs a config.json", path.display())]
+    #[error("configuration `{}` cannot be read\n  found: {source}\n  expected: a JSON object with the model's settings\n  hint: copy the config.json of the model this one was made from", path.display())]
     Read {
         /// The file.
         path: PathBuf,
@@ -36,7 +36,7 @@ pub enum ConfigurationError {
         source: io::Error,
     },
     /// The file is not a JSON object.
-    #[error("configuration `{}` is not a JSON object\n  found: {found}\n  expected: one object with the model's settings", path.display())]
+    #[error("configuration `{}` is not a JSON object\n  found: {found}\n  expected: one object with the model's settings\n  hint: fetch this file again", path.display())]
     NotJson {
         /// The file.
         path: PathBuf,
@@ -44,7 +44,7 @@ pub enum ConfigurationError {
         found: String,
     },
     /// The architecture is not one that is read.
-    #[error("configuration `{}` names an unsupported architecture\n  found: {found}\n  expected: {supported}", path.display(), supported = Architecture::names())]
+    #[error("configuration `{}` names an unsupported architecture\n  found: {found}\n  expected: {supported}\n  hint: use a model of one of these architectures", path.display(), supported = Architecture::names())]
     UnsupportedArchitecture {
         /// The file.
         path: PathBuf,
@@ -52,7 +52,7 @@ pub enum ConfigurationError {
         found: String,
     },
     /// Values are missing, impossible or ask for something that is not done.
-    #[error("configuration `{}` cannot be used\n{problems}", path.display())]
+    #[error("configuration `{}` cannot be used\n{problems}\n  hint: compare it with the config.json of the model this one was made from", path.display())]
     Unusable {
         /// The file.
         path: PathBuf,

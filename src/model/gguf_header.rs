@@ -34,7 +34,7 @@ const SMALLEST_TENSOR_ENTRY: u64 = 8 + 4 + 8 + 4 + 8;
 #[derive(Debug, Error)]
 pub enum GgufError {
     /// The file could not be opened or read.
-    #[error("GGUF file `{}` cannot be read: {source}", path.display())]
+    #[error("GGUF file `{}` cannot be read\n  found: {source}\n  hint: check that the file exists and can be read", path.display())]
     Read {
         /// The file.
         path: PathBuf,
@@ -72,7 +72,7 @@ pub enum GgufError {
         available: u64,
     },
     /// The header claims something impossible.
-    #[error("GGUF file `{}` has an impossible header\n{problems}", path.display())]
+    #[error("GGUF file `{}` has an impossible header\n{problems}\n  hint: download the file again", path.display())]
     ImpossibleHeader {
         /// The file.
         path: PathBuf,
@@ -98,7 +98,7 @@ pub enum GgufError {
         tensors: Listing,
     },
     /// Tensors have names that belong to none of the supported architectures.
-    #[error("GGUF file `{}` has unknown tensors\n  found: {names}\n  expected: the tensors of a llama, qwen2 or qwen3 model", path.display())]
+    #[error("GGUF file `{}` has unknown tensors\n  found: {names}\n  expected: the tensors of a llama, qwen2 or qwen3 model\n  hint: use the folder of the model instead", path.display())]
     UnknownTensors {
         /// The file.
         path: PathBuf,
@@ -106,7 +106,7 @@ pub enum GgufError {
         names: Listing,
     },
     /// A metadata value is absent or has the wrong type.
-    #[error("GGUF file `{}` has unusable metadata\n{problems}", path.display())]
+    #[error("GGUF file `{}` has unusable metadata\n{problems}\n  hint: convert the model again with a current llama.cpp", path.display())]
     Metadata {
         /// The file.
         path: PathBuf,

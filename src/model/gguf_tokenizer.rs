@@ -37,7 +37,7 @@ pub enum GgufTokenizerError {
         expected: String,
     },
     /// Its metadata is absent or contradicts itself.
-    #[error("GGUF file `{}` has an unusable tokenizer\n{problems}", path.display())]
+    #[error("GGUF file `{}` has an unusable tokenizer\n{problems}\n  hint: use the model's folder with its tokenizer.json instead", path.display())]
     Metadata {
         /// The file.
         path: PathBuf,

@@ -6,7 +6,7 @@ use thiserror::Error;
 
 use super::{
     BuildError, CausalModel, Checkpoint, CheckpointError, ConfigurationError, GgufError, GgufHeader,
-    ModelConfiguration, Packing, Precision, Tokenizer, TokenizerError, build_model,
+    ModelConfiguration, Packing, Precision, Tokenizer, TokenizerError, build_model, check_shards,
 };
 
 /// Where a model lies.
@@ -88,6 +88,15 @@ impl ModelFiles {
         match self {
             Self::Folder(folder) => ModelConfiguration::read(&folder.join("config.json")),
             Self::Gguf(header) => ModelConfiguration::from_gguf(header),
+        }
+    }
+
+    /// Checks that every weight file is there and whole, without reading more than headers.
+    pub fn check_weights(&self) -> Result<(), CheckpointError> {
+        match self {
+            Self::Folder(folder) => check_shards(folder),
+            // The header was checked against the file when it was opened.
+            Self::Gguf(_) => Ok(()),
         }
     }
 

@@ -31,7 +31,9 @@ mod weight_file;
 pub use attention::Attention;
 pub use build::{BuildError, build_model};
 pub use chat_template::{ChatTemplate, ChatTemplateError, Message, TEMPLATE_TIME};
-pub use checkpoint::{Checkpoint, CheckpointError, Disagreement, Precision, StoredTensor};
+pub use checkpoint::{
+    Checkpoint, CheckpointError, Disagreement, DisagreementKind, Precision, StoredTensor, check_shards,
+};
 pub use configuration::{
     Architecture, CheckpointQuantization, ConfigurationError, ModelConfiguration, ModuleQuantization, QuantizationMode,
     RopeScaling, WeightType,
@@ -53,4 +55,4 @@ pub use problem::{Problem, Problems, SHOWN_PROBLEMS};
 pub use rotary::{RotaryEmbedding, Wavelengths, llama3_wavelengths};
 pub use stop_set::StopSet;
 pub use tokenizer::{DeclaredEnd, THINKING_TOKENS, Tokenizer, TokenizerError};
-pub use weight_file::{WeightFileError, load_safetensors, save_safetensors};
+pub use weight_file::{WeightFileError, check_whole, load_safetensors, save_safetensors};

@@ -6,9 +6,6 @@ use super::chat_template::Message;
 use super::tokenizer::{Tokenizer, TokenizerError};
 use crate::evidence::StopToken;
 
-/// Source of the token that the chat template puts after an answer.
-const TEMPLATE_SOURCE: &str = "chat template";
-
 /// Names under which special tokens end a text or a turn in the supported families.
 ///
 /// A model may fall into one that its own files do not declare: SmolLM2 stops at `<|im_end|>` and has `<|endoftext|>`
@@ -46,7 +43,7 @@ impl StopSet {
             sources.entry(end.id).or_default().insert(end.source.clone());
         }
         if let Some(id) = turn_end(tokenizer)? {
-            sources.entry(id).or_default().insert(TEMPLATE_SOURCE.to_owned());
+            sources.entry(id).or_default().insert(StopToken::TEMPLATE.to_owned());
         }
         let tokens = sources
             .into_iter()

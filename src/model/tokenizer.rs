@@ -56,7 +56,7 @@ pub enum TokenizerError {
         hint: String,
     },
     /// A file could not be read.
-    #[error("tokenizer file `{}` cannot be read: {source}", path.display())]
+    #[error("`{}` cannot be read\n  found: {source}\n  hint: check that the file can be read by this user", path.display())]
     Read {
         /// The file.
         path: PathBuf,
@@ -64,7 +64,7 @@ pub enum TokenizerError {
         source: io::Error,
     },
     /// A file does not hold what its name says.
-    #[error("tokenizer file `{}` is broken\n  found: {found}\n  expected: {expected}\n  hint: download the file again", path.display())]
+    #[error("`{}` is broken\n  found: {found}\n  expected: {expected}\n  hint: download the file again", path.display())]
     Broken {
         /// The file.
         path: PathBuf,
@@ -74,7 +74,7 @@ pub enum TokenizerError {
         expected: String,
     },
     /// Values in a file are wrong.
-    #[error("tokenizer file `{}` cannot be used\n{problems}", path.display())]
+    #[error("`{}` cannot be used\n{problems}\n  hint: copy the file from the model this one was made from", path.display())]
     Unusable {
         /// The file.
         path: PathBuf,
@@ -88,13 +88,13 @@ pub enum TokenizerError {
     #[error(transparent)]
     Template(#[from] ChatTemplateError),
     /// There is no chat template, and a conversation was to be rendered.
-    #[error("the tokenizer in `{}` has no chat template\n  hint: add a chat_template.jinja, or use rows with `text` instead of conversations", origin.display())]
+    #[error("the tokenizer in `{}` has no chat template\n  found: a conversation to write as text\n  expected: a chat_template.jinja, or `chat_template` in tokenizer_config.json\n  hint: add a chat_template.jinja, or use rows with `text` instead of conversations", origin.display())]
     NoTemplate {
         /// The folder or file the tokenizer comes from.
         origin: PathBuf,
     },
     /// The library failed on a text or on ids.
-    #[error("the tokenizer in `{}` failed: {detail}", origin.display())]
+    #[error("the tokenizer in `{}` failed\n  found: {detail}\n  hint: copy tokenizer.json from the model this one was made from", origin.display())]
     Failed {
         /// The folder or file the tokenizer comes from.
         origin: PathBuf,

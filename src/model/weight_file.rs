@@ -14,7 +14,7 @@ const LARGEST_HEADER: u64 = 100_000_000;
 #[derive(Debug, Error)]
 pub enum WeightFileError {
     /// The system refused.
-    #[error("cannot use `{}`: {source}", path.display())]
+    #[error("weight file `{}` cannot be used\n  found: {source}\n  hint: check that the file exists and can be read", path.display())]
     Io {
         /// The file.
         path: PathBuf,
@@ -40,7 +40,7 @@ pub enum WeightFileError {
         expected: u64,
     },
     /// MLX refused.
-    #[error("MLX cannot use `{}`: {message}", path.display())]
+    #[error("MLX cannot use `{}`\n  found: {message}\n  hint: download or export the file again", path.display())]
     Mlx {
         /// The file.
         path: PathBuf,
@@ -88,7 +88,8 @@ pub fn save_safetensors(
     check_whole(path)
 }
 
-fn check_whole(path: &Path) -> Result<(), WeightFileError> {
+/// Reads the header of a safetensors file and compares the file's length with it.
+pub fn check_whole(path: &Path) -> Result<(), WeightFileError> {
     let io_error = |source| WeightFileError::Io {
         path: path.to_owned(),
         source,

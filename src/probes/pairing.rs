@@ -1,4 +1,5 @@
-//! Whether answers belong to their prompts: the same answers behind the prompts of other rows.
+//! Whether answers belong to their prompts, and whether they have an order: the same answers behind the prompts of other
+//! rows, and turned round.
 
 use mlx_rs::error::Result;
 
@@ -12,9 +13,12 @@ const ROWS: usize = 8;
 /// Tokens of a prompt with an answer; what is longer is cut.
 const ROW_TOKENS: usize = 96;
 /// Tokens after which no further row is taken, so that reading all rows twice costs about one training batch.
-const TOKENS: usize = 384;
+const TOKENS: usize = 256;
+/// Rows that are turned round.
+const TURNED_ROWS: usize = 2;
 
-/// Compares the loss of answers behind their own prompts with that of the same answers behind other rows' prompts.
+/// Compares the loss of answers behind their own prompts with that of the same answers behind other rows' prompts, and, for
+/// the first of them, with that of the same tokens in reverse order.
 ///
 /// Of the first rows that differ in prompt and answer, each answer moves to the prompt of the row before it. `None` with
 /// fewer than two such rows, or where a loss is not finite.
@@ -23,39 +27,56 @@ pub fn measure(model: &CausalModel, examples: &[Example]) -> Result<Option<Pairi
     if pairs.len() < 2 {
         return Ok(None);
     }
-    let mut rows = Vec::new();
+    let (mut own, mut other, mut turned) = (Vec::new(), Vec::new(), Vec::new());
     for (position, pair) in pairs.iter().enumerate() {
-        let other = &pairs[(position + pairs.len() - 1) % pairs.len()];
-        let longer = pair.prompt.len().max(other.prompt.len());
+        let before = &pairs[(position + pairs.len() - 1) % pairs.len()];
+        let longer = pair.prompt.len().max(before.prompt.len());
         let answer = &pair.answer[..pair.answer.len().min(ROW_TOKENS - longer)];
-        rows.extend([Row::new(pair.prompt, answer), Row::new(other.prompt, answer)]);
+        own.push(Row::new(pair.prompt, answer));
+        other.push(Row::new(before.prompt, answer));
+        if position < TURNED_ROWS {
+            let backwards: Vec<u32> = answer.iter().rev().copied().collect();
+            turned.push(Row::new(pair.prompt, &backwards));
+        }
     }
-    let batch = batch(&rows);
-    let tokens = NextTokens::read(model, &batch, &[])?;
-    let losses: Vec<f64> = rows
-        .iter()
-        .enumerate()
-        .map(|(row, Row { begin, tokens: all })| (*begin..all.len()).map(|column| tokens.loss(row, column)).sum())
-        .collect();
-    let counts: Vec<f64> = rows.iter().map(|row| (row.tokens.len() - row.begin) as f64).collect();
-    let count: f64 = counts.iter().step_by(2).sum();
-    let own = losses.iter().step_by(2).sum::<f64>() / count;
-    let other = losses.iter().skip(1).step_by(2).sum::<f64>() / count;
+    let counts: Vec<f64> = own.iter().map(Row::answer_tokens).collect();
+    let rows: Vec<Row> = own.into_iter().chain(other).chain(turned).collect();
+    let losses = answer_losses(model, &rows)?;
+    let (own, rest) = losses.split_at(pairs.len());
+    let (other, turned) = rest.split_at(pairs.len());
+    let count: f64 = counts.iter().sum();
+    let mean = |sums: &[f64]| sums.iter().sum::<f64>() / count;
+    let gap = mean(other) - mean(own);
     // Of a ratio of sums over rows: the rows' own gaps less what the mean gap predicts for their lengths.
-    let residuals = losses.chunks(2).zip(counts.chunks(2)).map(|(loss, count)| {
-        let residual = loss[1] - loss[0] - (other - own) * count[0];
+    let residuals = own.iter().zip(other).zip(&counts).map(|((own, other), count)| {
+        let residual = other - own - gap * count;
         residual * residual
     });
-    let pairs_counted = pairs.len() as f64;
-    let standard_error = (residuals.sum::<f64>() * pairs_counted / (pairs_counted - 1.0)).sqrt() / count;
-    let finite = own.is_finite() && other.is_finite() && standard_error.is_finite();
-    Ok(finite.then_some(PairingFit {
+    let exchanged = pairs.len() as f64;
+    let standard_error = (residuals.sum::<f64>() * exchanged / (exchanged - 1.0)).sqrt() / count;
+    let forwards: f64 = own.iter().take(TURNED_ROWS).sum();
+    let order_gain = (turned.iter().sum::<f64>() - forwards) / counts.iter().take(TURNED_ROWS).sum::<f64>();
+    let fit = PairingFit {
         rows: pairs.len(),
         tokens: count as usize,
-        own,
-        other,
+        own: mean(own),
+        other: mean(other),
         standard_error,
-    }))
+        order_gain,
+    };
+    let finite = [fit.own, fit.other, standard_error, order_gain]
+        .iter()
+        .all(|value| value.is_finite());
+    Ok(finite.then_some(fit))
+}
+
+/// The summed loss of the answer of each row.
+fn answer_losses(model: &CausalModel, rows: &[Row]) -> Result<Vec<f64>> {
+    let tokens = NextTokens::read(model, &batch(rows), &[])?;
+    let of_row = |(row, Row { begin, tokens: all }): (usize, &Row)| -> f64 {
+        (*begin..all.len()).map(|column| tokens.loss(row, column)).sum()
+    };
+    Ok(rows.iter().enumerate().map(of_row).collect())
 }
 
 /// What stands before the first supervised token of a row, and what follows to the last one.
@@ -110,6 +131,10 @@ impl Row {
             begin: prompt.len(),
             tokens: prompt.iter().chain(answer).map(|token| token.cast_signed()).collect(),
         }
+    }
+
+    fn answer_tokens(&self) -> f64 {
+        (self.tokens.len() - self.begin) as f64
     }
 }
 

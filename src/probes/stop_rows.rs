@@ -46,6 +46,7 @@ pub fn measure(model: &CausalModel, stop_set: &StopSet, tokenizer: &Tokenizer) -
                     (product / (stop_norms[index] * other_norms[column]), other)
                 })
                 .filter(|(cosine, _)| cosine.is_finite())
+                .map(|(cosine, other)| (cosine.clamp(-1.0, 1.0), other))
                 .max_by(|(left, left_id), (right, right_id)| left.total_cmp(right).then(right_id.cmp(left_id)));
             StopRow {
                 id: token.id,

@@ -104,6 +104,7 @@ pub static CLASSES: &[Class] = &[
             "pairing/own",
             "pairing/other",
             "pairing/standard_error",
+            "pairing/order_gain",
             "loss_check/reported",
             "loss_check/readings/loss",
             "reference_nll",

@@ -1,3 +1,4 @@
+use super::wrap::printable;
 use crate::evidence::{Answer, Evidence, FinishReason};
 use crate::rules::wording::counted;
 use serde::Serialize;
@@ -92,8 +93,7 @@ impl ShownAnswer {
 
 /// The text with its white space collapsed, cut to `characters`; what could steer a terminal is left out.
 fn on_one_line(text: &str, characters: usize) -> String {
-    let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
-    let line: String = line.chars().filter(|character| !character.is_control()).collect();
+    let line = printable(&text.split_whitespace().collect::<Vec<_>>().join(" "));
     if line.chars().count() <= characters {
         return line;
     }

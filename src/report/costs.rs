@@ -15,7 +15,8 @@ pub struct Costs {
 
 impl Costs {
     pub(super) fn new(probes: &[ProbeCost], phases: &[PhaseReport]) -> Self {
-        let seconds = probes.iter().map(|cost| cost.seconds).sum();
+        // An empty sum of floats is -0.
+        let seconds = probes.iter().map(|cost| cost.seconds).fold(0.0, |sum, cost| sum + cost);
         let run: f64 = phases.iter().filter_map(|phase| phase.seconds).sum();
         Self {
             probes: probes.to_vec(),

@@ -121,7 +121,7 @@ impl Report {
         Self {
             schema_version: REPORT_SCHEMA_VERSION,
             verdict,
-            headline: headline(verdict, incomplete, &diagnosis, &signals),
+            headline: headline(verdict, incomplete, &diagnosis, &signals, evidence.settings.check_only),
             interrupted: evidence.interrupted.clone(),
             costs: Costs::new(&evidence.costs, &phases),
             phases,
@@ -182,7 +182,13 @@ impl Report {
     }
 }
 
-fn headline(verdict: Verdict, incomplete: Option<String>, diagnosis: &Diagnosis, signals: &[Signal]) -> String {
+fn headline(
+    verdict: Verdict,
+    incomplete: Option<String>,
+    diagnosis: &Diagnosis,
+    signals: &[Signal],
+    check_only: bool,
+) -> String {
     let roots: Vec<&str> = diagnosis
         .causes
         .iter()
@@ -196,11 +202,16 @@ fn headline(verdict: Verdict, incomplete: Option<String>, diagnosis: &Diagnosis,
                 .iter()
                 .filter(|check| check.outcome == Outcome::Pass)
                 .count();
-            let notes = diagnosis.causes.len();
-            match notes {
-                0 => format!("{} passed", counted(passed, "check")),
-                notes => format!("{} passed, {}", counted(passed, "check"), counted(notes, "note")),
-            }
+            let notes = match diagnosis.causes.len() {
+                0 => String::new(),
+                notes => format!(", {}", counted(notes, "note")),
+            };
+            let extent = if check_only {
+                "; nothing was trained (`--check-only`)"
+            } else {
+                ""
+            };
+            format!("{} passed{notes}{extent}", counted(passed, "check"))
         }
         Verdict::Findings => format!("{}: {}", counted(roots.len(), "root cause"), roots.join(", ")),
         Verdict::Abnormal => {

@@ -1,6 +1,7 @@
 use super::costs::{duration, probe_in_words};
 use super::regression;
 use super::text::training_in_words;
+use super::wrap::printable;
 use super::{CheckOutcome, IndicatorStatus, PhaseStatus, Report, ReportedFinding};
 use std::fmt::Write as _;
 
@@ -11,7 +12,11 @@ pub fn to_markdown(report: &Report) -> String {
         findings(report),
         notes(report),
         signals(report),
-        indicators(report),
+        if report.settings.check_only {
+            String::new()
+        } else {
+            indicators(report)
+        },
         phases(report),
         answers(report),
         checks(report),
@@ -114,7 +119,7 @@ fn finding(finding: &ReportedFinding, level: usize) -> String {
     for fix in &finding.fixes {
         let _ = writeln!(section, "\nHint: {}.", prose(&fix.text));
         if let Some(command) = &fix.command {
-            let _ = writeln!(section, "\n```sh\n{command}\n```");
+            let _ = writeln!(section, "\n```sh\n{}\n```", printable(command));
         }
     }
     section
@@ -249,7 +254,7 @@ fn costs(report: &Report) -> String {
 
 /// Text that Markdown shows as it is, on one line; code spans stay.
 fn prose(text: &str) -> String {
-    let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    let line = printable(&text.split_whitespace().collect::<Vec<_>>().join(" "));
     line.split('`')
         .enumerate()
         .map(|(index, part)| if index % 2 == 0 { escaped(part) } else { part.to_owned() })

@@ -4,7 +4,7 @@ use crate::evidence::{
     Slot, StateEvidence, TrainingEvidence,
 };
 use crate::rules::Phase;
-use crate::rules::wording::{counted, difference, grouped, nats, shortest};
+use crate::rules::wording::{bytes, counted, difference, grouped, nats, shortest};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
@@ -358,26 +358,6 @@ fn series(values: &[Option<f64>]) -> String {
     }
     let (start, end) = (&texts[..SHOWN_AT_EACH_END], &texts[texts.len() - SHOWN_AT_EACH_END..]);
     format!("{} ... {}", start.join(" "), end.join(" "))
-}
-
-/// Bytes in the largest unit that leaves a number above one.
-fn bytes(count: u64) -> String {
-    const UNITS: [&str; 4] = ["kB", "MB", "GB", "TB"];
-    const STEP: f64 = 1000.0;
-    let mut value = count as f64;
-    let mut unit = "bytes";
-    for larger in UNITS {
-        if value < STEP {
-            break;
-        }
-        value /= STEP;
-        unit = larger;
-    }
-    if unit == "bytes" {
-        format!("{count} bytes")
-    } else {
-        format!("{value:.1} {unit}")
-    }
 }
 
 fn parameters(evidence: &Evidence) -> Vec<Figure> {

@@ -50,7 +50,13 @@ const WATCHES: &[Watch] = &[
     },
     Watch {
         name: "change-without-effect",
-        explained_by: &["loss-not-finite", "adapter-never-moved", "adapter-not-attached"],
+        explained_by: &[
+            "loss-not-finite",
+            "adapter-never-moved",
+            "adapter-not-attached",
+            "adapter-partly-frozen",
+            "adapter-starts-at-zero",
+        ],
         see: change_without_effect,
     },
     Watch {

@@ -28,11 +28,16 @@ pub fn to_text(report: &Report, width: usize) -> String {
         width: width.clamp(NARROWEST, WIDEST),
     };
     page.head(report);
+    let check_only = report.settings.check_only;
     for (index, phase) in report.phases.iter().enumerate() {
-        page.phase(index + 1, phase);
+        if !check_only || !phase.figures.is_empty() || phase.status == PhaseStatus::Crashed {
+            page.phase(index + 1, phase, check_only);
+        }
     }
     page.answers(&report.answers);
-    page.indicators(&report.indicators);
+    if !check_only {
+        page.indicators(&report.indicators);
+    }
     page.findings(report);
     page.notes(report);
     page.signals(report);
@@ -95,7 +100,7 @@ impl Page {
         }
     }
 
-    fn phase(&mut self, number: usize, phase: &PhaseReport) {
+    fn phase(&mut self, number: usize, phase: &PhaseReport, check_only: bool) {
         self.blank();
         let name = capitalised(phase.name.name());
         let title = format!("{number} {name:<12} ").bold();
@@ -104,11 +109,16 @@ impl Page {
             .map_or_else(String::new, |seconds| format!(" in {seconds:.1} s"));
         let status = match phase.status {
             PhaseStatus::Ran => format!("ran{seconds}").green(),
+            PhaseStatus::Skipped if check_only => "inputs checked".green(),
             PhaseStatus::Skipped => "skipped".yellow(),
             PhaseStatus::Crashed => "failed".red().bold(),
         };
         self.line(&format!("{title}{status}"));
-        if let Some(reason) = &phase.reason {
+        let reason = phase
+            .reason
+            .as_ref()
+            .filter(|_| !check_only || phase.status == PhaseStatus::Crashed);
+        if let Some(reason) = reason {
             for line in reason.lines() {
                 self.entry(2, "", line);
             }

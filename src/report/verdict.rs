@@ -68,9 +68,11 @@ pub(super) fn incomplete_because(evidence: &Evidence, diagnosis: &Diagnosis) -> 
             .all(|check| matches!(check.outcome, Outcome::NotApplicable(_)))
             .then(|| "no check could be made".to_owned())
     };
+    let refused = evidence.refusal.as_ref().map(|refusal| refusal.headline.clone());
     evidence
         .interrupted
         .clone()
+        .or(refused)
         .or_else(|| failures.into_iter().flatten().next())
         .or_else(nothing_judged)
 }

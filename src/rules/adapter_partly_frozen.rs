@@ -32,7 +32,7 @@ declare_rule! {
     /// - <https://github.com/Goekdeniz-Guelmez/mlx-lm-lora/issues/65>
     pub static ADAPTER_PARTLY_FROZEN = {
         name: "adapter-partly-frozen",
-        code: "ATTACH008",
+        code: "ATTACH009",
         summary: "adapter tensors are not among the trainable parameters",
         phase: Parameters,
         severity: Error,

@@ -3,9 +3,6 @@ use super::wording::shortest;
 use crate::evidence::{FineTuneKind, RunSettings};
 use std::fmt;
 
-/// What the settings call a model or data set that the program carries itself.
-const EMBEDDED: &str = "embedded";
-
 /// The command that repeats a run with some settings changed.
 #[derive(Debug, Clone)]
 pub struct Rerun(RunSettings);
@@ -16,6 +13,13 @@ impl Rerun {
         Self(settings.clone())
     }
 
+    /// With adapters, or with all weights trained.
+    #[must_use]
+    pub fn fine_tune(mut self, fine_tune: FineTuneKind) -> Self {
+        self.0.fine_tune = fine_tune;
+        self
+    }
+
     /// With another learning rate.
     #[must_use]
     pub fn learning_rate(mut self, learning_rate: f64) -> Self {
@@ -23,10 +27,24 @@ impl Rerun {
         self
     }
 
-    /// With another scale of the adapters.
+    /// With another number of steps over which the learning rate rises.
     #[must_use]
-    pub fn scale(mut self, scale: f64) -> Self {
-        self.0.scale = scale;
+    pub fn warmup_steps(mut self, steps: usize) -> Self {
+        self.0.warmup_steps = steps;
+        self
+    }
+
+    /// With another limit on the norm of gradients, or none.
+    #[must_use]
+    pub fn clip_norm(mut self, norm: Option<f64>) -> Self {
+        self.0.clip_norm = norm;
+        self
+    }
+
+    /// With moments that are corrected for their start at zero, or not.
+    #[must_use]
+    pub fn bias_correction(mut self, bias_correction: bool) -> Self {
+        self.0.bias_correction = bias_correction;
         self
     }
 
@@ -44,6 +62,27 @@ impl Rerun {
         self
     }
 
+    /// With another rank of the adapters.
+    #[must_use]
+    pub fn rank(mut self, rank: usize) -> Self {
+        self.0.rank = rank;
+        self
+    }
+
+    /// With another factor on the adapters' output.
+    #[must_use]
+    pub fn scale(mut self, scale: f64) -> Self {
+        self.0.scale = scale;
+        self
+    }
+
+    /// With adapters on the last `layers` blocks, or on all.
+    #[must_use]
+    pub fn layers(mut self, layers: Option<usize>) -> Self {
+        self.0.layers = layers;
+        self
+    }
+
     /// With prompts that carry a loss, or none.
     #[must_use]
     pub fn mask_prompt(mut self, mask_prompt: bool) -> Self {
@@ -55,6 +94,13 @@ impl Rerun {
     #[must_use]
     pub fn max_sequence_length(mut self, tokens: usize) -> Self {
         self.0.max_sequence_length = tokens;
+        self
+    }
+
+    /// Computed in another element type, for example `bfloat16`, or in the program's choice.
+    #[must_use]
+    pub fn dtype(mut self, dtype: Option<&str>) -> Self {
+        self.0.dtype = dtype.map(str::to_owned);
         self
     }
 }
@@ -69,37 +115,96 @@ impl From<Rerun> for FixCommand {
 }
 
 impl fmt::Display for Rerun {
+    /// Every setting that is not the default, in the order of `diagnose --help`.
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let settings = &self.0;
-        formatter.write_str("diagnose")?;
-        for (option, value) in [("--model", &settings.model), ("--data", &settings.data)] {
-            if value != EMBEDDED {
-                write!(formatter, " {option} {}", quoted(value))?;
+        let default = RunSettings::default();
+        // Every field is named, so that a new one cannot be forgotten here.
+        let RunSettings {
+            model,
+            data,
+            prompts,
+            dtype,
+            keep_packed,
+            check_only,
+            fine_tune,
+            steps,
+            batch_size,
+            learning_rate,
+            bias_correction,
+            warmup_steps,
+            clip_norm,
+            rank,
+            scale,
+            dropout,
+            layers,
+            keys,
+            mask_prompt,
+            max_sequence_length,
+            max_tokens,
+            seed,
+        } = &self.0;
+        let mut command = Command("diagnose".to_owned());
+        command.text("--model", (*model != default.model).then_some(model.as_str()));
+        command.text("--data", (*data != default.data).then_some(data.as_str()));
+        command.text("--prompts", prompts.as_deref());
+        command.count("--max-tokens", *max_tokens, default.max_tokens);
+        command.count("--steps", *steps, default.steps);
+        command.count("--batch-size", *batch_size, default.batch_size);
+        command.number("--learning-rate", *learning_rate, default.learning_rate);
+        command.count("--warmup-steps", *warmup_steps, default.warmup_steps);
+        command.text("--clip-norm", clip_norm.map(shortest).as_deref());
+        command.switch("--bias-correction", *bias_correction);
+        match fine_tune {
+            FineTuneKind::Full => command.switch("--full", true),
+            FineTuneKind::Lora => {
+                command.count("--rank", *rank, default.rank);
+                command.number("--scale", *scale, default.scale);
+                command.number("--dropout", *dropout, default.dropout);
+                command.text("--layers", layers.map(|layers| layers.to_string()).as_deref());
+                command.text("--keys", (!keys.is_empty()).then(|| keys.join(",")).as_deref());
             }
         }
-        write!(
-            formatter,
-            " --steps {} --batch-size {} --learning-rate {}",
-            settings.steps,
-            settings.batch_size,
-            shortest(settings.learning_rate)
-        )?;
-        if settings.fine_tune == FineTuneKind::Lora {
-            write!(
-                formatter,
-                " --rank {} --scale {}",
-                settings.rank,
-                shortest(settings.scale)
-            )?;
-            if let Some(layers) = settings.layers {
-                write!(formatter, " --layers {layers}")?;
-            }
+        command.switch("--no-mask-prompt", !mask_prompt);
+        command.count("--max-seq-length", *max_sequence_length, default.max_sequence_length);
+        command.text("--seed", (*seed != default.seed).then(|| seed.to_string()).as_deref());
+        command.text("--dtype", dtype.as_deref());
+        command.switch("--keep-packed", *keep_packed);
+        command.switch("--check-only", *check_only);
+        formatter.write_str(&command.0)
+    }
+}
+
+/// A command line that grows option by option.
+struct Command(String);
+
+impl Command {
+    fn text(&mut self, option: &str, value: Option<&str>) {
+        let Some(value) = value else {
+            return;
+        };
+        // Behind a space a leading dash would begin another option.
+        let separator = if value.starts_with('-') { '=' } else { ' ' };
+        self.0.push_str(&format!(" {option}{separator}{}", quoted(value)));
+    }
+
+    fn count(&mut self, option: &str, value: usize, default: usize) {
+        if value != default {
+            self.text(option, Some(&value.to_string()));
         }
-        write!(
-            formatter,
-            " --max-seq-length {} --seed {}",
-            settings.max_sequence_length, settings.seed
-        )
+    }
+
+    #[expect(clippy::float_cmp, reason = "a default is the same number or it is not the default")]
+    fn number(&mut self, option: &str, value: f64, default: f64) {
+        if value != default {
+            self.text(option, Some(&shortest(value)));
+        }
+    }
+
+    fn switch(&mut self, option: &str, on: bool) {
+        if on {
+            self.0.push(' ');
+            self.0.push_str(option);
+        }
     }
 }
 

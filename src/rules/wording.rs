@@ -22,6 +22,26 @@ pub(crate) fn grouped(count: u64) -> String {
     text
 }
 
+/// Bytes in the largest unit that leaves a number above one.
+pub(crate) fn bytes(count: u64) -> String {
+    const UNITS: [&str; 4] = ["kB", "MB", "GB", "TB"];
+    const STEP: f64 = 1000.0;
+    let mut value = count as f64;
+    let mut unit = "bytes";
+    for larger in UNITS {
+        if value < STEP {
+            break;
+        }
+        value /= STEP;
+        unit = larger;
+    }
+    if unit == "bytes" {
+        format!("{count} bytes")
+    } else {
+        format!("{value:.1} {unit}")
+    }
+}
+
 /// A part of a count with its noun, for example `1 of 3 steps` or `all 3 steps`.
 pub(crate) fn out_of(part: usize, all: usize, noun: &str) -> String {
     if part == all && all > 1 {
@@ -72,4 +92,16 @@ pub(crate) fn difference(value: Option<f64>) -> String {
     } else {
         format!("{value:.3}")
     }
+}
+
+/// A factor or a share in three digits, for example `0.251`, `3.16` or `1.2e-5`.
+pub(crate) fn factor(value: f64) -> String {
+    let digits = match value.abs() {
+        size if size >= 100.0 => 0,
+        size if size >= 10.0 => 1,
+        size if size >= 1.0 => 2,
+        size if size >= 0.1 => 3,
+        _ => return format!("{value:.1e}"),
+    };
+    format!("{value:.digits$}")
 }

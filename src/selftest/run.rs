@@ -87,9 +87,9 @@ impl Runner {
             return Ok(None);
         }
         let record = Record {
-            ending: ending(&report),
+            ending: ending(&evidence, &report),
             roots: roots(&report),
-            error: None,
+            error: evidence.refusal.as_ref().map(|refusal| refusal.error.clone()),
             monitors: MONITORS.iter().map(|monitor| (monitor.alarms)(&evidence)).collect(),
             measured: measure(&evidence),
             cure,
@@ -105,14 +105,12 @@ impl Runner {
     /// Diagnoses as the program does for its user; a failure of the program is caught.
     fn judge(&self, options: &DiagnosisOptions, workflow: &dyn Workflow) -> Judged {
         let diagnosed = catch_unwind(AssertUnwindSafe(|| {
-            diagnose(options, workflow, &self.interrupt, &mut Silent).map(|evidence| {
-                let report = Report::new(&evidence, Vec::new());
-                (evidence, report)
-            })
+            let evidence = diagnose(options, workflow, &self.interrupt, &mut Silent);
+            let report = Report::new(&evidence, Vec::new());
+            (evidence, report)
         }));
         match diagnosed {
-            Ok(Ok((evidence, report))) => Judged::Judged(Box::new(evidence), report),
-            Ok(Err(error)) => Judged::Failed(Ending::Refused, error.to_string()),
+            Ok((evidence, report)) => Judged::Judged(Box::new(evidence), report),
             Err(panic) => Judged::Failed(Ending::Crashed, said(&*panic)),
         }
     }
@@ -125,9 +123,9 @@ impl Runner {
             Err(error) => Judged::Failed(Ending::Refused, error.to_string()),
         };
         Some(match judged {
-            Judged::Judged(_, report) => Cure {
+            Judged::Judged(evidence, report) => Cure {
                 rule: remedy.rule,
-                ending: ending(&report),
+                ending: ending(&evidence, &report),
                 roots: roots(&report),
             },
             Judged::Failed(ending, _) => Cure {
@@ -167,7 +165,10 @@ fn make(trial: &Trial, setup: &mut Setup) -> Result<Box<dyn Workflow>, String> {
     Ok(workflow)
 }
 
-fn ending(report: &Report) -> Ending {
+fn ending(evidence: &Evidence, report: &Report) -> Ending {
+    if evidence.refusal.is_some() {
+        return Ending::Refused;
+    }
     match report.verdict {
         Verdict::Healthy => Ending::Healthy,
         Verdict::Findings => Ending::Findings,

@@ -202,6 +202,60 @@ fn a_prompt_beyond_the_context_is_refused() {
 }
 
 #[test]
+fn a_refused_run_names_its_rule_and_replaces_the_report_of_an_earlier_run() {
+    let folder = tempfile::tempdir().unwrap();
+    let report = folder.path().join("report.json");
+    fs::write(&report, "{\"verdict\": \"healthy\"}").unwrap();
+    let arguments = ["--inject", "shard-missing", "--out", text(folder.path())];
+    assert_refused(
+        &run(&arguments),
+        &["1 shard is missing", "more: `diagnose explain shards-missing`"],
+    );
+    let report: Value = serde_json::from_str(&fs::read_to_string(&report).unwrap()).unwrap();
+    assert_eq!(report["verdict"], "incomplete");
+    assert_eq!(report["findings"][0]["name"], "shards-missing");
+
+    let evidence = folder.path().join("evidence.json");
+    let replayed = run(&["replay", text(&evidence), "--format", "json"]);
+    assert_eq!(replayed.status.code(), Some(2));
+    let replayed: Value = serde_json::from_str(&stdout(&replayed)).unwrap();
+    assert_eq!(replayed["findings"], report["findings"]);
+}
+
+#[test]
+fn a_refused_run_is_a_report_for_programs_too() {
+    let output = run(&["--layers", "9", "--format", "json"]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(stderr(&output).starts_with("error: cannot adapt the last 9 blocks"));
+    let report: Value = serde_json::from_str(&stdout(&output)).unwrap();
+    assert_eq!(report["findings"][0]["name"], "adapter-targets-unknown");
+}
+
+#[test]
+fn checks_alone_do_not_look_like_a_run_that_failed() {
+    let output = run(&["--check-only"]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    let report = stdout(&output);
+    assert!(report.contains("nothing was trained (`--check-only`)"), "{report}");
+    for word in ["skipped", "failed", "not measured"] {
+        assert!(!report.contains(word), "{report}");
+    }
+}
+
+#[rstest]
+#[case::text("not json")]
+#[case::another_object("{\"schema_version\": 2}")]
+fn a_file_that_is_no_evidence_is_refused_with_a_remedy(#[case] contents: &str) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("evidence.json");
+    fs::write(&path, contents).unwrap();
+    assert_refused(
+        &run(&["replay", text(&path)]),
+        &["is not evidence of this program", "found:", "hint:"],
+    );
+}
+
+#[test]
 fn an_output_folder_that_cannot_be_made_is_refused_before_the_work() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("file");

@@ -48,14 +48,14 @@ fn options() -> DiagnosisOptions {
 }
 
 fn run(options: &DiagnosisOptions) -> Evidence {
-    diagnose(options, &ReferenceWorkflow, &Interrupt::default(), &mut Silent).unwrap()
+    diagnose(options, &ReferenceWorkflow, &Interrupt::default(), &mut Silent)
 }
 
 fn run_with(fault: &str) -> Evidence {
     let mut options = options();
     let injection: Injection = fault.parse().unwrap();
     let planted = injection.operator.plant(injection.severity, &mut options).unwrap();
-    diagnose(&options, &*planted.fault, &Interrupt::default(), &mut Silent).unwrap()
+    diagnose(&options, &*planted.fault, &Interrupt::default(), &mut Silent)
 }
 
 fn roots(report: &Report) -> Vec<&str> {
@@ -88,7 +88,6 @@ fn an_ordinary_run_is_healthy_and_every_phase_ran() {
 #[case::bias_correction(DiagnosisOptions { bias_correction: true, ..options() })]
 #[case::warm_up(DiagnosisOptions { warmup_steps: 4, ..options() })]
 #[case::clipping(DiagnosisOptions { clip_norm: Some(0.1), ..options() })]
-#[case::a_tiny_learning_rate(DiagnosisOptions { learning_rate: 1e-7, ..options() })]
 #[case::one_step(DiagnosisOptions { steps: 1, ..options() })]
 #[case::prompts_trained_too(DiagnosisOptions { mask_prompt: false, ..options() })]
 #[case::all_weights(DiagnosisOptions { fine_tune: FineTuneKind::Full, learning_rate: 1e-4, ..options() })]
@@ -213,7 +212,7 @@ fn an_interrupt_in_any_phase_leaves_a_valid_partial_report(
         phase,
         interrupt: interrupt.clone(),
     };
-    let evidence = diagnose(&options(), &ReferenceWorkflow, &interrupt, &mut progress).unwrap();
+    let evidence = diagnose(&options(), &ReferenceWorkflow, &interrupt, &mut progress);
     assert!(
         evidence
             .interrupted

@@ -257,7 +257,7 @@ fn a_folder_without_a_configuration_is_refused() {
     let message = message(ModelConfiguration::read(Path::new("/nowhere/config.json")));
     assert!(message.contains("/nowhere/config.json"), "{message}");
     assert!(
-        message.contains("hint: a model folder needs a config.json"),
+        message.contains("hint: copy the config.json of the model this one was made from"),
         "{message}"
     );
 }

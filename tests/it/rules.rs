@@ -106,7 +106,11 @@ fn zero_learning_rate() -> Evidence {
 fn overflow() -> Evidence {
     changed(|evidence| {
         evidence.environment.dtype = String::from("float16");
+        model(evidence).stored_dtype = String::from("float16");
         let training = training(evidence);
+        if let Slot::Ran(fit) = &mut training.fit_before {
+            fit.activation_dtype = String::from("float16");
+        }
         training.steps.truncate(3);
         training.steps[2].gradient_norm = None;
         training.gradients.non_finite = names(["model.layers.1.self_attn.q_proj.lora_b"]);
@@ -208,6 +212,7 @@ fn tiny_learning_rate(evidence: &mut Evidence) {
 
 /// The data is known by heart, and the loss moves around nothing.
 fn fitted(evidence: &mut Evidence) {
+    evidence.settings.learning_rate = 1e-2;
     let training = training(evidence);
     for (step, loss) in training
         .steps

@@ -1,0 +1,89 @@
+use super::rule::declare_rule;
+use super::{Finding, Fix, Outcome};
+use crate::evidence::{Evidence, Slot};
+use crate::thresholds::{ANSWER_TOKENS, KNOWS_SOMETHING, NOISE_SHARE, ORDER_GAIN, UNORDERED_NOISE_SHARE};
+
+declare_rule! {
+    /// ## What it finds
+    ///
+    /// Answers that no one could predict: to the base they are noise, while the prompts beside them are not.
+    ///
+    /// ## Why it matters
+    ///
+    /// A large enough model learns random targets by heart. The loss falls as it should, and the answers to anything
+    /// else get worse with every step.
+    ///
+    /// ## Evidence
+    ///
+    /// Before training the supervised tokens of the first batch cost at least `NOISE_SHARE` of what a uniform guess
+    /// costs, and the other tokens less. `UNORDERED_NOISE_SHARE` is enough when the tokens of the answers have no order:
+    /// turned round they cost less than `ORDER_GAIN` more, over at least `ANSWER_TOKENS` tokens a row. Text in a language
+    /// or a code that the base hardly knows stays below: even its tokens follow each other in an order.
+    ///
+    /// ## How to fix
+    ///
+    /// Look at the answers as the rows hold them: shuffled tokens, binary data or a wrong encoding, or text that another
+    /// tokenizer has turned into ids.
+    ///
+    /// ## References
+    ///
+    /// - <https://github.com/ekwek1/soprano-factory/issues/4>
+    /// - <https://arxiv.org/abs/1611.03530>
+    pub static ANSWERS_UNPREDICTABLE = {
+        name: "answers-unpredictable",
+        code: "DATA020",
+        summary: "the answers of the data are noise to the base, the prompts are not",
+        phase: Baseline,
+        severity: Error,
+        status: Stable,
+        since: "0.1.0",
+        explains: &[
+            "answers-not-to-their-prompts",
+            "gradient-spike",
+            "training-diverged",
+            "loss-not-decreasing",
+            "overfit",
+            "end-of-text-spam",
+            "repetition-loop",
+            "never-stops",
+        ],
+    }
+}
+
+fn check(evidence: &Evidence) -> Outcome {
+    let Slot::Ran(training) = &evidence.training else {
+        return Outcome::not_measured("training", &evidence.training);
+    };
+    let Slot::Ran(fit) = &training.fit_before else {
+        return Outcome::not_measured("the first batch", &training.fit_before);
+    };
+    let (Some(answers), Some(prompts)) = (fit.supervised, fit.unsupervised) else {
+        return Outcome::not_applicable("the first batch has no prompts beside its answers");
+    };
+    let uniform = training.uniform_loss;
+    if prompts >= KNOWS_SOMETHING * uniform {
+        return Outcome::not_applicable("the base cannot predict the prompts either");
+    }
+    let unordered = fit
+        .pairing
+        .as_ref()
+        .is_some_and(|pairing| pairing.order_gain < ORDER_GAIN && pairing.tokens >= ANSWER_TOKENS * pairing.rows);
+    let noise_share = if unordered { UNORDERED_NOISE_SHARE } else { NOISE_SHARE };
+    if answers < noise_share * uniform || answers <= prompts {
+        return Outcome::Pass;
+    }
+    let mut finding = Finding::new(
+        "the answers of the data are noise: the base cannot predict them, though it predicts the prompts",
+        format!("{answers:.3} nats per token of the answers and {prompts:.3} of the prompts"),
+        format!("answers far below the {uniform:.3} nats of a uniform guess"),
+    )
+    .with("supervised_loss", answers)
+    .with("unsupervised_loss", prompts)
+    .with("uniform_loss", uniform)
+    .with("order_gain", fit.pairing.as_ref().map(|pairing| pairing.order_gain))
+    .fix(Fix::by_hand(
+        "look at the answers in the rows: shuffled tokens, binary data, a wrong encoding, or another tokenizer's ids",
+    ));
+    finding.predates_training = true;
+    finding.into()
+}

@@ -1,0 +1,92 @@
+use super::rule::declare_rule;
+use super::wording::nats;
+use super::{Finding, Fix, Outcome};
+use crate::evidence::{Evidence, Slot};
+use crate::thresholds::KNOWS_SOMETHING;
+
+declare_rule! {
+    /// ## What it finds
+    ///
+    /// A base that predicts the data no better than a uniform guess, before any training.
+    ///
+    /// ## Why it matters
+    ///
+    /// A broken conversion, a wrong tokenizer or weights that were never trained load without an error. Fine-tuning then
+    /// starts from nothing, and a few hundred rows do not make a language model.
+    ///
+    /// ## Evidence
+    ///
+    /// The loss of the first batch before training is at least `KNOWS_SOMETHING` of the natural logarithm of the
+    /// vocabulary size, both for the supervised tokens and for all others, prompts among them. Answers alone being as bad
+    /// is `answers-unpredictable`.
+    ///
+    /// ## How to fix
+    ///
+    /// Fetch or convert the base again, with other bits if it is packed, and with the tokenizer that belongs to it.
+    ///
+    /// ## References
+    ///
+    /// - <https://github.com/ml-explore/mlx-examples/issues/323>
+    /// - <https://github.com/ml-explore/mlx-examples/issues/967>
+    /// - <https://github.com/ml-explore/mlx-lm/issues/49>
+    pub static BASE_CANNOT_PREDICT = {
+        name: "base-cannot-predict",
+        code: "MODEL010",
+        summary: "the base predicts the data no better than a uniform guess",
+        phase: Baseline,
+        severity: Error,
+        status: Stable,
+        since: "0.1.0",
+        explains: &[
+            "gradient-spike",
+            "training-diverged",
+            "update-too-small",
+            "loss-not-decreasing",
+            "end-expected-everywhere",
+            "end-of-text-spam",
+            "repetition-loop",
+            "never-stops",
+        ],
+    }
+}
+
+fn check(evidence: &Evidence) -> Outcome {
+    let Slot::Ran(training) = &evidence.training else {
+        return Outcome::not_measured("training", &evidence.training);
+    };
+    let Slot::Ran(fit) = &training.fit_before else {
+        return Outcome::not_measured("the first batch", &training.fit_before);
+    };
+    let uniform = training.uniform_loss;
+    let losses: Vec<f64> = [fit.supervised, fit.unsupervised].into_iter().flatten().collect();
+    if losses.is_empty() {
+        return Outcome::not_applicable("no finite loss of the first batch");
+    }
+    if losses.iter().any(|&loss| loss < KNOWS_SOMETHING * uniform) {
+        return Outcome::Pass;
+    }
+    let mut finding = Finding::new(
+        "the base predicts the data no better than a uniform guess",
+        format!(
+            "{} nats per supervised token and {} for the others; a uniform guess has {uniform:.3}",
+            nats(fit.supervised),
+            fit.unsupervised
+                .map_or_else(|| "none".to_owned(), |loss| format!("{loss:.3}"))
+        ),
+        "losses far below that of a uniform guess",
+    )
+    .with("supervised_loss", fit.supervised)
+    .with("unsupervised_loss", fit.unsupervised)
+    .with("uniform_loss", uniform)
+    .fix(Fix::by_hand(format!(
+        "fetch or convert `{}` again, with the tokenizer that belongs to it",
+        evidence.settings.model
+    )));
+    finding.predates_training = true;
+    if fit.unsupervised.is_none() {
+        finding = finding.fix(Fix::by_hand(
+            "if the base answers well, look at the data: its text may be in an encoding or a language the base does not know",
+        ));
+    }
+    finding.into()
+}

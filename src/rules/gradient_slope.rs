@@ -1,0 +1,51 @@
+//! Whether slopes from gradients agree with slopes of the loss.
+
+use super::Outcome;
+use crate::evidence::{Evidence, GradientCheck, Slope, Slot};
+use crate::thresholds::slope_tolerance;
+
+/// What the finite differences say of the gradients.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Gradients {
+    /// The loss has the slopes they predict.
+    Right,
+    /// The loss has the opposite slope.
+    Uphill,
+    /// Only what came since the step before is the gradient of the loss.
+    NotCleared,
+    /// None of these.
+    Wrong,
+}
+
+/// Judges the gradients, or says why they cannot be judged.
+pub(super) fn judge(evidence: &Evidence) -> Result<(&GradientCheck, Gradients), Outcome> {
+    let Slot::Ran(training) = &evidence.training else {
+        return Err(Outcome::not_measured("training", &evidence.training));
+    };
+    let Slot::Ran(check) = &training.gradient_check else {
+        return Err(Outcome::not_measured("the slope of the loss", &training.gradient_check));
+    };
+    let Some(measured) = check.reported.measured else {
+        return Err(Outcome::not_applicable(
+            "the loss beside the last step is not finite, so it has no slope",
+        ));
+    };
+    let tolerance = slope_tolerance(&evidence.environment.dtype);
+    let agree =
+        |left: f64, right: f64| (left - right).abs() <= check.resolution + tolerance * left.abs().max(right.abs());
+    let predicts = |slope: &Slope| {
+        slope
+            .measured
+            .is_some_and(|measured| agree(slope.predicted, measured) && measured.abs() > check.resolution)
+    };
+    let gradients = if agree(check.reported.predicted, measured) {
+        Gradients::Right
+    } else if agree(-check.reported.predicted, measured) {
+        Gradients::Uphill
+    } else if check.since_previous.as_ref().is_some_and(predicts) {
+        Gradients::NotCleared
+    } else {
+        Gradients::Wrong
+    };
+    Ok((check, gradients))
+}
