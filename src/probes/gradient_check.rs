@@ -22,8 +22,12 @@ const WANTED_CHANGE: f64 = 0.01;
 const WANTED_CHANGE_IN_16_BITS: f64 = 0.1;
 /// Loss in nats above which the share is taken of this number: where a model is worse than that, its loss bends early.
 const LARGEST_SCALE: f64 = 2.0;
+/// Factor from a step to the shorter one that is tried where the two slopes differ.
+const SHORTER: f64 = 0.125;
 /// Longest step as a share of the parameters' norm, for a loss that is all but flat.
 const LONGEST_STEP: f64 = 0.01;
+/// Distance from 1 to the next bfloat16, the coarser of the two types of 16 bits.
+const EPSILON_OF_16_BITS: f64 = 1.0 / 128.0;
 /// Rounding of a mean loss relative to its size, in units of the element type's epsilon.
 const LOSS_ROUNDING: f64 = 4.0;
 /// Relative distance of the two slopes beyond which the direction since the previous step is looked at too.
@@ -103,18 +107,15 @@ impl GradientRecorder {
             norm: norm(&pass.parameters)?,
             scale: f64::from(scalar::<f32>(&pass.loss)?).clamp(0.0, LARGEST_SCALE),
         };
-        let Some((reported, resolution)) = field.slope(&pass.gradients, &pass.gradients)? else {
+        let Some((reported, resolution)) = field.settled_slope(&pass.gradients)? else {
             return Ok(Slot::skipped(
                 "the gradient of the last step is zero or not finite, so it has no direction",
             ));
         };
-        let differs = reported.measured.is_none_or(|measured| {
-            (measured - reported.predicted).abs() > SECOND_LOOK * reported.predicted.abs().max(measured.abs())
-        });
         let since_previous = match &self.previous {
-            Some(previous) if differs => {
+            Some(previous) if differs(&reported) => {
                 let difference = difference(&pass.gradients, previous)?;
-                field.slope(&difference, &difference)?.map(|(slope, _)| slope)
+                field.settled_slope(&difference)?.map(|(slope, _)| slope)
             }
             _ => None,
         };
@@ -125,6 +126,13 @@ impl GradientRecorder {
             resolution,
         }))
     }
+}
+
+/// Whether the two slopes are apart by more than a smooth loss explains.
+fn differs(slope: &Slope) -> bool {
+    slope.measured.is_none_or(|measured| {
+        (measured - slope.predicted).abs() > SECOND_LOOK * slope.predicted.abs().max(measured.abs())
+    })
 }
 
 /// The loss of one batch as a function of the trained parameters.
@@ -138,45 +146,71 @@ struct LossField<'pass> {
 }
 
 impl LossField<'_> {
-    /// The slope along `direction`, which need not have length 1, as `gradients` predict it and as the loss has it, and
-    /// the slope that rounding alone can make; `None` when the direction is zero or not finite.
-    ///
-    /// Both slopes are along the step that was really made: a parameter of 16 bits cannot follow a small step exactly.
-    fn slope(
-        &self,
-        gradients: &BTreeMap<String, Array>,
-        direction: &BTreeMap<String, Array>,
-    ) -> Result<Option<(Slope, f64)>> {
-        let length = norm(direction)?;
+    /// The slope along `gradients` and what is known of it: where it is not the predicted one, a shorter step has to find
+    /// the same, and what they differ by counts as unknown. `None` when there is no direction.
+    fn settled_slope(&self, gradients: &BTreeMap<String, Array>) -> Result<Option<(Slope, f64)>> {
+        let length = norm(gradients)?;
         if length == 0.0 || !length.is_finite() || !self.norm.is_finite() {
             return Ok(None);
         }
-        let in_16_bits = self.parameters.values().any(|array| array.item_size() == 2);
-        let (wanted, epsilon) = if in_16_bits {
-            (WANTED_CHANGE_IN_16_BITS, 1.0 / 128.0)
+        let wanted = if self.is_coarse() {
+            WANTED_CHANGE_IN_16_BITS
         } else {
-            (WANTED_CHANGE, f64::from(f32::EPSILON))
+            WANTED_CHANGE
         };
         let half = (wanted * self.scale / length / 2.0).min(LONGEST_STEP * self.norm);
-        let ahead = self.moved(direction, half / length)?;
-        let behind = self.moved(direction, -half / length)?;
+        let Some((slope, rounding)) = self.slope(gradients, half / length)? else {
+            return Ok(None);
+        };
+        // A shorter step drowns in the rounding of 16 bits.
+        if self.is_coarse() || !differs(&slope) {
+            return Ok(Some((slope, rounding)));
+        }
+        let Some((shorter, its_rounding)) = self.slope(gradients, SHORTER * half / length)? else {
+            return Ok(Some((slope, rounding)));
+        };
+        let moved = match (slope.measured, shorter.measured) {
+            (Some(before), Some(after)) => (before - after).abs(),
+            _ => 0.0,
+        };
+        Ok(Some((shorter, its_rounding + moved)))
+    }
+
+    /// Whether parameters or activations have 16 bits.
+    fn is_coarse(&self) -> bool {
+        let norm = &self.model.model.norm.weight.value;
+        norm.item_size() == 2 || self.parameters.values().any(|array| array.item_size() == 2)
+    }
+
+    /// The slope along the step of `factor` times `gradients` ahead and behind, as the gradients predict it and as the loss
+    /// has it, and the slope that rounding alone can make; `None` when nothing moves or a number is not finite.
+    ///
+    /// Both slopes are along the step that was really made: a parameter of 16 bits cannot follow a small step exactly.
+    fn slope(&self, gradients: &BTreeMap<String, Array>, factor: f64) -> Result<Option<(Slope, f64)>> {
+        let ahead = self.moved(gradients, factor)?;
+        let behind = self.moved(gradients, -factor)?;
         let step = difference(&ahead, &behind)?;
-        let step_length = norm(&step)?;
-        if step_length == 0.0 {
+        let length = norm(&step)?;
+        if length == 0.0 {
             return Ok(None);
         }
         let (loss_ahead, loss_behind) = (self.loss(ahead)?, self.loss(behind)?);
-        let measured = (loss_ahead - loss_behind) / step_length;
-        let rounding = LOSS_ROUNDING * epsilon * loss_ahead.abs().max(loss_behind.abs()).max(1.0);
+        let measured = (loss_ahead - loss_behind) / length;
+        let epsilon = if self.is_coarse() {
+            EPSILON_OF_16_BITS
+        } else {
+            f64::from(f32::EPSILON)
+        };
+        let size = [loss_ahead, loss_behind]
+            .into_iter()
+            .filter(|loss| loss.is_finite())
+            .fold(1.0, f64::max);
         let slope = Slope {
-            predicted: product(gradients, &step)? / step_length,
+            predicted: product(gradients, &step)? / length,
             measured: measured.is_finite().then_some(measured),
         };
-        let resolution = rounding / step_length;
-        Ok(slope
-            .predicted
-            .is_finite()
-            .then_some((slope, if resolution.is_finite() { resolution } else { 0.0 })))
+        let resolution = LOSS_ROUNDING * epsilon * size / length;
+        Ok(slope.predicted.is_finite().then_some((slope, resolution)))
     }
 
     /// The parameters plus `factor` times `direction`, in their own element types.

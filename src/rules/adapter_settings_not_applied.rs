@@ -1,6 +1,6 @@
 use super::live_adapters::adapters;
 use super::rule::declare_rule;
-use super::wording::{counted, grouped, shortest};
+use super::wording::{counted, grouped};
 use super::{Finding, Fix, Outcome};
 use crate::evidence::{AdapterEvidence, Evidence, RunSettings};
 
@@ -102,11 +102,13 @@ fn differences(adapter: &AdapterEvidence, settings: &RunSettings) -> Vec<Differe
             });
         }
     };
-    let shown = |values: &[f64]| values.iter().copied().map(shortest).collect();
+    // Adapters hold f32, and 0.1 is another number there than in the settings.
+    let shown = |value: f64| (value as f32).to_string();
+    let all_shown = |values: &[f64]| values.iter().copied().map(shown).collect();
     let ranks = adapter.ranks.iter().map(usize::to_string).collect();
     compare("rank", ranks, settings.rank.to_string());
-    compare("scale", shown(&adapter.scales), shortest(settings.scale));
-    compare("dropout", shown(&adapter.dropouts), shortest(settings.dropout));
+    compare("scale", all_shown(&adapter.scales), shown(settings.scale));
+    compare("dropout", all_shown(&adapter.dropouts), shown(settings.dropout));
     let (attached, expected) = (&adapter.attached, &adapter.expected);
     let elsewhere = attached.total == expected.total && attached.first != expected.first;
     if attached.total > expected.total || elsewhere {

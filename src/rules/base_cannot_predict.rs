@@ -1,5 +1,4 @@
 use super::rule::declare_rule;
-use super::wording::nats;
 use super::{Finding, Fix, Outcome};
 use crate::evidence::{Evidence, Slot};
 use crate::thresholds::KNOWS_SOMETHING;
@@ -58,24 +57,23 @@ fn check(evidence: &Evidence) -> Outcome {
         return Outcome::not_measured("the first batch", &training.fit_before);
     };
     let uniform = training.uniform_loss;
-    let losses: Vec<f64> = [fit.supervised, fit.unsupervised].into_iter().flatten().collect();
-    if losses.is_empty() {
-        return Outcome::not_applicable("no finite loss of the first batch");
-    }
-    if losses.iter().any(|&loss| loss < KNOWS_SOMETHING * uniform) {
+    let Some(supervised) = fit.supervised else {
+        return Outcome::not_applicable("the first batch has no finite loss of supervised tokens");
+    };
+    let lowest = fit.unsupervised.unwrap_or(supervised).min(supervised);
+    if lowest < KNOWS_SOMETHING * uniform {
         return Outcome::Pass;
     }
     let mut finding = Finding::new(
         "the base predicts the data no better than a uniform guess",
         format!(
-            "{} nats per supervised token and {} for the others; a uniform guess has {uniform:.3}",
-            nats(fit.supervised),
+            "{supervised:.3} nats per supervised token{}; a uniform guess has {uniform:.3}",
             fit.unsupervised
-                .map_or_else(|| "none".to_owned(), |loss| format!("{loss:.3}"))
+                .map_or_else(String::new, |loss| format!(" and {loss:.3} for the others"))
         ),
         "losses far below that of a uniform guess",
     )
-    .with("supervised_loss", fit.supervised)
+    .with("supervised_loss", supervised)
     .with("unsupervised_loss", fit.unsupervised)
     .with("uniform_loss", uniform)
     .fix(Fix::by_hand(format!(

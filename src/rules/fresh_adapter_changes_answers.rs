@@ -41,6 +41,7 @@ declare_rule! {
         since: "0.1.0",
         explains: &[
             "training-diverged",
+            "overfit",
             "update-too-large",
             "loss-not-decreasing",
             "end-of-text-spam",

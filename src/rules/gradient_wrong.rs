@@ -3,6 +3,7 @@ use super::rule::declare_rule;
 use super::wording::factor;
 use super::{Finding, Fix, Outcome};
 use crate::evidence::Evidence;
+use crate::thresholds::ABNORMAL_RISE;
 
 declare_rule! {
     /// ## What it finds
@@ -19,7 +20,8 @@ declare_rule! {
     ///
     /// The loss of the last batch is computed a little way ahead and a little way behind along the reported gradient.
     /// Its slope there must be the length of the gradient. It differs by more than rounding and the bend of the loss can
-    /// make. Gradients that are all exactly zero belong to `gradients-not-flowing`.
+    /// make. It is not judged where the loss has risen by `ABNORMAL_RISE`: a destroyed model has no slope to speak of.
+    /// Gradients that are all exactly zero belong to `gradients-not-flowing`.
     ///
     /// ## How to fix
     ///
@@ -53,6 +55,9 @@ declare_rule! {
 
 fn check(evidence: &Evidence) -> Outcome {
     let (check, measured) = match gradient_slope::judge(evidence) {
+        Ok((_, Gradients::Wrong)) if has_risen(evidence) => {
+            return Outcome::not_applicable("the loss had risen too far by then: it bends too sharply to have a slope");
+        }
         Ok((check, Gradients::Wrong)) => (check, check.reported.measured.unwrap_or(0.0)),
         Ok(_) => return Outcome::Pass,
         Err(outcome) => return outcome,
@@ -82,4 +87,13 @@ fn check(evidence: &Evidence) -> Outcome {
         "turn off fused losses, custom kernels and checkpointing one by one until the slopes agree",
     ))
     .into()
+}
+
+/// Whether the last step stood far above where training began.
+fn has_risen(evidence: &Evidence) -> bool {
+    let losses = evidence.training.ran().and_then(|training| {
+        let last = training.steps.last()?.loss?;
+        Some((training.loss_before()?, last))
+    });
+    losses.is_some_and(|(before, last)| last > before + ABNORMAL_RISE)
 }

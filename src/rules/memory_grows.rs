@@ -106,6 +106,6 @@ fn growths(training: &TrainingEvidence) -> Option<Vec<i64>> {
         .iter()
         .map(|step| step.active_memory.map(u64::cast_signed))
         .collect::<Option<_>>()?;
-    let after_second = held.get(1..).unwrap_or(&[]);
+    let after_second = held.split_first().map_or(&[][..], |(_, later)| later);
     Some(after_second.windows(2).map(|pair| pair[1] - pair[0]).collect())
 }

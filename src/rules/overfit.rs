@@ -35,7 +35,8 @@ declare_rule! {
         severity: Warning,
         status: Stable,
         since: "0.1.0",
-        explains: &[],
+        explains: &["update-too-large", "forgetting"],
+        offers_command: true,
     }
 }
 

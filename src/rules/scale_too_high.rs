@@ -45,6 +45,7 @@ declare_rule! {
         explains: &[
             "training-diverged",
             "loss-not-finite",
+            "overfit",
             "update-too-large",
             "loss-not-decreasing",
             "end-of-text-spam",

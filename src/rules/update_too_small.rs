@@ -39,6 +39,7 @@ declare_rule! {
         status: Stable,
         since: "0.1.0",
         explains: &["loss-not-decreasing"],
+        offers_command: true,
     }
 }
 

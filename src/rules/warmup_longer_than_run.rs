@@ -35,6 +35,7 @@ declare_rule! {
         status: Stable,
         since: "0.1.0",
         explains: &[],
+        offers_command: true,
     }
 }
 

@@ -232,7 +232,7 @@ fn checks_alone_find_rows_without_a_target() {
         ..checks(&embedded())
     };
     let evidence = run(&options);
-    assert!(roots(&evidence).contains(&"nothing-supervised"));
+    assert!(roots(&evidence).contains(&"rows-cut"));
     let report = Report::new(&evidence, Vec::new());
     assert_eq!(exit_code(&report, FailOn::Error), EXIT_FAULT);
 }

@@ -157,6 +157,7 @@ fn a_run_that_measured_nothing_is_not_healthy() {
     let evidence = changed(|evidence| {
         evidence.model = Slot::skipped("no model");
         evidence.data = Slot::skipped("no model");
+        evidence.memory = Slot::skipped("no model");
         evidence.baseline = Slot::skipped("no model");
         evidence.training = Slot::skipped("no model");
         evidence.parameters = Slot::skipped("no model");

@@ -254,6 +254,7 @@ fn no_rule_passes_when_nothing_was_measured() {
     let evidence = changed(|evidence| {
         evidence.model = Slot::skipped("no model");
         evidence.data = Slot::skipped("no model");
+        evidence.memory = Slot::skipped("no model");
         evidence.baseline = Slot::skipped("no model");
         evidence.training = Slot::skipped("no model");
         evidence.parameters = Slot::skipped("no model");

@@ -372,7 +372,7 @@ fn the_loss_has_the_slope_of_its_gradient_and_no_other(#[case] change: Change, #
     let check = ran(trained(change, optimizer, mlx_rs::Dtype::Float32).0);
     assert_eq!(check.step, 3);
     let measured = check.reported.measured.unwrap();
-    assert_relative_eq!(measured, ratio * check.reported.predicted, max_relative = 2e-3);
+    assert_relative_eq!(measured, ratio * check.reported.predicted, max_relative = 5e-3);
     assert!(check.resolution < 0.01 * measured.abs(), "{check:?}");
 }
 
@@ -381,7 +381,7 @@ fn gradients_that_add_up_are_right_since_the_step_before() {
     let optimizer = &mut AdamW::new(AdamWSettings::default());
     let check = ran(trained(added_up, optimizer, mlx_rs::Dtype::Float32).0);
     let since = check.since_previous.unwrap();
-    assert_relative_eq!(since.measured.unwrap(), since.predicted, max_relative = 2e-3);
+    assert_relative_eq!(since.measured.unwrap(), since.predicted, max_relative = 5e-3);
     let off = (check.reported.measured.unwrap() / check.reported.predicted - 1.0).abs();
     assert!(off > 0.05, "{off}");
 }
