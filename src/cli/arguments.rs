@@ -198,7 +198,7 @@ pub struct DiagnoseArguments {
     #[arg(long, value_name = "FAULT")]
     pub inject: Option<Injection>,
     /// Run again with the fix of the worst finding, where it can be applied without help
-    #[arg(long, conflicts_with = "check_only")]
+    #[arg(long, conflicts_with_all = ["check_only", "baseline", "save_baseline"])]
     pub apply_fix: bool,
     /// Where the report goes
     #[command(flatten)]

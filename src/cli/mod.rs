@@ -2,6 +2,7 @@
 
 mod apply_fix;
 mod arguments;
+mod baseline;
 mod embedded;
 mod output;
 mod progress;

@@ -5,6 +5,7 @@ use anyhow::{Context, Result, anyhow};
 use colored::Colorize;
 
 use super::arguments::{Arguments, Command, DiagnoseArguments, Format, OutputArguments};
+use super::baseline::Baseline;
 use super::output::{choose_colour, note, print};
 use super::{apply_fix, embedded, progress, selftest, verify};
 use crate::adapter::LoraSettings;
@@ -14,8 +15,8 @@ use crate::diagnosis::{DataSource, DiagnosisOptions, diagnose};
 use crate::evidence::{EVIDENCE_SCHEMA_VERSION, Evidence, FineTuneKind, Refusal, RunSettings};
 use crate::interrupt::Interrupt;
 use crate::model::{HubSettings, ModelSource};
-use crate::regression::{check_settings, compare};
-use crate::report::{EXIT_HEALTHY, EXIT_INCOMPLETE, Report, Verdict, exit_code, to_json, to_markdown, to_text};
+use crate::regression::compare;
+use crate::report::{EXIT_HEALTHY, EXIT_INCOMPLETE, Report, exit_code, to_json, to_markdown, to_text};
 use crate::rules;
 use crate::workflow::{ReferenceWorkflow, Workflow};
 
@@ -93,13 +94,6 @@ fn run_phases(arguments: &DiagnoseArguments) -> Result<u8> {
     if let Some(folder) = &arguments.out {
         check_writable(folder)?;
     }
-    if let Some(file) = &arguments.save_baseline {
-        check_writable(
-            file.parent()
-                .filter(|folder| *folder != Path::new(""))
-                .unwrap_or(Path::new(".")),
-        )?;
-    }
     let interrupt = Interrupt::default();
     listen_for_interrupt(&interrupt)?;
     // Held until the run is over: dropping it removes the unpacked model.
@@ -110,10 +104,6 @@ fn run_phases(arguments: &DiagnoseArguments) -> Result<u8> {
         (Some(guard), ModelSource::Folder(folder))
     };
     let mut options = options(arguments, source)?;
-    let baseline = arguments.output.baseline.as_deref().map(read_evidence).transpose()?;
-    if let Some(stored) = &baseline {
-        check_settings(&stored.settings, &options.settings())?;
-    }
     let planted = match &arguments.inject {
         Some(injection) if arguments.full && injection.operator.needs_adapters() => {
             return Err(anyhow!(
@@ -128,28 +118,18 @@ fn run_phases(arguments: &DiagnoseArguments) -> Result<u8> {
         Some(planted) => &*planted.fault,
         None => &ReferenceWorkflow,
     };
+    let baseline = Baseline::of(arguments, &options.settings())?;
     let evidence = diagnose(&options, workflow, &interrupt, &mut *progress::progress());
     let report = report_of(&evidence, arguments.out.as_deref(), &options);
-    // The report is printed even when the baseline does not fit or cannot be written: the run may have taken long.
-    let comparison = baseline.as_ref().map(|stored| compare(stored, &evidence)).transpose();
-    let (report, compared) = match comparison {
-        Ok(Some(comparison)) => (report.against(comparison), Ok(())),
-        Ok(None) => (report, Ok(())),
-        Err(error) => (report, Err(error)),
-    };
-    let stored = arguments
-        .save_baseline
-        .as_ref()
-        .map_or(Ok(()), |file| save_baseline(file, &evidence, &report));
+    let (report, compared) = baseline.judge(report, &evidence);
     let remedy = arguments.apply_fix.then(|| report.remedy()).flatten();
     if arguments.apply_fix && remedy.is_none() {
         apply_fix::note_absence(&report);
     }
     let Some(remedy) = remedy else {
-        let code = conclude(&evidence, &report, arguments.out.as_deref(), &arguments.output);
-        compared?;
-        stored?;
-        return code;
+        let stored = baseline.store(&report, &evidence);
+        let code = conclude(&evidence, &report, arguments.out.as_deref(), &arguments.output)?;
+        return compared.and(stored).map(|()| code);
     };
     // Two JSON documents in a row are no JSON: there, only the last one is printed.
     if arguments.output.format == Format::Json {
@@ -174,25 +154,7 @@ fn run_phases(arguments: &DiagnoseArguments) -> Result<u8> {
     let fixed = report_of(&evidence, folder.as_deref(), &options);
     let code = conclude(&evidence, &fixed, folder.as_deref(), &arguments.output)?;
     apply_fix::note_result(&remedy, &report, &fixed);
-    compared?;
-    stored?;
     Ok(code)
-}
-
-/// A run that did not come to its end is no measure for others.
-fn save_baseline(file: &Path, evidence: &Evidence, report: &Report) -> Result<()> {
-    let shown = file.display();
-    if report.verdict == Verdict::Incomplete || evidence.settings.check_only {
-        return Err(anyhow!(
-            "the baseline `{shown}` was not stored\n  found: an incomplete run, {}\n  expected: a run through all phases",
-            report.headline
-        ));
-    }
-    write_file(file, evidence_json(evidence)?.as_bytes()).with_context(|| format!("cannot write `{shown}`"))
-}
-
-fn evidence_json(evidence: &Evidence) -> Result<String> {
-    Ok(format!("{}\n", serde_json::to_string_pretty(evidence)?))
 }
 
 /// The report on a run whose results go to `folder`.
@@ -218,6 +180,11 @@ fn conclude(evidence: &Evidence, report: &Report, folder: Option<&Path>, output:
     }
     let code = finish(report, output)?;
     written.map(|()| code)
+}
+
+/// Evidence as its files hold it.
+pub(super) fn evidence_json(evidence: &Evidence) -> Result<String> {
+    Ok(format!("{}\n", serde_json::to_string_pretty(evidence)?))
 }
 
 /// Says why the inputs cannot be used, and where to read on.
@@ -334,7 +301,7 @@ fn listen_for_interrupt(interrupt: &Interrupt) -> Result<()> {
 }
 
 /// Fails before the work rather than after it.
-fn check_writable(folder: &Path) -> Result<()> {
+pub(super) fn check_writable(folder: &Path) -> Result<()> {
     std::fs::create_dir_all(folder)
         .and_then(|()| tempfile::tempfile_in(folder))
         .with_context(|| format!("cannot write to the folder `{}`", folder.display()))?;
@@ -385,7 +352,7 @@ fn width() -> usize {
         .map_or(PLAIN_WIDTH, |(_, columns)| usize::from(columns))
 }
 
-fn read_evidence(path: &Path) -> Result<Evidence> {
+pub(super) fn read_evidence(path: &Path) -> Result<Evidence> {
     let shown = path.display();
     let text = std::fs::read_to_string(path).with_context(|| format!("cannot read `{shown}`"))?;
     let unusable = |error: serde_json::Error| {

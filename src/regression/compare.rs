@@ -167,7 +167,7 @@ impl Walk {
         };
         if !within {
             self.result.moved.push(Movement {
-                path: place.pointer.iter().map(|part| format!("/{part}")).collect(),
+                path: format!("/{}", place.pointer.join("/")),
                 class: class.name,
                 stored: shown(stored),
                 now: shown(now),

@@ -25,8 +25,8 @@ pub fn pages() -> Vec<Page> {
 
 fn index() -> String {
     let mut text = format!(
-        "# Rules\n\nThe {} faults that `diagnose` looks for, by the part of a run that they belong to. \
-         `diagnose explain NAME` prints the\nsame pages; `diagnose rules --docs docs/rules` writes them.\n",
+        "# Rules\n\nThe {} rules that `diagnose` judges a run by, under the part of the run that they are about. \
+         `diagnose explain NAME`\nprints the same pages; `diagnose rules --docs docs/rules` writes them.\n",
         RULES.len()
     );
     for family in FAMILIES {
