@@ -18,11 +18,10 @@ pub(super) fn refusal(error: &DiagnosisError) -> Refusal {
 fn of_diagnosis(error: &DiagnosisError) -> RefusalKind {
     match error {
         DiagnosisError::Load(error) => of_load(error),
-        DiagnosisError::Tokenizer(error) => of_tokenizer(error),
+        DiagnosisError::Tokenizer(error) | DiagnosisError::Prompt(PromptError::Tokenizer(error)) => of_tokenizer(error),
         DiagnosisError::Data(_) => RefusalKind::DataFormat,
         DiagnosisError::Example(ExampleError::Row { source, .. }) => of_tokenizer(source),
         DiagnosisError::Example(ExampleError::NoTokens { .. }) => RefusalKind::ChatTemplateFailed,
-        DiagnosisError::Prompt(PromptError::Tokenizer(error)) => of_tokenizer(error),
         DiagnosisError::Adapter(error) => of_adapter(error),
         DiagnosisError::TokenOutOfRange { .. } => RefusalKind::Tokenizer,
         DiagnosisError::Prompt(PromptError::TooLong { .. } | PromptError::Empty)

@@ -95,7 +95,7 @@ impl TrainingRun<'_> {
             optimizer_replay::check(&recording, self.options.optimizer())
         });
         let (fit_before, readings) = apart(before);
-        let fit_after = after.map_or_else(Slot::crashed, |fit| fit);
+        let fit_after = after.unwrap_or_else(Slot::crashed);
         let supervised = |fit: &Slot<FitEvidence>| fit.ran().and_then(|fit| fit.supervised);
         let evidence = TrainingEvidence {
             trainer: "reference".to_owned(),

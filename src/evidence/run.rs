@@ -35,6 +35,10 @@ pub enum FineTuneKind {
 /// What the run was asked to do, with every default filled in.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a switch of its own on the command line"
+)]
 pub struct RunSettings {
     /// The model as given: a folder, a file, a hub id, or `embedded`.
     pub model: String,

@@ -179,21 +179,21 @@ struct Reading {
     /// Padding targets that count behind each shorter row.
     padding: usize,
     /// What the sum is divided by.
-    mean: Mean,
+    divisor: Divisor,
 }
 
 #[derive(Debug, Clone, Copy)]
-enum Mean {
-    OverTargets,
-    OverRows,
-    OverPositions,
+enum Divisor {
+    Targets,
+    Rows,
+    Positions,
 }
 
 const RIGHT: Reading = Reading {
     offset: 1,
     prompts: false,
     padding: 0,
-    mean: Mean::OverTargets,
+    divisor: Divisor::Targets,
 };
 
 impl Reading {
@@ -222,15 +222,15 @@ impl Reading {
             for &column in &counted {
                 let position = row * batch.columns + column - self.offset;
                 targets[position] = batch.tokens[row * batch.columns + column];
-                weights[position] = match self.mean {
-                    Mean::OverRows => 1.0 / counted.len() as f32,
-                    Mean::OverTargets | Mean::OverPositions => 1.0,
+                weights[position] = match self.divisor {
+                    Divisor::Rows => 1.0 / counted.len() as f32,
+                    Divisor::Targets | Divisor::Positions => 1.0,
                 };
             }
         }
-        let total: f32 = match self.mean {
-            Mean::OverPositions => batch.tokens.len() as f32,
-            Mean::OverTargets | Mean::OverRows => weights.iter().sum(),
+        let total: f32 = match self.divisor {
+            Divisor::Positions => batch.tokens.len() as f32,
+            Divisor::Targets | Divisor::Rows => weights.iter().sum(),
         };
         for weight in &mut weights {
             *weight /= total;
@@ -303,7 +303,7 @@ pub static LOSS_DIVIDED_BY_POSITIONS: Operator = Operator {
     severities: &[1.0],
     make: |_| {
         Reading {
-            mean: Mean::OverPositions,
+            divisor: Divisor::Positions,
             ..RIGHT
         }
         .fault()
@@ -319,7 +319,7 @@ pub static LOSS_AVERAGED_BY_ROW: Operator = Operator {
     severities: &[1.0],
     make: |_| {
         Reading {
-            mean: Mean::OverRows,
+            divisor: Divisor::Rows,
             ..RIGHT
         }
         .fault()

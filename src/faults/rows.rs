@@ -159,8 +159,9 @@ pub static FOREIGN_TEMPLATE: Operator = Operator {
             let chosen = share_of(rows.len(), share);
             for (index, row) in rows.iter_mut().enumerate() {
                 let asked = question(row);
-                let answered = answer(row).and_then(|content| content.as_str().map(str::to_owned));
-                let answered = answered.unwrap_or_else(String::new);
+                let Some(answered) = answer(row).and_then(|content| content.as_str().map(str::to_owned)) else {
+                    continue;
+                };
                 *row = if chosen.contains(&index) {
                     json!({ "text": format!("[INST] {asked} [/INST] {answered}") })
                 } else {

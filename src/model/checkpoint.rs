@@ -74,7 +74,7 @@ pub enum CheckpointError {
         /// The file or folder.
         path: PathBuf,
         /// All that is wrong.
-        disagreement: Disagreement,
+        disagreement: Box<Disagreement>,
     },
     /// Weights are NaN or infinite.
     #[error("{} NaN or infinite values in `{}`\n  found: {tensors}\n  expected: finite weights\n  hint: convert or download the model again; training cannot start from it", tensors_hold(tensors.total), path.display())]
@@ -323,7 +323,7 @@ impl Checkpoint {
         if disagreement.missing.total + disagreement.unexpected.total + disagreement.misshapen.total > 0 {
             return Err(CheckpointError::Disagreement {
                 path: path.to_owned(),
-                disagreement,
+                disagreement: Box::new(disagreement),
             });
         }
         // One tensor at a time: the file's form of it can be freed before the next is converted.

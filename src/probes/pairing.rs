@@ -100,7 +100,7 @@ fn distinct_pairs(examples: &[Example]) -> Vec<Pair<'_>> {
             continue;
         };
         // A row without a prompt is supervised from its second token on.
-        if first < 2 || first >= ROW_TOKENS {
+        if !(2..ROW_TOKENS).contains(&first) {
             continue;
         }
         let pair = Pair {

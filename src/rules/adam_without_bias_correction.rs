@@ -12,7 +12,7 @@ declare_rule! {
     /// ## Why it matters
     ///
     /// MLX's Adam leaves the correction out unless it is asked for. Its first step is then 3.16 times the learning rate,
-    /// and the next ones are still two to four times too large. A recipe from PyTorch, where the correction is always
+    /// and the next ones are still two to four times too large. A recipe from `PyTorch`, where the correction is always
     /// made, can be too hot for MLX.
     ///
     /// ## Evidence

@@ -183,8 +183,10 @@ impl Command {
             return;
         };
         // Behind a space a leading dash would begin another option.
-        let separator = if value.starts_with('-') { '=' } else { ' ' };
-        self.0.push_str(&format!(" {option}{separator}{}", quoted(value)));
+        let separator = if value.starts_with('-') { "=" } else { " " };
+        for part in [" ", option, separator, &quoted(value)] {
+            self.0.push_str(part);
+        }
     }
 
     fn count(&mut self, option: &str, value: usize, default: usize) {

@@ -256,6 +256,51 @@ fn a_file_that_is_no_evidence_is_refused_with_a_remedy(#[case] contents: &str) {
 }
 
 #[test]
+fn a_byte_order_mark_is_no_part_of_the_first_prompt() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("prompts.txt");
+    fs::write(&path, "\u{feff}Who is the harbour keeper?\n").unwrap();
+    let output = run(&[
+        "--prompts",
+        text(&path),
+        "--steps",
+        "1",
+        "--max-tokens",
+        "2",
+        "--out",
+        text(folder.path()),
+    ]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    let evidence: Value =
+        serde_json::from_str(&fs::read_to_string(folder.path().join("evidence.json")).unwrap()).unwrap();
+    let prompt = &evidence["baseline"]["ran"]["answers"][0]["prompt"];
+    assert_eq!(prompt, "Who is the harbour keeper?");
+}
+
+#[rstest]
+fn a_name_that_could_steer_a_terminal_does_not_reach_it(#[values("text", "markdown")] format: &str) {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("ro\u{1b}[2Jws\u{7}.jsonl");
+    fs::copy(root().join("fixtures/embedded/minimal/train.jsonl"), &data).unwrap();
+    let output = run(&[
+        "--data",
+        text(&data),
+        "--steps",
+        "1",
+        "--max-tokens",
+        "2",
+        "--format",
+        format,
+    ]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    assert!(stdout(&output).contains("ro"), "{}", stdout(&output));
+    assert!(!stdout(&output).contains(['\u{1b}', '\u{7}']), "{}", stdout(&output));
+    fs::write(&data, "").unwrap();
+    let refused = run(&["--data", text(&data)]);
+    assert!(!stderr(&refused).contains(['\u{1b}', '\u{7}']), "{}", stderr(&refused));
+}
+
+#[test]
 fn an_output_folder_that_cannot_be_made_is_refused_before_the_work() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("file");
@@ -269,6 +314,7 @@ fn an_output_folder_that_cannot_be_made_is_refused_before_the_work() {
 #[case::a_rank_beyond_the_layers(&["--rank", "2000000000"], "at most 384")]
 #[case::more_blocks_than_there_are(&["--layers", "5"], "a model of 4 blocks")]
 #[case::an_unknown_key(&["--keys", "self_attn.q_porj"], "did you mean `self_attn.q_proj`")]
+#[case::a_key_without_its_place(&["--keys", "q_proj"], "did you mean `self_attn.q_proj`")]
 #[case::a_fault_without_its_seam(&["--full", "--inject", "stub-adapter"], "changes nothing with `--full`")]
 fn an_option_that_cannot_work_is_refused(#[case] arguments: &[&str], #[case] named: &str) {
     assert_refused(&run(arguments), &[named]);

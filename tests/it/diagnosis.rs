@@ -127,12 +127,40 @@ fn a_legal_but_odd_run_is_not_accused(#[case] options: DiagnosisOptions) {
 #[case::end_masked("end-masked", "end-masked")]
 #[case::end_missing("end-missing", "rows-without-end")]
 #[case::end_repeated("end-repeated", "end-repeated")]
+#[case::end_row_untrained("end-row-untrained", "end-token-untrained")]
+#[case::turn_end_undeclared("turn-end-undeclared", "turn-end-undeclared")]
+#[case::memory_short("memory-short", "training-does-not-fit")]
 fn a_fault_is_named_as_the_only_root(#[case] fault: &str, #[case] cause: &str) {
     let evidence = run_with(fault);
     let report = Report::new(&evidence, Vec::new());
     assert_eq!(report.verdict, Verdict::Findings);
     assert_eq!(roots(&report), [cause], "{:#?}", report.findings);
     assert_eq!(exit_code(&report, FailOn::Error), 1);
+}
+
+#[rstest]
+fn gradients_that_are_kept_for_ever_are_noticed(#[values("memory-leak=1", "memory-leak=4")] fault: &str) {
+    let report = Report::new(&run_with(fault), Vec::new());
+    assert_eq!(roots(&report), ["memory-grows"], "{:#?}", report.findings);
+}
+
+#[test]
+fn settings_are_reported_as_they_were_written() {
+    let lora = LoraSettings {
+        scale: 0.1,
+        dropout: 0.05,
+        ..LoraSettings::default()
+    };
+    let settings = DiagnosisOptions {
+        lora,
+        clip_norm: Some(0.3),
+        ..options()
+    }
+    .settings();
+    assert_eq!(
+        (settings.scale, settings.dropout, settings.clip_norm),
+        (0.1, 0.05, Some(0.3))
+    );
 }
 
 #[rstest]

@@ -273,13 +273,13 @@ fn json_has_the_fields_that_programs_rely_on() {
     let names: Vec<&str> = phases.iter().filter_map(|phase| phase["name"].as_str()).collect();
     assert_eq!(names, ["baseline", "training", "parameters", "generation", "state"]);
     let findings = json["findings"].as_array().expect("findings");
-    let named = |name: &str| {
+    let entry_of = |name: &str| {
         findings
             .iter()
             .find(|finding| finding["name"] == name)
             .expect("the finding")
     };
-    let (root, folded) = (&findings[0], named("end-of-text-spam"));
+    let (root, folded) = (&findings[0], entry_of("end-of-text-spam"));
     assert_eq!(
         (&root["name"], &root["root"]),
         (&"training-diverged".into(), &true.into())

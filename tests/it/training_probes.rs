@@ -200,9 +200,8 @@ fn the_fit_is_what_the_logits_give() {
                 elsewhere.push(odds);
             }
         }
-        for column in 0..length - 2 {
+        for (column, here) in probabilities[row].iter().enumerate().take(length - 2) {
             positions += 1.0;
-            let here = &probabilities[row][column];
             let likeliest = (0..here.len())
                 .max_by(|&left, &right| here[left].total_cmp(&here[right]))
                 .unwrap();
@@ -271,7 +270,7 @@ fn the_validation_loss_is_that_of_the_first_rows() {
 }
 
 /// Changes what the backward pass returns at a step, given all passes so far.
-type Change = fn(&mut Vec<BTreeMap<String, Array>>) -> MlxResult<()>;
+type Change = fn(&mut [BTreeMap<String, Array>]) -> MlxResult<()>;
 
 /// Trains the embedded model for three steps and returns what its gradients and its optimizer look like.
 fn trained(
@@ -328,7 +327,8 @@ fn trained(
     }
 }
 
-fn unchanged(_: &mut Vec<BTreeMap<String, Array>>) -> MlxResult<()> {
+#[expect(clippy::unnecessary_wraps, reason = "a change like the others")]
+fn unchanged(_: &mut [BTreeMap<String, Array>]) -> MlxResult<()> {
     Ok(())
 }
 
@@ -339,16 +339,16 @@ fn scaled(passes: &mut [BTreeMap<String, Array>], factor: f32) -> MlxResult<()> 
     Ok(())
 }
 
-fn doubled(passes: &mut Vec<BTreeMap<String, Array>>) -> MlxResult<()> {
+fn doubled(passes: &mut [BTreeMap<String, Array>]) -> MlxResult<()> {
     scaled(passes, 2.0)
 }
 
-fn negated(passes: &mut Vec<BTreeMap<String, Array>>) -> MlxResult<()> {
+fn negated(passes: &mut [BTreeMap<String, Array>]) -> MlxResult<()> {
     scaled(passes, -1.0)
 }
 
-fn added_up(passes: &mut Vec<BTreeMap<String, Array>>) -> MlxResult<()> {
-    if let [.., previous, last] = passes.as_mut_slice() {
+fn added_up(passes: &mut [BTreeMap<String, Array>]) -> MlxResult<()> {
+    if let [.., previous, last] = passes {
         for (name, gradient) in last {
             *gradient = gradient.add(&previous[name])?;
         }
