@@ -48,7 +48,11 @@ fn described(error: &anyhow::Error) -> String {
             text.push_str(&cause);
         }
     }
-    // A path may hold what steers a terminal.
+    without_controls(text)
+}
+
+/// A path may hold what steers a terminal.
+fn without_controls(mut text: String) -> String {
     text.retain(|character| character == '\n' || !character.is_control());
     text
 }
@@ -189,8 +193,10 @@ pub(super) fn evidence_json(evidence: &Evidence) -> Result<String> {
 
 /// Says why the inputs cannot be used, and where to read on.
 fn refuse(refusal: &Refusal, report: &Report) {
-    note_error(&refusal.error);
-    if let Some(root) = report.roots().next() {
+    note_error(&without_controls(refusal.error.clone()));
+    // Other rules may have found something in the data that has nothing to do with the refusal.
+    let named = report.roots().find(|root| root.headline == refusal.headline);
+    if let Some(root) = named {
         note(&format!("  more: `diagnose explain {}`", root.name));
     }
 }

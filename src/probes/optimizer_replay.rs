@@ -500,7 +500,7 @@ mod tests {
             max_relative = 1e-3
         );
         assert_relative_eq!(recorded(1e-7, large_epsilon).epsilon.unwrap(), 0.1, max_relative = 1e-9);
-        assert_relative_eq!(recorded(1e-7, adam).realised_share.unwrap(), 1.0, max_relative = 1e-6);
+        assert_relative_eq!(recorded(1e-7, adam).realised_share.unwrap(), 1.0, max_relative = 1e-5);
     }
 
     #[test]

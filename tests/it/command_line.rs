@@ -562,3 +562,18 @@ fn an_unknown_fault_of_the_self_test_is_refused_with_the_nearest_name() {
     let output = run(&["selftest", "--only", "frozen-optimiser"]);
     assert_refused(&output, &["did you mean `frozen-optimizer`?"]);
 }
+
+/// MLX counts memory by process, so other tests must not run beside this one.
+#[rstest]
+fn gradients_that_are_kept_for_ever_are_noticed(#[values("memory-leak=1", "memory-leak=4")] fault: &str) {
+    let output = run(&["--inject", fault, "--format", "json"]);
+    let report: Value = serde_json::from_str(&stdout(&output)).unwrap();
+    let roots: Vec<&Value> = report["findings"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|finding| finding["root"] == true && finding["severity"] != "info")
+        .map(|finding| &finding["name"])
+        .collect();
+    assert_eq!(roots, ["memory-grows"]);
+}

@@ -138,12 +138,6 @@ fn a_fault_is_named_as_the_only_root(#[case] fault: &str, #[case] cause: &str) {
     assert_eq!(exit_code(&report, FailOn::Error), 1);
 }
 
-#[rstest]
-fn gradients_that_are_kept_for_ever_are_noticed(#[values("memory-leak=1", "memory-leak=4")] fault: &str) {
-    let report = Report::new(&run_with(fault), Vec::new());
-    assert_eq!(roots(&report), ["memory-grows"], "{:#?}", report.findings);
-}
-
 #[test]
 fn settings_are_reported_as_they_were_written() {
     let lora = LoraSettings {
