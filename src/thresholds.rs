@@ -337,16 +337,11 @@ thresholds! {
     /// Half: with less, a run needs twice its steps, and the small gradients are lost altogether.
     pub const REALISED_SHARE: f64 = 0.5;
 
-    /// Share of the uniform loss from which on answers are noise to a base.
-    ///
-    /// 0.65: answers of shuffled words cost 0.66 of it or more; rows that a base finds hard cost up to 0.55.
-    pub const NOISE_SHARE: f64 = 0.65;
-
-    /// The same for answers whose tokens have no order.
+    /// Share of the uniform loss from which on answers whose tokens have no order are noise.
     ///
     /// Half: random letters were measured at 0.59; answers that are easy, for example one character repeated, have no
     /// order either and cost next to nothing.
-    pub const UNORDERED_NOISE_SHARE: f64 = 0.5;
+    pub const NOISE_SHARE: f64 = 0.5;
 
     /// Nats per token that the order of an answer's tokens must save.
     ///

@@ -1,7 +1,7 @@
 use super::rule::declare_rule;
 use super::{Finding, Fix, Outcome};
 use crate::evidence::{DataEvidence, Evidence, Slot};
-use crate::thresholds::{ANSWER_TOKENS, KNOWS_SOMETHING, NOISE_SHARE, ORDER_GAIN, UNORDERED_NOISE_SHARE};
+use crate::thresholds::{ANSWER_TOKENS, KNOWS_SOMETHING, NOISE_SHARE, ORDER_GAIN};
 
 declare_rule! {
     /// ## What it finds
@@ -15,11 +15,10 @@ declare_rule! {
     ///
     /// ## Evidence
     ///
-    /// Before training the supervised tokens of the first batch cost at least `NOISE_SHARE` of what a uniform guess
-    /// costs, and the other tokens less. `UNORDERED_NOISE_SHARE` is enough when the tokens of the answers have no order:
-    /// turned round they cost less than `ORDER_GAIN` more. Text in a language or a code that the base hardly knows stays
-    /// below: even its tokens follow each other in an order. Fewer than `ANSWER_TOKENS` targets a row are not judged, nor
-    /// is padding behind the answers.
+    /// The tokens of the answers have no order: turned round they cost less than `ORDER_GAIN` more. And before training
+    /// they cost at least `NOISE_SHARE` of what a uniform guess costs, and more than the tokens beside them. Text in a
+    /// language, a voice or a code that the base hardly knows may cost as much, but its tokens follow each other in an
+    /// order. Fewer than `ANSWER_TOKENS` targets a row are not judged, nor is padding behind the answers.
     ///
     /// ## How to fix
     ///
@@ -74,12 +73,15 @@ fn check(evidence: &Evidence) -> Outcome {
     if prompts >= KNOWS_SOMETHING * uniform {
         return Outcome::not_applicable("the base cannot predict the prompts either");
     }
-    let unordered = fit
+    let Some(pairing) = fit
         .pairing
         .as_ref()
-        .is_some_and(|pairing| pairing.order_gain < ORDER_GAIN && pairing.tokens >= ANSWER_TOKENS * pairing.rows);
-    let noise_share = if unordered { UNORDERED_NOISE_SHARE } else { NOISE_SHARE };
-    if answers < noise_share * uniform || answers <= prompts {
+        .filter(|pairing| pairing.tokens >= ANSWER_TOKENS * pairing.rows)
+    else {
+        return Outcome::not_applicable("too few answers to see whether their tokens have an order");
+    };
+    let has_order = pairing.order_gain >= ORDER_GAIN;
+    if has_order || answers < NOISE_SHARE * uniform || answers <= prompts {
         return Outcome::Pass;
     }
     let mut finding = Finding::new(
@@ -90,7 +92,7 @@ fn check(evidence: &Evidence) -> Outcome {
     .with("supervised_loss", answers)
     .with("unsupervised_loss", prompts)
     .with("uniform_loss", uniform)
-    .with("order_gain", fit.pairing.as_ref().map(|pairing| pairing.order_gain))
+    .with("order_gain", pairing.order_gain)
     .fix(Fix::by_hand(
         "look at the answers in the rows: shuffled tokens, binary data, a wrong encoding, or another tokenizer's ids",
     ));

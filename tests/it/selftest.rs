@@ -619,7 +619,7 @@ fn real_runs_name_their_faults_and_two_with_one_seed_are_equal_apart_from_times(
     let first = json("first");
     assert_eq!(first, json("second"));
     assert_eq!(first["faults"]["found"]["count"], 3, "{first:#}");
-    assert_eq!(first["faults"]["named"]["count"], 3);
+    assert_eq!(first["faults"]["named"]["count"], 3, "{first:#}");
     assert_eq!(
         first["cures"]["by_fix"]["count"], 1,
         "a learning rate of zero has a fix"
