@@ -501,7 +501,7 @@ impl Run<'_> {
         }
         let trained = TrainingRun {
             dataset: self.dataset,
-            validation: None,
+            validation: self.validation,
             stop_ids: &self.stop_set.ids(),
             workflow: self.workflow,
             backend: self.backend,

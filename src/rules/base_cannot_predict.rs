@@ -1,7 +1,7 @@
 use super::rule::declare_rule;
 use super::{Finding, Fix, Outcome};
-use crate::evidence::{Evidence, Slot};
-use crate::thresholds::KNOWS_SOMETHING;
+use crate::evidence::{DataEvidence, Evidence, FitEvidence, Slot};
+use crate::thresholds::{KNOWS_SOMETHING, logit_tolerance};
 
 declare_rule! {
     /// ## What it finds
@@ -56,6 +56,9 @@ fn check(evidence: &Evidence) -> Outcome {
     let Slot::Ran(fit) = &training.fit_before else {
         return Outcome::not_measured("the first batch", &training.fit_before);
     };
+    if let Some(reason) = measured_elsewhere(evidence, fit) {
+        return Outcome::not_applicable(reason);
+    }
     let uniform = training.uniform_loss;
     let Some(supervised) = fit.supervised else {
         return Outcome::not_applicable("the first batch has no finite loss of supervised tokens");
@@ -87,4 +90,20 @@ fn check(evidence: &Evidence) -> Outcome {
         ));
     }
     finding.into()
+}
+
+/// Why the losses before training are not those of the base on text it could know.
+fn measured_elsewhere(evidence: &Evidence, fit: &FitEvidence) -> Option<&'static str> {
+    let adapter = evidence
+        .parameters
+        .ran()
+        .and_then(|parameters| parameters.adapter.as_ref());
+    let tolerance = logit_tolerance(&evidence.environment.dtype);
+    let changed = adapter.and_then(|adapter| adapter.identity_difference);
+    if changed.is_some_and(|difference| difference > tolerance) {
+        return Some("fresh adapters had changed the model when it was measured");
+    }
+    let foreign = |data: &DataEvidence| !data.template.rows_with_foreign_markers.is_empty();
+    (fit.unsupervised.is_none() && evidence.data.ran().is_some_and(foreign))
+        .then_some("the rows are written in another model family's format")
 }
