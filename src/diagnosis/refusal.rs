@@ -66,6 +66,7 @@ fn of_checkpoint(error: &CheckpointError) -> RefusalKind {
             DisagreementKind::Tensors => RefusalKind::Tensors,
         },
         CheckpointError::NotFinite { .. } => RefusalKind::NonFiniteWeights,
+        CheckpointError::Overflow { .. } => RefusalKind::WeightsOverflow,
         CheckpointError::UnsupportedMode { .. } => RefusalKind::Packing,
         CheckpointError::Mlx(_) => RefusalKind::Other,
     }

@@ -18,6 +18,8 @@ pub enum RefusalKind {
     Packing,
     /// Weights hold NaN or infinity.
     NonFiniteWeights,
+    /// Finite weights become infinite in the element type that they are computed in.
+    WeightsOverflow,
     /// The tokenizer is absent or broken.
     Tokenizer,
     /// The data holds conversations and the tokenizer has no chat template.

@@ -84,6 +84,16 @@ pub enum CheckpointError {
         /// Their names.
         tensors: Listing,
     },
+    /// Weights are finite in their files and not in the element type that they are computed in.
+    #[error("{} of `{}` overflow in {dtype}\n  found: {tensors}\n  expected: an element type that holds the values of the files\n  hint: compute in float32 (`--dtype float32`)", tensors_are(tensors.total), path.display())]
+    Overflow {
+        /// The file or folder.
+        path: PathBuf,
+        /// Names of the tensors.
+        tensors: Listing,
+        /// The element type.
+        dtype: String,
+    },
     /// A packing that MLX's affine layout does not cover.
     #[error(
         "`{module}` is packed in mode `{mode}`\n  expected: `affine`\n  hint: convert the model with `mlx_lm.convert --q-mode affine`"
@@ -103,6 +113,13 @@ fn shards_are(count: usize) -> String {
     match count {
         1 => "1 shard is".to_owned(),
         count => format!("{count} shards are"),
+    }
+}
+
+fn tensors_are(count: usize) -> String {
+    match count {
+        1 => "1 tensor".to_owned(),
+        count => format!("{count} tensors"),
     }
 }
 
@@ -328,19 +345,31 @@ impl Checkpoint {
         }
         // One tensor at a time: the file's form of it can be freed before the next is converted.
         let mut tensors = BTreeMap::new();
-        let mut not_finite = Vec::new();
+        let (mut not_finite, mut overflown) = (Vec::new(), Vec::new());
         while let Some((name, stored)) = self.tensors.pop_first() {
-            let stored = stored.with_precision(precision)?;
-            mlx_rs::transforms::eval(stored.arrays())?;
-            if !is_finite(&stored)? {
-                not_finite.push(name.clone());
+            let converted = stored.clone().with_precision(precision)?;
+            mlx_rs::transforms::eval(converted.arrays())?;
+            if !is_finite(&converted)? {
+                let list = if is_finite(&stored)? {
+                    &mut overflown
+                } else {
+                    &mut not_finite
+                };
+                list.push(name.clone());
             }
-            tensors.insert(name, stored);
+            tensors.insert(name, converted);
         }
         if !not_finite.is_empty() {
             return Err(CheckpointError::NotFinite {
                 path: path.to_owned(),
                 tensors: not_finite.into_iter().collect(),
+            });
+        }
+        if !overflown.is_empty() {
+            return Err(CheckpointError::Overflow {
+                path: path.to_owned(),
+                tensors: overflown.into_iter().collect(),
+                dtype: dtype_name(precision.dtype),
             });
         }
         Ok(Self { tensors, ..self })

@@ -1,6 +1,7 @@
 use super::rule::declare_rule;
-use super::{Finding, Fix, Outcome, Severity};
-use crate::evidence::{Evidence, Slot};
+use super::unusable::finding;
+use super::{Applicability, Finding, Fix, Outcome, Rerun, Severity};
+use crate::evidence::{Evidence, RefusalKind, RunSettings, Slot};
 
 declare_rule! {
     /// ## What it finds
@@ -14,8 +15,8 @@ declare_rule! {
     ///
     /// ## Evidence
     ///
-    /// The element type of the files and that of the products. When a number of the run is not finite the finding is an
-    /// error, otherwise a warning.
+    /// The element type of the files and that of the products. When a number of the run is not finite, or a weight
+    /// that is finite in its file becomes infinite in float16, the finding is an error, otherwise a warning.
     ///
     /// ## How to fix
     ///
@@ -35,10 +36,15 @@ declare_rule! {
         status: Stable,
         since: "0.1.0",
         explains: &["gradient-spike", "loss-not-finite"],
+        offers_command: true,
     }
 }
 
 fn check(evidence: &Evidence) -> Outcome {
+    let fix = wider(&evidence.settings);
+    if let Some(finding) = finding(evidence, RefusalKind::WeightsOverflow, EXPECTED) {
+        return finding.fix(fix).into();
+    }
     let Slot::Ran(model) = &evidence.model else {
         return Outcome::not_measured("the model", &evidence.model);
     };
@@ -53,14 +59,24 @@ fn check(evidence: &Evidence) -> Outcome {
             "a model stored in bfloat16 is computed in float16"
         },
         "products in float16, which ends at 65504",
-        "products in bfloat16 or float32, whose range is that of the files",
+        EXPECTED,
     )
     .with("dtype", evidence.environment.dtype.clone())
     .with("stored_dtype", model.stored_dtype.clone())
     .with("overflowed", overflowed)
-    .fix(Fix::by_hand("compute in bfloat16 (`--dtype bfloat16`), or in float32"));
+    .fix(fix);
     finding.lowered_severity = (!overflowed).then_some(Severity::Warning);
     finding.into()
+}
+
+const EXPECTED: &str = "products in bfloat16 or float32, whose range is that of the files";
+
+fn wider(settings: &RunSettings) -> Fix {
+    Fix::command(
+        "compute in float32, or in bfloat16 (`--dtype bfloat16`) where memory is short",
+        Rerun::of(settings).dtype(Some("float32")),
+        Applicability::MachineApplicable,
+    )
 }
 
 /// Whether a number that training met or left is not finite.
