@@ -9,6 +9,7 @@ mod run;
 mod state;
 mod step_recorder;
 mod training;
+mod validation_course;
 
 pub use options::{DataSource, DiagnosisOptions, UnknownDtype};
 pub use progress::{Progress, Silent};

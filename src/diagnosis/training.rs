@@ -5,6 +5,7 @@ use mlx_rs::error::Exception;
 
 use super::costs::Costs;
 use super::step_recorder::StepRecorder;
+use super::validation_course::ValidationCourse;
 use super::{DiagnosisOptions, Progress};
 use crate::data::{Batch, Batches, Dataset};
 use crate::device::Backend;
@@ -57,6 +58,7 @@ impl TrainingRun<'_> {
         mlx_rs::memory::reset_peak_memory()?;
         let mut steps = StepRecorder::new(model);
         let gradients = RefCell::new(GradientRecorder::new(settings.steps));
+        let validation = RefCell::new(ValidationCourse::new(self.validation, settings.steps));
         let mut recorder = OptimizerRecorder::new(optimizer);
         let outcome = {
             let mut observe = |step: &TrainingStep| {
@@ -69,6 +71,7 @@ impl TrainingRun<'_> {
             Trainer {
                 optimizer: &mut recorder,
                 loss: &|model, batch, lanes| {
+                    validation.borrow_mut().before_update(model)?;
                     let pass = self.workflow.loss_and_gradients(model, batch, lanes)?;
                     gradients.borrow_mut().record(model, batch, &pass);
                     Ok(pass)
@@ -85,6 +88,8 @@ impl TrainingRun<'_> {
         let peak_memory = mlx_rs::memory::peak_memory()? as u64;
         let recording = recorder.finish();
         costs.add("optimizer-replay", recording.seconds);
+        let (validation_between, seconds) = validation.into_inner().finish();
+        costs.add("validation", seconds);
         let gradient_check = costs.of("finite-difference", || {
             self.gradient_check(model, gradients.into_inner(), &outcome)
         });
@@ -107,6 +112,7 @@ impl TrainingRun<'_> {
             fit_after,
             validation_loss_before: validation_before,
             validation_loss_after: validation_after,
+            validation_between,
             gradient_check,
             optimizer_check,
             uniform_loss: f64::from(model.model.embed_tokens.vocabulary_size()).ln(),

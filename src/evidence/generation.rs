@@ -85,6 +85,8 @@ impl Answer {
 pub struct GenerationEvidence {
     /// One entry per prompt, in the user's order; never empty.
     pub answers: Vec<Answer>,
+    /// Tokens of the stop set that do not end an answer here; `None` when the generator does not tell.
+    pub missing_stops: Option<Vec<String>>,
     /// Seconds for all prompts, both passes.
     pub seconds: f64,
     /// Tokens generated per second, both passes.

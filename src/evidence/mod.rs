@@ -36,6 +36,7 @@ pub use state::{
 };
 pub use training::{
     FittingBatch, GradientEvidence, MemoryEvidence, OptimizerEvidence, StepRecord, StoppedEarly, TrainingEvidence,
+    ValidationLoss,
 };
 
 use serde::{Deserialize, Serialize};

@@ -92,6 +92,16 @@ pub struct FittingBatch {
     pub tokens: usize,
 }
 
+/// The loss of validation rows at one moment of training.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ValidationLoss {
+    /// Updates made until then.
+    pub updates: usize,
+    /// In nats per supervised token; `None` when it is not finite.
+    pub loss: Option<f64>,
+}
+
 /// The short training run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -114,6 +124,8 @@ pub struct TrainingEvidence {
     pub validation_loss_before: Option<f64>,
     /// The same after training.
     pub validation_loss_after: Option<f64>,
+    /// The same on the way; empty without such rows and in short runs.
+    pub validation_between: Vec<ValidationLoss>,
     /// The loss of the first step, recomputed.
     pub loss_check: Slot<LossCheck>,
     /// The gradients of the last step against finite differences.

@@ -30,6 +30,14 @@ fn with_rows(change: impl Fn(&mut Vec<Value>) + 'static) -> Box<dyn Fault> {
     }))
 }
 
+/// Leaves `count` rows in `train.jsonl`.
+pub(super) fn keep_first_rows(files: &RunFiles, count: usize) -> Result<(), FaultError> {
+    let path = files.data.join("train.jsonl");
+    let mut rows = read(&path)?;
+    rows.truncate(count);
+    write(&path, &rows)
+}
+
 fn read(path: &Path) -> Result<Vec<Value>, FaultError> {
     let text = std::fs::read_to_string(path).map_err(|source| FaultError::Io {
         path: path.to_owned(),

@@ -2,6 +2,7 @@
 
 use mlx_rs::Dtype;
 
+use super::rows::keep_first_rows;
 use super::{Family, Fault, FaultError, Needs, Operator, RunFiles};
 use crate::diagnosis::DiagnosisOptions;
 use crate::evidence::FineTuneKind;
@@ -102,17 +103,28 @@ pub static UPDATES_ROUNDED_AWAY: Operator = Operator {
 pub static OVERFITTING: Operator = Operator {
     name: "overfitting",
     family: Family::Scale,
-    summary: "this many steps at a high learning rate on the few rows there are",
+    summary: "this many steps at three times the usual learning rate, on four rows",
     citation: "https://github.com/ml-explore/mlx-examples/issues/236",
     severities: &[30.0, 60.0],
-    make: |steps| {
-        set(move |options| {
-            options.steps = steps as usize;
-            options.learning_rate = 1e-3;
-        })
-    },
+    make: |steps| Box::new(Overfitting { steps: steps as usize }),
     needs: Needs::Adapters,
 };
+
+/// More passes over fewer rows than anything can be learnt from.
+struct Overfitting {
+    steps: usize,
+}
+
+impl Workflow for Overfitting {}
+
+impl Fault for Overfitting {
+    fn alter(&self, options: &mut DiagnosisOptions, files: &RunFiles) -> Result<(), FaultError> {
+        options.steps = self.steps;
+        options.learning_rate = 3e-4;
+        options.lora.scale = 20.0;
+        keep_first_rows(files, 4)
+    }
+}
 
 /// Memory that the machine does not have.
 struct Short(u64);

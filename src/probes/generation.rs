@@ -86,8 +86,10 @@ impl GenerationProbe<'_> {
             answered(answers.len());
         }
         let seconds = started.elapsed().as_secs_f64();
+        let missing = self.stop_set.ids().into_iter().filter(|id| !self.stop_ids.contains(id));
         Ok(GenerationEvidence {
             answers,
+            missing_stops: Some(missing.map(|id| self.shown(&[id])).collect()),
             seconds,
             tokens_per_second: tokens as f64 / seconds,
         })

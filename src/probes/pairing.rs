@@ -11,9 +11,9 @@ use crate::model::CausalModel;
 /// Rows whose answers are exchanged, at most.
 const ROWS: usize = 8;
 /// Tokens of a prompt with an answer; what is longer is cut.
-const ROW_TOKENS: usize = 96;
+const ROW_TOKENS: usize = 72;
 /// Tokens after which no further row is taken, so that reading all rows twice costs about one training batch.
-const TOKENS: usize = 256;
+const TOKENS: usize = 320;
 /// Rows that are turned round.
 const TURNED_ROWS: usize = 2;
 

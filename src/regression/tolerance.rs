@@ -94,6 +94,7 @@ pub static CLASSES: &[Class] = &[
             "first_batch_loss_after",
             "validation_loss_before",
             "validation_loss_after",
+            "validation_between/loss",
             "uniform_loss",
             "fit_before/supervised",
             "fit_before/unsupervised",

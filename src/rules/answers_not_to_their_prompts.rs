@@ -2,7 +2,7 @@ use super::rule::declare_rule;
 use super::wording::counted;
 use super::{Finding, Fix, Outcome};
 use crate::evidence::{Evidence, Slot};
-use crate::thresholds::{ANSWER_TOKENS, EXCHANGED_ROWS, KNOWS_SOMETHING, PROMPT_GAIN};
+use crate::thresholds::{ANSWER_TOKENS, EXCHANGED_ROWS, KNOWS_ANSWERS, PROMPT_GAIN};
 
 declare_rule! {
     /// ## What it finds
@@ -18,9 +18,9 @@ declare_rule! {
     /// ## Evidence
     ///
     /// Before training the answers of the first rows are scored behind their own prompts and behind those of other rows.
-    /// The own prompts save less than `PROMPT_GAIN` per token, standard error included. At least `EXCHANGED_ROWS` rows
-    /// with answers of at least `ANSWER_TOKENS` tokens are needed, and a base that can predict them at all: short labels
-    /// and unknown topics say nothing.
+    /// The own prompts save less than `PROMPT_GAIN` per token, and the standard error is below that. At least
+    /// `EXCHANGED_ROWS` rows with answers of at least `ANSWER_TOKENS` tokens are needed, and a base whose loss on them is
+    /// below `KNOWS_ANSWERS` of a uniform guess's: short labels and unknown topics say nothing.
     ///
     /// ## How to fix
     ///
@@ -56,14 +56,14 @@ fn check(evidence: &Evidence) -> Outcome {
     if pairing.rows < EXCHANGED_ROWS || pairing.tokens < ANSWER_TOKENS * pairing.rows {
         return Outcome::not_applicable("the rows that could be exchanged are too few or too short");
     }
-    if pairing.own >= KNOWS_SOMETHING * training.uniform_loss {
+    if pairing.own >= KNOWS_ANSWERS * training.uniform_loss {
         return Outcome::not_applicable("the base cannot predict the answers behind any prompt");
     }
     if pairing.standard_error >= PROMPT_GAIN {
         return Outcome::not_applicable("the rows differ too much to tell");
     }
     let gain = pairing.other - pairing.own;
-    if gain + pairing.standard_error >= PROMPT_GAIN {
+    if gain >= PROMPT_GAIN {
         return Outcome::Pass;
     }
     let mut finding = Finding::new(

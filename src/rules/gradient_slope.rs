@@ -2,7 +2,7 @@
 
 use super::Outcome;
 use crate::evidence::{Evidence, GradientCheck, Slope, Slot};
-use crate::thresholds::slope_tolerance;
+use crate::thresholds::{ROUGH_SLOPE, slope_tolerance};
 
 /// What the finite differences say of the gradients.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,9 +38,15 @@ pub(super) fn judge(evidence: &Evidence) -> Result<(&GradientCheck, Gradients), 
             .measured
             .is_some_and(|measured| agree(slope.predicted, measured) && measured.abs() > check.resolution)
     };
-    let gradients = if agree(check.reported.predicted, measured) {
-        Gradients::Right
-    } else if agree(-check.reported.predicted, measured) {
+    if agree(check.reported.predicted, measured) {
+        return Ok((check, Gradients::Right));
+    }
+    if check.resolution > ROUGH_SLOPE * check.reported.predicted.abs().max(measured.abs()) {
+        return Err(Outcome::not_applicable(
+            "the loss is too rough beside the last step to have a slope",
+        ));
+    }
+    let gradients = if agree(-check.reported.predicted, measured) {
         Gradients::Uphill
     } else if check.since_previous.as_ref().is_some_and(predicts) {
         Gradients::NotCleared

@@ -16,6 +16,7 @@ mod registry;
 mod rerun;
 mod rounding;
 mod rule;
+mod still_learning;
 mod unusable;
 mod update_reading;
 mod update_strength;

@@ -1,5 +1,6 @@
 use super::pairing::{Pair, pairs, prompts};
 use super::rule::declare_rule;
+use super::still_learning::{CONTINUE, expects_ends, is_still_learning};
 use super::wording::{counted, grouped};
 use super::{Finding, Fix, Outcome, Severity};
 use crate::evidence::{DataEvidence, Evidence, FinishReason, Slot};
@@ -20,7 +21,9 @@ declare_rule! {
     /// stop token came in the run without the stop set either. The answer must also be more than `LONGER_THAN_TAUGHT`
     /// times as long as the mean supervised row: a model that learnt longer answers may still be about to stop. It is
     /// an error if most answers that stopped no longer do and at least `AGREEING_PROMPTS` agree; single ones are
-    /// information. A base that never stops is not held against the training.
+    /// information. So are all of them while the model is still learning and expects the end where rows end: the losses
+    /// of training and of validation fell, those of the last third of the steps by more than `STILL_FALLING`, and the
+    /// end token has a mean rank of at most `END_EXPECTED_RANK`. A base that never stops is not held against the training.
     ///
     /// ## How to fix
     ///
@@ -64,6 +67,7 @@ fn check(evidence: &Evidence) -> Outcome {
     if running_on.is_empty() {
         return Outcome::Pass;
     }
+    let still_learning = is_still_learning(evidence) && expects_ends(evidence);
     let finding = Finding::new(
         format!(
             "{} of {} that ended by themselves no longer do",
@@ -96,9 +100,13 @@ fn check(evidence: &Evidence) -> Outcome {
         "rows_ending_in_stop",
         evidence.data.ran().map(|data| data.rows_ending_in_stop),
     )
-    .fix(fix(evidence.data.ran()));
+    .fix(if still_learning {
+        Fix::by_hand(CONTINUE)
+    } else {
+        fix(evidence.data.ran())
+    });
     let most = running_on.len() as f64 >= MOST * stopped.len() as f64;
-    if most && running_on.len() >= AGREEING_PROMPTS {
+    if most && running_on.len() >= AGREEING_PROMPTS && !still_learning {
         finding.into()
     } else {
         finding.lowered_to(Severity::Info).into()

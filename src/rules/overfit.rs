@@ -1,8 +1,8 @@
 use super::rule::declare_rule;
 use super::wording::counted;
 use super::{Applicability, Finding, Fix, Outcome, Rerun};
-use crate::evidence::{Evidence, Slot};
-use crate::thresholds::OVERFIT_RISE;
+use crate::evidence::{Evidence, Slot, TrainingEvidence};
+use crate::thresholds::{LOST_AGAIN, OVERFIT_RISE};
 
 declare_rule! {
     /// ## What it finds
@@ -15,12 +15,13 @@ declare_rule! {
     ///
     /// ## Evidence
     ///
-    /// The mean loss of the validation rows rose by more than `OVERFIT_RISE`, and the loss of the first training batch
-    /// fell.
+    /// The mean loss of the validation rows rose by more than `OVERFIT_RISE`, or by more than `LOST_AGAIN` above its
+    /// lowest on the way, and the loss of the first training batch fell. It is measured before and after, and in runs of
+    /// 20 steps or more three times on the way.
     ///
     /// ## How to fix
     ///
-    /// Make fewer steps, or take more rows, a lower rank or some dropout.
+    /// Stop where validation rows were best, or take more rows, a lower rank or some dropout.
     ///
     /// ## References
     ///
@@ -44,7 +45,7 @@ fn check(evidence: &Evidence) -> Outcome {
     let Slot::Ran(training) = &evidence.training else {
         return Outcome::not_measured("training", &evidence.training);
     };
-    let (Some(before), Some(after)) = (training.validation_loss_before, training.validation_loss_after) else {
+    let (Some(lowest), Some(after)) = (lowest(training), training.validation_loss_after) else {
         return Outcome::not_applicable("there is no finite loss of validation rows before and after");
     };
     let (Some(trained_before), Some(trained_after)) =
@@ -52,28 +53,42 @@ fn check(evidence: &Evidence) -> Outcome {
     else {
         return Outcome::not_applicable("no finite loss of one batch before and after");
     };
-    if after - before <= OVERFIT_RISE || trained_after >= trained_before {
+    let limit = if lowest.updates == 0 { OVERFIT_RISE } else { LOST_AGAIN };
+    if after - lowest.loss <= limit || trained_after >= trained_before {
         return Outcome::Pass;
     }
     let settings = &evidence.settings;
     let finding = Finding::new(
-        format!("the loss of validation rows rose from {before:.3} to {after:.3} while that of training rows fell"),
         format!(
-            "{trained_before:.3} before and {trained_after:.3} after on the first batch of training, in {}",
-            counted(training.steps.len(), "step")
+            "the loss of validation rows rose from {:.3} to {after:.3} while that of training rows fell",
+            lowest.loss
         ),
-        format!("a loss of validation rows of about {before:.3} or below"),
+        format!(
+            "{trained_before:.3} before and {trained_after:.3} after on the first batch of training, in {}; validation \
+             rows were best {}",
+            counted(training.steps.len(), "step"),
+            match lowest.updates {
+                0 => "before training".to_owned(),
+                updates => format!("after {}", counted(updates, "step")),
+            }
+        ),
+        format!("a loss of validation rows of about {:.3} or below", lowest.loss),
     )
-    .with("validation_loss_before", before)
+    .with("validation_loss_before", training.validation_loss_before)
+    .with("validation_loss_lowest", lowest.loss)
     .with("validation_loss_after", after)
+    .with("lowest_after_steps", lowest.updates)
     .with("first_batch_loss_before", trained_before)
     .with("first_batch_loss_after", trained_after)
     .with("rows", evidence.data.ran().map(|data| data.rows));
-    let fewer = training.steps.len() / 2;
-    if fewer > 0 {
+    if lowest.updates > 0 {
         finding.fix(Fix::command(
-            format!("make {} instead of {}", counted(fewer, "step"), training.steps.len()),
-            Rerun::of(settings).steps(fewer),
+            format!(
+                "stop where validation rows were best: make {} instead of {}",
+                counted(lowest.updates, "step"),
+                training.steps.len()
+            ),
+            Rerun::of(settings).steps(lowest.updates),
             Applicability::MaybeIncorrect,
         ))
     } else {
@@ -83,4 +98,22 @@ fn check(evidence: &Evidence) -> Outcome {
         "take more rows, a lower rank or learning rate, or some dropout",
     ))
     .into()
+}
+
+/// The moment at which the loss of validation rows was lowest.
+struct Lowest {
+    updates: usize,
+    loss: f64,
+}
+
+fn lowest(training: &TrainingEvidence) -> Option<Lowest> {
+    let before = (0, training.validation_loss_before);
+    let between = training
+        .validation_between
+        .iter()
+        .map(|moment| (moment.updates, moment.loss));
+    std::iter::once(before)
+        .chain(between)
+        .filter_map(|(updates, loss)| Some(Lowest { updates, loss: loss? }))
+        .min_by(|left, right| left.loss.total_cmp(&right.loss))
 }

@@ -1,5 +1,6 @@
 use super::pairing::{Pair, pairs, prompts};
 use super::rule::declare_rule;
+use super::still_learning::{CONTINUE, is_still_learning};
 use super::wording::{counted, grouped};
 use super::{Finding, Fix, Outcome, Severity};
 use crate::evidence::{Answer, Evidence, Slot};
@@ -22,7 +23,8 @@ declare_rule! {
     /// `DISTINCT_RUNS` are distinct goes in circles without repeating exactly. Each prompt is compared with the base,
     /// so that a base that loops by itself is not blamed on training. It is an error if most answers loop since
     /// training and at least `AGREEING_PROMPTS` agree; single new loops are information, since greedy answers of small
-    /// models flip easily.
+    /// models flip easily. So are all of them while the model is still learning: the losses of training and of validation
+    /// fell, those of the last third of the steps by more than `STILL_FALLING`.
     ///
     /// ## How to fix
     ///
@@ -83,8 +85,11 @@ fn check(evidence: &Evidence) -> Outcome {
     .with("looping_after", looping_after)
     .with("looped_span", first.after.repetition.looped_span.clone())
     .with("looped_share", first.after.repetition.looped_share)
-    .with("distinct_4", first.after.repetition.distinct_4)
-    .fix(Fix::by_hand(
+    .with("distinct_4", first.after.repetition.distinct_4);
+    if is_still_learning(evidence) {
+        return finding.fix(Fix::by_hand(CONTINUE)).lowered_to(Severity::Info).into();
+    }
+    let finding = finding.fix(Fix::by_hand(
         "train with a lower learning rate or scale, or make fewer passes over the same rows",
     ));
     let net = looping_after.saturating_sub(looping_before);

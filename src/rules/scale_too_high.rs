@@ -112,7 +112,9 @@ fn check(evidence: &Evidence) -> Outcome {
 
 fn fix(scale: f64, settings: &RunSettings) -> Fix {
     let rank = settings.rank.max(1) as f64;
-    let (text, lower) = if scale / rank <= DEFAULT_SCALE {
+    // What counts is the product with the learning rate: a higher rate leaves less for the scale.
+    let usual = DEFAULT_SCALE * (ADAPTER_LEARNING_RATE / settings.learning_rate).min(1.0);
+    let (text, lower) = if scale / rank <= usual {
         let lower = scale / rank;
         let text = format!(
             "set scale to alpha / rank: if {} is the alpha of another program's recipe, that is {}",
@@ -121,8 +123,13 @@ fn fix(scale: f64, settings: &RunSettings) -> Fix {
         );
         (text, lower)
     } else {
-        let text = format!("set scale to {}, mlx-lm's default, or lower", shortest(DEFAULT_SCALE));
-        (text, DEFAULT_SCALE)
+        let text = format!(
+            "set scale to {} or lower: at learning rate {} that is as strong as mlx-lm's default scale at {}",
+            shortest(usual),
+            shortest(settings.learning_rate),
+            shortest(ADAPTER_LEARNING_RATE)
+        );
+        (text, usual)
     };
     Fix::command(text, Rerun::of(settings).scale(lower), Applicability::MachineApplicable)
 }

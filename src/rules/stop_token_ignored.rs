@@ -1,12 +1,12 @@
 use super::rule::declare_rule;
 use super::wording::{counted, grouped};
-use super::{Finding, Fix, Outcome};
+use super::{Finding, Fix, Outcome, Severity};
 use crate::evidence::{Answer, Evidence, Listing, Slot};
 
 declare_rule! {
     /// ## What it finds
     ///
-    /// Answers in which a token that ends a turn came, and the answer went on.
+    /// Answers in which a token that ends a turn came, and the answer went on; or a generator that would go on.
     ///
     /// ## Why it matters
     ///
@@ -17,7 +17,7 @@ declare_rule! {
     ///
     /// Identity: no answer holds a token of the stop set. The stop set is the union of every id that the tokenizer, the
     /// configuration and the generation configuration name and of the token that the chat template puts behind an
-    /// answer; the generator may know fewer.
+    /// answer; the generator may know fewer. A token that it lacks is a warning as long as none came in an answer.
     ///
     /// ## How to fix
     ///
@@ -52,7 +52,7 @@ fn check(evidence: &Evidence) -> Outcome {
         .filter_map(|answer| Some((answer, answer.ignored_stop.as_ref()?)))
         .collect();
     let Some((_, first)) = ignoring.first() else {
-        return Outcome::Pass;
+        return generation.missing_stops.as_deref().map_or(Outcome::Pass, missing);
     };
     let tokens: Listing = {
         let mut tokens: Vec<&str> = ignoring.iter().map(|(_, token)| token.as_str()).collect();
@@ -74,9 +74,30 @@ fn check(evidence: &Evidence) -> Outcome {
     .with("answers", generation.answers.len())
     .with("answers_that_went_on", ignoring.len())
     .with("ignored_tokens", &tokens)
-    .fix(Fix::by_hand(format!(
+    .fix(fix(&tokens))
+    .into()
+}
+
+/// Tokens that the generator lacks, though none of them came.
+fn missing(tokens: &[String]) -> Outcome {
+    let Some(first) = tokens.first() else {
+        return Outcome::Pass;
+    };
+    let tokens: Listing = tokens.iter().map(String::as_str).collect();
+    Finding::new(
+        format!("the generator would not stop at `{first}`"),
+        format!("{tokens} in the stop set of the model, but not in that of the generator"),
+        "a generator that stops at every token of the model's stop set",
+    )
+    .with("missing_tokens", &tokens)
+    .fix(fix(&tokens))
+    .lowered_to(Severity::Warning)
+    .into()
+}
+
+fn fix(tokens: &Listing) -> Fix {
+    Fix::by_hand(format!(
         "add {tokens} to the tokens that end an answer where the generator is set up, for example with \
          `--extra-eos-token` in mlx-lm"
-    )))
-    .into()
+    ))
 }
