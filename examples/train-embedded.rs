@@ -119,7 +119,10 @@ fn fit(model: &mut CausalModel, train_set: &Dataset, valid_set: &Dataset) -> Res
         &mut Batches::new(&train_set.examples, ROWS_PER_STEP, SEED),
         &mut observe,
     )?;
-    eprintln!("validation loss {:.4}", mean_loss(model, &valid_batch)?);
+    eprintln!(
+        "validation loss {:.4}",
+        mean_loss(model, &valid_batch, &backend.lanes())?
+    );
     Ok(())
 }
 

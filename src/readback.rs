@@ -3,6 +3,14 @@
 use mlx_rs::error::{Exception, Result};
 use mlx_rs::{Array, ArrayElement, Dtype};
 
+/// The values of an array, row by row.
+pub fn vector<T: ArrayElement + Clone>(array: &Array) -> Result<Vec<T>> {
+    array
+        .contiguous()?
+        .to_vec_exact::<T>()
+        .map_err(|error| Exception::custom(error.to_string()))
+}
+
 /// The value of a scalar array of type `T`.
 pub fn scalar<T: ArrayElement>(array: &Array) -> Result<T> {
     array

@@ -370,6 +370,7 @@ impl Run<'_> {
             baseline: evidence.baseline.ran(),
             subject: &subject,
             generating: &generating,
+            lanes: &self.backend.lanes(),
         };
         let mut costs = Costs::default();
         evidence.state = match phase.measure(&mut costs) {

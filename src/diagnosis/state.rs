@@ -14,11 +14,12 @@ use crate::evidence::{
 };
 use crate::model::CausalModel;
 use crate::model::{LoadedModel, Tokenizer, TokenizerError};
-use crate::probes::divergence::{held_out_rows, held_out_shift, log_probabilities, mean_divergence};
+use crate::probes::divergence::{held_out_rows, held_out_shift, mean_divergence, sampled_log_probabilities};
 use crate::probes::fuse::FuseProbe;
 use crate::probes::generation::Prompt;
 use crate::probes::reload::{ReloadProbe, Reloaded};
 use crate::probes::state::{self, ComparedLogits};
+use crate::train::Lanes;
 use crate::workflow::Workflow;
 
 /// The last phase: which state is live, and whether it survives saving and fusing.
@@ -33,6 +34,8 @@ pub(super) struct StatePhase<'run> {
     pub(super) subject: &'run Subject,
     /// The model that answered after training.
     pub(super) generating: &'run CausalModel,
+    /// Where parts of the work are computed side by side.
+    pub(super) lanes: &'run Lanes,
 }
 
 #[derive(Debug, Error)]
@@ -81,7 +84,7 @@ impl StatePhase<'_> {
                 Err(error) => (Slot::crashed(error), None),
             },
         };
-        let live = log_probabilities(&live_logits)?;
+        let live = sampled_log_probabilities(&live_logits)?;
         let fuse = costs.of("fuse", || self.fuse(&live_logits, &live));
         let divergence = costs.of("divergence", || slot(self.divergence(&live, reloaded_logits.as_ref())));
         Ok(StateEvidence {
@@ -166,16 +169,16 @@ impl StatePhase<'_> {
     }
 
     fn divergence(&self, live: &Array, reloaded: Option<&Array>) -> Result<DivergenceEvidence, StateError> {
-        let base = log_probabilities(&self.subject.base_logits)?;
+        let base = sampled_log_probabilities(&self.subject.base_logits)?;
         let live_from_reloaded = match reloaded {
-            Some(logits) => mean_divergence(live, &log_probabilities(logits)?)?,
+            Some(logits) => mean_divergence(live, &sampled_log_probabilities(logits)?)?,
             None => None,
         };
         let rows = match self.baseline {
             Some(baseline) => held_out_rows(self.prompts, baseline, self.tokenizer)?,
             None => Vec::new(),
         };
-        let shift = held_out_shift(&self.loaded.model, &self.subject.model, &rows)?;
+        let shift = held_out_shift(&self.loaded.model, &self.subject.model, &rows, self.lanes)?;
         Ok(DivergenceEvidence {
             live_from_base: mean_divergence(live, &base)?,
             live_from_reloaded,

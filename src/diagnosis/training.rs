@@ -19,7 +19,7 @@ use crate::probes::gradient_check::GradientRecorder;
 use crate::probes::next_token::NextTokens;
 use crate::probes::optimizer_recorder::OptimizerRecorder;
 use crate::probes::{fit, loss_check, optimizer_replay, pairing, validation};
-use crate::train::{Optimizer, TrainError, TrainSettings, Trainer, TrainingOutcome, TrainingStep};
+use crate::train::{Lanes, Optimizer, TrainError, TrainSettings, Trainer, TrainingOutcome, TrainingStep};
 use crate::workflow::Workflow;
 
 /// What a training run uses, beside the model and its optimizer.
@@ -51,10 +51,11 @@ impl TrainingRun<'_> {
         let started = Instant::now();
         let mut costs = Costs::default();
         let settings = self.options.training();
+        let lanes = self.backend.lanes();
         let first_batch = self.batches().next();
         let dropout_acts = loss_check::dropout_acts(model)?;
-        let before = costs.of("fit", || self.first_fit(model, first_batch.as_ref()));
-        let validation_before = costs.of("validation", || self.validation_loss(model))?;
+        let before = costs.of("fit", || self.first_fit(model, first_batch.as_ref(), &lanes));
+        let validation_before = costs.of("validation", || self.validation_loss(model, &lanes))?;
         mlx_rs::memory::reset_peak_memory()?;
         let mut steps = StepRecorder::new(model);
         let gradients = RefCell::new(GradientRecorder::new(settings.steps));
@@ -71,7 +72,7 @@ impl TrainingRun<'_> {
             Trainer {
                 optimizer: &mut recorder,
                 loss: &|model, batch, lanes| {
-                    validation.borrow_mut().before_update(model)?;
+                    validation.borrow_mut().before_update(model, lanes)?;
                     let pass = self.workflow.loss_and_gradients(model, batch, lanes)?;
                     gradients.borrow_mut().record(model, batch, &pass);
                     Ok(pass)
@@ -91,11 +92,11 @@ impl TrainingRun<'_> {
         let (validation_between, seconds) = validation.into_inner().finish();
         costs.add("validation", seconds);
         let gradient_check = costs.of("finite-difference", || {
-            self.gradient_check(model, gradients.into_inner(), &outcome)
+            self.gradient_check(model, gradients.into_inner(), &outcome, &lanes)
         });
         let stopped_early = steps.stopped(outcome);
-        let after = costs.of("fit", || later_fit(model, first_batch.as_ref(), self.stop_ids));
-        let validation_after = costs.of("validation", || self.validation_loss(model))?;
+        let after = costs.of("fit", || later_fit(model, first_batch.as_ref(), self.stop_ids, &lanes));
+        let validation_after = costs.of("validation", || self.validation_loss(model, &lanes))?;
         let optimizer_check = costs.of("optimizer-replay", || {
             optimizer_replay::check(&recording, self.options.optimizer())
         });
@@ -140,21 +141,22 @@ impl TrainingRun<'_> {
         &self,
         model: &CausalModel,
         batch: Option<&Batch>,
+        lanes: &Lanes,
     ) -> Result<Option<(FitEvidence, Vec<ReadLoss>)>, Exception> {
         let Some(batch) = batch else {
             return Ok(None);
         };
-        let tokens = NextTokens::read(model, batch, self.stop_ids)?;
+        let tokens = NextTokens::read(model, batch, self.stop_ids, lanes)?;
         let fit = FitEvidence {
-            pairing: pairing::measure(model, &self.dataset.examples)?,
-            ..fit::measure(&tokens, batch, self.stop_ids)
+            pairing: pairing::measure(model, &self.dataset.examples, lanes)?,
+            ..fit::measure(&tokens, &fit::first_rows(batch), self.stop_ids)
         };
         Ok(Some((fit, loss_check::readings(&tokens, batch))))
     }
 
-    fn validation_loss(&self, model: &CausalModel) -> Result<Option<f64>, Exception> {
+    fn validation_loss(&self, model: &CausalModel, lanes: &Lanes) -> Result<Option<f64>, Exception> {
         match self.validation {
-            Some(dataset) => validation::loss(model, &dataset.examples),
+            Some(dataset) => validation::loss(model, &dataset.examples, lanes),
             None => Ok(None),
         }
     }
@@ -164,26 +166,30 @@ impl TrainingRun<'_> {
         model: &CausalModel,
         recorder: GradientRecorder,
         outcome: &TrainingOutcome,
+        lanes: &Lanes,
     ) -> Slot<GradientCheck> {
         match outcome {
             TrainingOutcome::Completed if self.options.lora.dropout > 0.0 => {
                 Slot::skipped("dropout makes the loss another one at every pass")
             }
-            TrainingOutcome::Completed => recorder.measure(model).unwrap_or_else(Slot::crashed),
+            TrainingOutcome::Completed => recorder.measure(model, lanes).unwrap_or_else(Slot::crashed),
             _ => Slot::skipped("training ended before its last step"),
         }
     }
 }
 
-fn later_fit(model: &CausalModel, batch: Option<&Batch>, stop_ids: &[u32]) -> Result<Slot<FitEvidence>, Exception> {
-    Ok(match batch {
-        Some(batch) => Slot::Ran(fit::measure(
-            &NextTokens::read(model, batch, stop_ids)?,
-            batch,
-            stop_ids,
-        )),
-        None => no_row(),
-    })
+fn later_fit(
+    model: &CausalModel,
+    batch: Option<&Batch>,
+    stop_ids: &[u32],
+    lanes: &Lanes,
+) -> Result<Slot<FitEvidence>, Exception> {
+    let Some(batch) = batch else {
+        return Ok(no_row());
+    };
+    let rows = fit::first_rows(batch);
+    let tokens = NextTokens::read(model, &rows, stop_ids, lanes)?;
+    Ok(Slot::Ran(fit::measure(&tokens, &rows, stop_ids)))
 }
 
 fn no_row<T>() -> Slot<T> {

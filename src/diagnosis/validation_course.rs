@@ -6,6 +6,7 @@ use crate::data::Dataset;
 use crate::evidence::ValidationLoss;
 use crate::model::CausalModel;
 use crate::probes::validation;
+use crate::train::Lanes;
 
 /// Steps of a run from which on rows for validation are measured on the way: shorter ones hardly have a way.
 const LONG_RUN: usize = 20;
@@ -36,12 +37,12 @@ impl<'run> ValidationCourse<'run> {
     }
 
     /// Takes notice of `model` before its next update.
-    pub fn before_update(&mut self, model: &CausalModel) -> Result<(), Exception> {
+    pub fn before_update(&mut self, model: &CausalModel, lanes: &Lanes) -> Result<(), Exception> {
         if let Some(rows) = self.rows.filter(|_| self.due.contains(&self.updates)) {
             let started = Instant::now();
             self.losses.push(ValidationLoss {
                 updates: self.updates,
-                loss: validation::loss(model, &rows.examples)?,
+                loss: validation::loss(model, &rows.examples, lanes)?,
             });
             self.seconds += started.elapsed().as_secs_f64();
         }

@@ -1,6 +1,6 @@
 //! How far two models' predictions are apart.
 
-use mlx_rs::error::Result;
+use mlx_rs::error::{Exception, Result};
 use mlx_rs::ops::indexing::take_along_axis;
 use mlx_rs::ops::{exp, multiply, subtract};
 use mlx_rs::transforms::eval;
@@ -10,9 +10,12 @@ use super::generation::Prompt;
 use crate::evidence::GenerationEvidence;
 use crate::model::{CausalModel, Tokenizer, TokenizerError};
 use crate::readback::scalar;
+use crate::train::Lanes;
 
 /// Tokens of all held-out rows together.
 const HELD_OUT_TOKENS: usize = 128;
+/// Positions of a row at which whole distributions are compared.
+const COMPARED_POSITIONS: i32 = 32;
 /// Tokens of one answer, so that more than one prompt has its say.
 const ANSWER_TOKENS: usize = 32;
 
@@ -20,6 +23,15 @@ const ANSWER_TOKENS: usize = 32;
 pub fn log_probabilities(logits: &Array) -> Result<Array> {
     let logits = logits.as_dtype(Dtype::Float32)?;
     subtract(&logits, logits.logsumexp_axis(-1, true)?)
+}
+
+/// [`log_probabilities`] of at most [`COMPARED_POSITIONS`] positions of one row's logits `[1, positions, vocabulary]`,
+/// evenly spread: exponentials over the vocabulary are most of what a comparison costs.
+pub fn sampled_log_probabilities(logits: &Array) -> Result<Array> {
+    let positions = logits.dim(-2);
+    let step = (positions + COMPARED_POSITIONS - 1) / COMPARED_POSITIONS;
+    let sample: Vec<i32> = (0..positions).step_by(step.max(1) as usize).collect();
+    log_probabilities(&logits.take_axis(Array::from_slice(&sample, &[sample.len() as i32]), -2)?)
 }
 
 /// Mean over positions of the Kullback-Leibler divergence from `left` to `right`, two arrays of
@@ -85,18 +97,26 @@ pub struct HeldOutShift {
 }
 
 /// Compares `live` with `base` on the answers of `rows`, the true tokens before each; `None` without rows.
-pub fn held_out_shift(base: &CausalModel, live: &CausalModel, rows: &[HeldOutRow]) -> Result<Option<HeldOutShift>> {
+pub fn held_out_shift(
+    base: &CausalModel,
+    live: &CausalModel,
+    rows: &[HeldOutRow],
+    lanes: &Lanes,
+) -> Result<Option<HeldOutShift>> {
+    let models = [base, live];
+    let _cores = lanes.share_cores_among(models.len());
     let (mut divergence, mut rise, mut tokens) = (0.0, 0.0, 0.0);
     for row in rows {
-        let [base, live] = [
-            answer_log_probabilities(base, row)?,
-            answer_log_probabilities(live, row)?,
-        ];
-        let [base_loss, live_loss] = [summed_loss(&base, row)?, summed_loss(&live, row)?];
+        let both = lanes.each(&models, |model| answer_log_probabilities(model, row))?;
+        eval(&both)?;
+        let [base, live] = both.as_slice() else {
+            return Err(Exception::custom("two models have two predictions"));
+        };
+        let [base_loss, live_loss] = [summed_loss(base, row)?, summed_loss(live, row)?];
         eval([&base_loss, &live_loss])?;
         rise += f64::from(scalar::<f32>(&live_loss)?) - f64::from(scalar::<f32>(&base_loss)?);
-        divergence += summed_divergence(&live, &base)?;
-        tokens += positions(&live);
+        divergence += summed_divergence(live, base)?;
+        tokens += positions(live);
     }
     let mean = |sum: f64| Some(sum / tokens).filter(|mean| mean.is_finite());
     Ok((!rows.is_empty()).then(|| HeldOutShift {
@@ -116,9 +136,7 @@ fn answer_log_probabilities(model: &CausalModel, row: &HeldOutRow) -> Result<Arr
     let predicting: Vec<i32> = (row.answer - 1..fed.len()).map(|position| position as i32).collect();
     let predicting = Array::from_slice(&predicting, &[predicting.len() as i32]);
     let hidden = hidden.reshape(&[-1, hidden.dim(-1)])?.take_axis(&predicting, 0)?;
-    let log_probabilities = log_probabilities(&model.output(&hidden)?)?;
-    log_probabilities.eval()?;
-    Ok(log_probabilities)
+    log_probabilities(&model.output(&hidden)?)
 }
 
 fn summed_loss(log_probabilities: &Array, row: &HeldOutRow) -> Result<Array> {

@@ -9,6 +9,20 @@ use crate::evidence::FitEvidence;
 /// Tokens that may stand behind the token that ends a row: a template's newline, for one.
 const BEHIND_END: usize = 1;
 
+/// Most tokens that are judged, beyond the first row: two rows of the usual 128.
+const TOKENS: usize = 256;
+
+/// The first rows of `batch`, which stand for all of it: the model is run over them once more after training.
+pub fn first_rows(batch: &Batch) -> Batch {
+    let mut tokens = 0;
+    let fitting = batch.lengths.iter().take_while(|&&length| {
+        tokens += length;
+        tokens <= TOKENS
+    });
+    let rows = fitting.count().max(1).min(batch.lengths.len());
+    batch.select(&(0..rows).collect::<Vec<_>>())
+}
+
 /// Judges the readings of `batch`; `stop_ids` are those that end an answer.
 pub fn measure(tokens: &NextTokens, batch: &Batch, stop_ids: &[u32]) -> FitEvidence {
     let mut supervised = Mean::default();
@@ -33,7 +47,9 @@ pub fn measure(tokens: &NextTokens, batch: &Batch, stop_ids: &[u32]) -> FitEvide
             };
             if end == Some(column) {
                 at_end.add(log_odds);
-                rank.add(reading.rank);
+                if let Some(of_end) = reading.rank {
+                    rank.add(of_end);
+                }
             } else if !stop_ids.contains(&token(batch, row, column)) {
                 if counted {
                     elsewhere.add(log_odds);

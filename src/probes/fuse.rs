@@ -7,7 +7,7 @@ use mlx_rs::ops::{matmul, multiply, subtract};
 use mlx_rs::transforms::eval;
 use mlx_rs::{Array, Dtype};
 
-use super::divergence::{log_probabilities, mean_divergence};
+use super::divergence::{mean_divergence, sampled_log_probabilities};
 use super::state::largest_difference;
 use super::update_size::squared_change;
 use crate::evidence::FuseEvidence;
@@ -23,7 +23,7 @@ pub struct FuseProbe<'run> {
     pub tokens: &'run Array,
     /// The live model's logits of that row.
     pub live_logits: &'run Array,
-    /// Their [`log_probabilities`].
+    /// Their [`sampled_log_probabilities`].
     pub live_log_probabilities: &'run Array,
 }
 
@@ -50,7 +50,7 @@ impl FuseProbe<'_> {
             bits,
             kept: projection.share(),
             difference_from_live: largest_difference(&logits, self.live_logits)?,
-            divergence_from_live: mean_divergence(self.live_log_probabilities, &log_probabilities(&logits)?)?,
+            divergence_from_live: mean_divergence(self.live_log_probabilities, &sampled_log_probabilities(&logits)?)?,
         })
     }
 }

@@ -11,7 +11,7 @@ use crate::engine::{DecodeLimits, Decoded, decode_greedily};
 use crate::evidence::{Answer, FinishReason, FreeRun, GenerationEvidence};
 use crate::interrupt::Interrupt;
 use crate::model::{CausalModel, StopSet, Tokenizer, TokenizerError};
-use crate::train::mean_loss;
+use crate::train::{Lanes, mean_loss};
 
 /// Tokens of the run with the stop set off.
 pub const FREE_RUN_TOKENS: usize = 64;
@@ -103,7 +103,11 @@ impl GenerationProbe<'_> {
         let text = self.tokenizer.decode(answer, true)?;
         let reference_nll = match &prompt.reference {
             Some(example) => {
-                let loss = mean_loss(model, &Batch::new(std::slice::from_ref(example), &[0]))?;
+                let loss = mean_loss(
+                    model,
+                    &Batch::new(std::slice::from_ref(example), &[0]),
+                    &Lanes::single(),
+                )?;
                 loss.is_finite().then_some(loss)
             }
             None => None,

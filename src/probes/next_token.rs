@@ -3,10 +3,13 @@
 use mlx_rs::error::{Exception, Result};
 use mlx_rs::ops::indexing::{TryIndexOp, argmax_axis, take_along_axis};
 use mlx_rs::ops::{concatenate, gt, subtract};
+use mlx_rs::transforms::eval;
 use mlx_rs::{Array, Dtype};
 
 use crate::data::Batch;
 use crate::model::CausalModel;
+use crate::readback::vector;
+use crate::train::Lanes;
 
 /// Positions whose logits exist at one time: bounds memory to this many rows of the vocabulary.
 const POSITIONS_PER_CHUNK: i32 = 256;
@@ -25,8 +28,8 @@ pub struct Reading {
     pub losses: [f64; OFFSETS],
     /// The likeliest token.
     pub likeliest: i32,
-    /// How many tokens are likelier than the next one, plus 1.
-    pub rank: f64,
+    /// How many tokens are likelier than the next one, plus 1; `None` where the next one is no stop token.
+    pub rank: Option<f64>,
     /// Log-odds in nats of the stop tokens together against all others; `None` without stop tokens.
     pub stop_log_odds: Option<f64>,
 }
@@ -42,7 +45,8 @@ pub struct NextTokens {
 
 impl NextTokens {
     /// Runs `model` once over `batch`; ids of `stop_ids` that the model has no logit for are left out.
-    pub fn read(model: &CausalModel, batch: &Batch, stop_ids: &[u32]) -> Result<Self> {
+    pub fn read(model: &CausalModel, batch: &Batch, stop_ids: &[u32], lanes: &Lanes) -> Result<Self> {
+        let _cores = lanes.share_cores(batch);
         let [rows, columns] = batch.shape();
         let vocabulary = model.model.embed_tokens.vocabulary_size();
         let stop_ids: Vec<i32> = stop_ids
@@ -50,23 +54,39 @@ impl NextTokens {
             .map(|id| id.cast_signed())
             .filter(|&id| (0..vocabulary).contains(&id))
             .collect();
-        let tokens = Array::from_slice(&batch.tokens, &[rows as i32, columns as i32]);
-        let hidden = model.hidden_states(&tokens, &mut [])?;
-        let activation_dtype = hidden.dtype();
-        let hidden = hidden.reshape(&[-1, hidden.dim(-1)])?;
-        let targets = targets(batch);
-        let mut readings = Vec::with_capacity(rows * columns);
-        let total = hidden.dim(0);
-        let mut start = 0;
-        while start < total {
-            let end = (start + POSITIONS_PER_CHUNK).min(total);
-            let logits = model.output(&hidden.try_index(start..end)?)?.as_dtype(Dtype::Float32)?;
-            readings.extend(read(&logits, &targets.try_index(start..end)?, &stop_ids)?);
-            start = end;
+        let per_lane = rows.div_ceil(lanes.count()).max(1) * columns;
+        let parts: Vec<&[i32]> = batch.tokens.chunks(per_lane.max(1)).collect();
+        let parts = lanes.each(&parts, |tokens| {
+            let shape = [(tokens.len() / columns) as i32, columns as i32];
+            let hidden = model.hidden_states(&Array::from_slice(tokens, &shape), &mut [])?;
+            Ok((hidden.reshape(&[-1, hidden.dim(-1)])?, targets(tokens, columns)))
+        })?;
+        let activation_dtype = parts
+            .first()
+            .map(|(hidden, _)| hidden.dtype())
+            .ok_or_else(|| Exception::custom("a batch without rows"))?;
+        let mut readings = vec![Vec::new(); parts.len()];
+        // One chunk of every lane at a time, so that memory stays bounded.
+        for start in (0..per_lane as i32).step_by(POSITIONS_PER_CHUNK as usize) {
+            let tables = lanes.each(&parts, |(hidden, targets)| {
+                let range = start.min(hidden.dim(0))..(start + POSITIONS_PER_CHUNK).min(hidden.dim(0));
+                if range.is_empty() {
+                    return Ok(None);
+                }
+                let targets = &targets[range.start as usize..range.end as usize];
+                let logits = model.output(&hidden.try_index(range)?)?.as_dtype(Dtype::Float32)?;
+                Table::new(&logits, targets, &stop_ids).map(Some)
+            })?;
+            eval(tables.iter().flatten().flat_map(Table::arrays))?;
+            for (readings, table) in readings.iter_mut().zip(tables) {
+                if let Some(table) = table {
+                    readings.extend(table.readings()?);
+                }
+            }
         }
         Ok(Self {
             columns,
-            readings,
+            readings: readings.into_iter().flatten().collect(),
             activation_dtype,
         })
     }
@@ -84,46 +104,86 @@ impl NextTokens {
     }
 }
 
-/// The tokens `[rows * columns, OFFSETS]` at each position and behind it, 0 behind the batch.
-fn targets(batch: &Batch) -> Array {
-    let mut targets = Vec::with_capacity(batch.tokens.len() * OFFSETS);
-    for row in batch.tokens.chunks(batch.columns.max(1)) {
-        for column in 0..row.len() {
-            targets.extend((0..OFFSETS).map(|offset| row.get(column + offset).copied().unwrap_or(0)));
-        }
-    }
-    Array::from_slice(&targets, &[batch.tokens.len() as i32, OFFSETS as i32])
+/// The token at each position and those behind it, 0 behind the row.
+fn targets(tokens: &[i32], columns: usize) -> Vec<[i32; OFFSETS]> {
+    let of_row = |row: &[i32], column: usize| {
+        let mut at = [0; OFFSETS];
+        let found = &row[column..row.len().min(column + OFFSETS)];
+        at[..found.len()].copy_from_slice(found);
+        at
+    };
+    tokens
+        .chunks(columns.max(1))
+        .flat_map(|row| (0..row.len()).map(move |column| of_row(row, column)))
+        .collect()
 }
 
-/// The readings of `logits` `[positions, vocabulary]` for `targets` `[positions, OFFSETS]`, from one array read back.
-fn read(logits: &Array, targets: &Array, stop_ids: &[i32]) -> Result<Vec<Reading>> {
-    let normaliser = logits.logsumexp_axis(-1, true)?;
-    let picked = take_along_axis(logits, targets, -1)?;
-    let next = picked.try_index((.., 1..2))?;
-    let mut columns = vec![
-        subtract(&normaliser, &picked)?,
-        argmax_axis(logits, -1, true)?.as_dtype(Dtype::Float32)?,
-        gt(logits, next)?.as_dtype(Dtype::Float32)?.sum_axis(-1, true)?,
-    ];
-    if !stop_ids.is_empty() {
-        let ids = Array::from_slice(stop_ids, &[stop_ids.len() as i32]);
-        let stops = logits.take_axis(ids, -1)?.logsumexp_axis(-1, true)?;
-        columns.push(subtract(stops, &normaliser)?);
-    }
-    let table = concatenate(&columns, -1)?.contiguous()?;
-    let values = table
-        .to_vec_exact::<f32>()
-        .map_err(|error| Exception::custom(error.to_string()))?;
-    let width = table.dim(-1) as usize;
-    Ok(values
-        .chunks(width)
-        .map(|row| Reading {
-            losses: [0, 1, 2].map(|offset| f64::from(row[offset])),
-            likeliest: row[OFFSETS] as i32,
-            rank: f64::from(row[OFFSETS + 1]) + 1.0,
-            stop_log_odds: row.get(OFFSETS + 2).map(|&value| log_odds(f64::from(value))),
+/// What is read of the logits of some positions, before it is read.
+struct Table {
+    /// `[positions, ...]`: losses, the likeliest token and, with stop tokens, their log-probability.
+    columns: Array,
+    /// The positions whose next token is a stop token, and the number of tokens likelier than it, `[ends, 1]`.
+    ends: Option<(Vec<i32>, Array)>,
+}
+
+impl Table {
+    /// Of `logits` `[positions, vocabulary]` for the tokens `[positions, OFFSETS]` of `targets`.
+    fn new(logits: &Array, targets: &[[i32; OFFSETS]], stop_ids: &[i32]) -> Result<Self> {
+        let shape = [targets.len() as i32, OFFSETS as i32];
+        let normaliser = logits.logsumexp_axis(-1, true)?;
+        let picked = take_along_axis(logits, Array::from_slice(targets.as_flattened(), &shape), -1)?;
+        let mut columns = vec![
+            subtract(&normaliser, &picked)?,
+            argmax_axis(logits, -1, true)?.as_dtype(Dtype::Float32)?,
+        ];
+        if !stop_ids.is_empty() {
+            let ids = Array::from_slice(stop_ids, &[stop_ids.len() as i32]);
+            let stops = logits.take_axis(ids, -1)?.logsumexp_axis(-1, true)?;
+            columns.push(subtract(stops, &normaliser)?);
+        }
+        // To count likelier tokens takes as long as all else, so that it is done only where somebody asks.
+        let ends: Vec<i32> = (0..)
+            .zip(targets)
+            .filter(|(_, [_, next, _])| stop_ids.contains(next))
+            .map(|(position, _)| position)
+            .collect();
+        let ranks = if ends.is_empty() {
+            None
+        } else {
+            let at = Array::from_slice(&ends, &[ends.len() as i32]);
+            let next = picked.take_axis(&at, 0)?.try_index((.., 1..2))?;
+            let likelier = gt(logits.take_axis(&at, 0)?, next)?;
+            Some((ends, likelier.as_dtype(Dtype::Float32)?.sum_axis(-1, true)?))
+        };
+        Ok(Self {
+            columns: concatenate(&columns, -1)?,
+            ends: ranks,
         })
-        .collect())
+    }
+
+    fn arrays(&self) -> impl Iterator<Item = &Array> {
+        std::iter::once(&self.columns).chain(self.ends.as_ref().map(|(_, ranks)| ranks))
+    }
+
+    fn readings(&self) -> Result<Vec<Reading>> {
+        let values = vector::<f32>(&self.columns)?;
+        let width = self.columns.dim(-1) as usize;
+        let mut readings: Vec<Reading> = values
+            .chunks(width)
+            .map(|row| Reading {
+                losses: [0, 1, 2].map(|offset| f64::from(row[offset])),
+                likeliest: row[OFFSETS] as i32,
+                rank: None,
+                stop_log_odds: row.get(OFFSETS + 1).map(|&value| log_odds(f64::from(value))),
+            })
+            .collect();
+        if let Some((ends, ranks)) = &self.ends {
+            for (&end, likelier) in ends.iter().zip(vector::<f32>(ranks)?) {
+                readings[end as usize].rank = Some(f64::from(likelier) + 1.0);
+            }
+        }
+        Ok(readings)
+    }
 }
 
 /// The log-odds of a log-probability.

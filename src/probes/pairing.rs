@@ -3,17 +3,17 @@
 
 use mlx_rs::error::Result;
 
-use super::next_token::NextTokens;
 use crate::data::{Batch, Example};
 use crate::evidence::PairingFit;
 use crate::model::CausalModel;
+use crate::train::{Lanes, row_losses};
 
 /// Rows whose answers are exchanged, at most.
 const ROWS: usize = 8;
 /// Tokens of a prompt with an answer; what is longer is cut.
-const ROW_TOKENS: usize = 72;
+const ROW_TOKENS: usize = 56;
 /// Tokens after which no further row is taken, so that reading all rows twice costs about one training batch.
-const TOKENS: usize = 320;
+const TOKENS: usize = 280;
 /// Rows that are turned round.
 const TURNED_ROWS: usize = 2;
 
@@ -22,7 +22,7 @@ const TURNED_ROWS: usize = 2;
 ///
 /// Of the first rows that differ in prompt and answer, each answer moves to the prompt of the row before it. `None` with
 /// fewer than two such rows, or where a loss is not finite.
-pub fn measure(model: &CausalModel, examples: &[Example]) -> Result<Option<PairingFit>> {
+pub fn measure(model: &CausalModel, examples: &[Example], lanes: &Lanes) -> Result<Option<PairingFit>> {
     let pairs = distinct_pairs(examples);
     if pairs.len() < 2 {
         return Ok(None);
@@ -41,7 +41,7 @@ pub fn measure(model: &CausalModel, examples: &[Example]) -> Result<Option<Pairi
     }
     let counts: Vec<f64> = own.iter().map(Row::answer_tokens).collect();
     let rows: Vec<Row> = own.into_iter().chain(other).chain(turned).collect();
-    let losses = answer_losses(model, &rows)?;
+    let losses = row_losses(model, &batch(&rows), lanes)?;
     let (own, rest) = losses.split_at(pairs.len());
     let (other, turned) = rest.split_at(pairs.len());
     let count: f64 = counts.iter().sum();
@@ -68,15 +68,6 @@ pub fn measure(model: &CausalModel, examples: &[Example]) -> Result<Option<Pairi
         .iter()
         .all(|value| value.is_finite());
     Ok(finite.then_some(fit))
-}
-
-/// The summed loss of the answer of each row.
-fn answer_losses(model: &CausalModel, rows: &[Row]) -> Result<Vec<f64>> {
-    let tokens = NextTokens::read(model, &batch(rows), &[])?;
-    let of_row = |(row, Row { begin, tokens: all }): (usize, &Row)| -> f64 {
-        (*begin..all.len()).map(|column| tokens.loss(row, column)).sum()
-    };
-    Ok(rows.iter().enumerate().map(of_row).collect())
 }
 
 /// What stands before the first supervised token of a row, and what follows to the last one.
@@ -148,11 +139,15 @@ fn batch(rows: &[Row]) -> Batch {
             .chain(std::iter::repeat_n(0, padding))
             .collect::<Vec<_>>()
     };
+    let mask = |row: &Row| {
+        let answer = row.begin..row.tokens.len();
+        (0..columns).map(move |column| f32::from(u8::from(answer.contains(&column))))
+    };
     Batch {
         rows: (0..rows.len()).collect(),
         columns,
         tokens: rows.iter().flat_map(padded).collect(),
-        mask: vec![0.0; columns * rows.len()],
+        mask: rows.iter().flat_map(mask).collect(),
         lengths: rows.iter().map(|row| row.tokens.len()).collect(),
     }
 }

@@ -36,6 +36,11 @@ impl Lanes {
         SharedCores::new(self.split(batch))
     }
 
+    /// The same for as many parts as [`each`](Self::each) is to run.
+    pub fn share_cores_among(&self, parts: usize) -> SharedCores {
+        SharedCores::new(self.streams.len() > 1 && parts > 1)
+    }
+
     /// Runs `work` on each part of `batch`, one part per lane, and returns the results in order of the lanes.
     pub fn run<T>(&self, batch: &Batch, work: impl Fn(&Batch) -> Result<T>) -> Result<Vec<T>> {
         if !self.split(batch) {
@@ -45,6 +50,23 @@ impl Lanes {
             .iter()
             .zip(&self.streams)
             .filter(|(part, _)| !part.rows.is_empty())
+            .map(|(part, stream)| with_stream(stream, || work(part)))
+            .collect()
+    }
+
+    /// The number of lanes.
+    pub fn count(&self) -> usize {
+        self.streams.len().max(1)
+    }
+
+    /// Runs `work` on each of `parts`, of which there are at most as many as lanes, each on a lane of its own.
+    pub fn each<T, U>(&self, parts: &[T], work: impl Fn(&T) -> Result<U>) -> Result<Vec<U>> {
+        if self.streams.len() < 2 || parts.len() < 2 {
+            return parts.iter().map(work).collect();
+        }
+        parts
+            .iter()
+            .zip(&self.streams)
             .map(|(part, stream)| with_stream(stream, || work(part)))
             .collect()
     }

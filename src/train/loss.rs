@@ -4,15 +4,15 @@ use std::rc::Rc;
 use mlx_rs::error::{Exception, Result};
 use mlx_rs::module::update_parameters;
 use mlx_rs::ops::indexing::take_along_axis;
-use mlx_rs::ops::{add, divide, exp, matmul, multiply, subtract};
-use mlx_rs::transforms::keyed_value_and_grad;
+use mlx_rs::ops::{add, concatenate, divide, exp, matmul, multiply, subtract};
+use mlx_rs::transforms::{eval, keyed_value_and_grad};
 use mlx_rs::{Array, Dtype, stop_gradient};
 
 use super::Lanes;
 use crate::data::Batch;
 use crate::model::CausalModel;
 use crate::param_snapshot::ParameterSnapshot;
-use crate::readback::scalar;
+use crate::readback::{scalar, vector};
 
 /// Positions whose logits exist at one time: bounds memory to this many rows of the vocabulary.
 pub const POSITIONS_PER_CHUNK: i32 = 256;
@@ -61,10 +61,65 @@ pub fn loss_and_gradients(model: &CausalModel, batch: &Batch, lanes: &Lanes) -> 
 }
 
 /// The mean cross-entropy per supervised token of `batch`, in nats; NaN when nothing is supervised.
-pub fn mean_loss(model: &CausalModel, batch: &Batch) -> Result<f64> {
-    let sum = summed_loss(model, batch)?.value;
-    sum.eval()?;
-    Ok(f64::from(scalar::<f32>(&sum)?) / batch.supervised_tokens() as f64)
+pub fn mean_loss(model: &CausalModel, batch: &Batch, lanes: &Lanes) -> Result<f64> {
+    let _cores = lanes.share_cores(batch);
+    let sums = lanes.run(batch, |part| Ok(summed_loss(model, part)?.value))?;
+    eval(&sums)?;
+    let mut total = 0.0;
+    for sum in &sums {
+        total += f64::from(scalar::<f32>(sum)?);
+    }
+    Ok(total / batch.supervised_tokens() as f64)
+}
+
+/// The cross-entropy of each row of `batch`, summed over its supervised tokens, in nats.
+pub fn row_losses(model: &CausalModel, batch: &Batch, lanes: &Lanes) -> Result<Vec<f64>> {
+    let _cores = lanes.share_cores(batch);
+    // The lanes take rows in an order of their own, and these numbers bring them back.
+    let numbered = Batch {
+        rows: (0..batch.rows.len()).collect(),
+        ..batch.clone()
+    };
+    let parts = lanes.run(&numbered, |part| {
+        let supervised = |row: &usize| {
+            let mask = &part.mask[row * part.columns..(row + 1) * part.columns];
+            mask.iter().skip(1).filter(|&&weight| weight > 0.0).count()
+        };
+        let counts: Vec<usize> = (0..part.rows.len()).map(|row| supervised(&row)).collect();
+        Ok((part.rows.clone(), counts, position_losses(model, part)?))
+    })?;
+    eval(parts.iter().map(|(_, _, losses)| losses))?;
+    let mut sums = vec![0.0; batch.rows.len()];
+    for (rows, counts, losses) in parts {
+        let values = vector::<f32>(&losses)?;
+        let mut rest = values.as_slice();
+        for (row, count) in rows.into_iter().zip(counts) {
+            let (own, others) = rest.split_at(count);
+            sums[row] = own.iter().copied().map(f64::from).sum();
+            rest = others;
+        }
+    }
+    Ok(sums)
+}
+
+/// The cross-entropy of each supervised token, `[supervised]`, row by row.
+fn position_losses(model: &CausalModel, batch: &Batch) -> Result<Array> {
+    let predictions = Predictions::of(batch);
+    let hidden = predictions.hidden(model)?;
+    let total = predictions.positions.dim(0);
+    let mut chunks = Vec::new();
+    let mut start = 0;
+    while start < total {
+        let end = (start + POSITIONS_PER_CHUNK).min(total);
+        let logits = model.output(&rows(&hidden, start, end)?)?.as_dtype(Dtype::Float32)?;
+        let target = picked(&logits, &rows(&predictions.targets, start, end)?)?;
+        chunks.push(subtract(logits.logsumexp_axis(-1, true)?, target)?.reshape(&[-1])?);
+        start = end;
+    }
+    if chunks.is_empty() {
+        return Ok(Array::from_slice::<f32>(&[], &[0]));
+    }
+    concatenate(&chunks, 0)
 }
 
 /// The loss summed over supervised tokens, twice: as the graph to differentiate, and as its value.
@@ -76,15 +131,9 @@ struct SummedLoss {
 }
 
 fn summed_loss(model: &CausalModel, batch: &Batch) -> Result<SummedLoss> {
-    let Predictions {
-        tokens,
-        positions,
-        targets,
-    } = Predictions::of(batch);
-    let hidden = model.hidden_states(&tokens, &mut [])?;
-    let width = hidden.dim(-1);
-    // Logits are made only where there is something to learn.
-    let hidden = hidden.reshape(&[-1, width])?.take_axis(&positions, 0)?;
+    let predictions = Predictions::of(batch);
+    let hidden = predictions.hidden(model)?;
+    let Predictions { positions, targets, .. } = predictions;
     let mut differentiable = Array::from_f32(0.0);
     let mut value = Array::from_f32(0.0);
     let frozen_output = model.frozen_output_weight();
@@ -158,6 +207,13 @@ struct Predictions {
 }
 
 impl Predictions {
+    /// The last hidden states `[supervised, width]`: logits are made only where there is something to learn.
+    fn hidden(&self, model: &CausalModel) -> Result<Array> {
+        let hidden = model.hidden_states(&self.tokens, &mut [])?;
+        let width = hidden.dim(-1);
+        hidden.reshape(&[-1, width])?.take_axis(&self.positions, 0)
+    }
+
     fn of(batch: &Batch) -> Self {
         // The last token of a row predicts nothing, so it is not fed.
         let fed = batch.columns.saturating_sub(1);

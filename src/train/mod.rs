@@ -7,7 +7,7 @@ mod schedule;
 mod trainer;
 
 pub use lanes::Lanes;
-pub use loss::{LossAndGradients, POSITIONS_PER_CHUNK, loss_and_gradients, mean_loss};
+pub use loss::{LossAndGradients, POSITIONS_PER_CHUNK, loss_and_gradients, mean_loss, row_losses};
 pub use optimizer::{AdamW, AdamWSettings, Optimizer};
 pub use schedule::Schedule;
 pub use trainer::{LossFunction, TrainError, TrainSettings, Trainer, TrainingOutcome, TrainingStep};

@@ -9,10 +9,11 @@ use mlx_diagnose::adapter::{LoraSettings, attach, fuse, load_adapter, save_adapt
 use mlx_diagnose::evidence::{FuseEvidence, ReloadEvidence};
 use mlx_diagnose::model::{CausalModel, ModelSource, load_safetensors, save_safetensors};
 use mlx_diagnose::param_snapshot::ParameterSnapshot;
-use mlx_diagnose::probes::divergence::{HeldOutRow, held_out_shift, log_probabilities};
+use mlx_diagnose::probes::divergence::{HeldOutRow, held_out_shift, sampled_log_probabilities};
 use mlx_diagnose::probes::fuse::FuseProbe;
 use mlx_diagnose::probes::reload::{ReloadProbe, Reloaded};
 use mlx_diagnose::probes::update_size::module_updates;
+use mlx_diagnose::train::Lanes;
 use mlx_rs::{Array, random};
 use rstest::rstest;
 use serde_json::{Value, json};
@@ -200,7 +201,7 @@ fn fused(change: impl Fn(&mut CausalModel)) -> FuseEvidence {
         live: &live,
         tokens: &row(),
         live_logits: &live_logits,
-        live_log_probabilities: &log_probabilities(&live_logits).unwrap(),
+        live_log_probabilities: &sampled_log_probabilities(&live_logits).unwrap(),
     }
     .measure(model, layers)
     .unwrap()
@@ -271,10 +272,12 @@ fn a_held_out_row_costs_the_base_nothing_more_and_the_adapted_model_something() 
         tokens: vec![5, 40, 300, 21, 77, 130],
         answer: 2,
     }];
-    let same = held_out_shift(&base, &base, &rows).unwrap().unwrap();
+    let same = held_out_shift(&base, &base, &rows, &Lanes::on_cpu(2)).unwrap().unwrap();
     assert_eq!((same.divergence, same.rise), (Some(0.0), Some(0.0)));
-    let moved = held_out_shift(&base, &adapted(&base), &rows).unwrap().unwrap();
+    let moved = held_out_shift(&base, &adapted(&base), &rows, &Lanes::on_cpu(2))
+        .unwrap()
+        .unwrap();
     assert!(moved.divergence.unwrap() > 1e-3);
     assert!(moved.rise.unwrap().abs() > 1e-3);
-    assert_eq!(held_out_shift(&base, &base, &[]).unwrap(), None);
+    assert_eq!(held_out_shift(&base, &base, &[], &Lanes::on_cpu(2)).unwrap(), None);
 }

@@ -124,7 +124,7 @@ fn an_adapter_of_mlx_lm_has_its_logits_loss_gradients_and_first_step(
     run(&mut model, &batch, 1, None);
     let after = &expected["after_one_step"];
     assert_relative_eq!(
-        mean_loss(&model, &batch).unwrap(),
+        mean_loss(&model, &batch, &Lanes::single()).unwrap(),
         after["loss"].as_f64().unwrap(),
         max_relative = 1e-4
     );
@@ -174,7 +174,7 @@ fn the_gradient_of_the_loss_is_its_slope() {
             )
         });
         mlx_rs::module::update_parameters(&mut moved, parameters.collect::<Vec<_>>());
-        mean_loss(&moved, &batch).unwrap()
+        mean_loss(&moved, &batch, &Lanes::single()).unwrap()
     };
     let slope = (loss_at(1.0) - loss_at(-1.0)) / (2.0 * step);
     assert_relative_eq!(slope, squares, max_relative = 0.02);
@@ -280,9 +280,9 @@ fn a_fresh_model_guesses_uniformly_and_learns() {
     let configuration = mlx_diagnose::model::ModelConfiguration::read(&tiny("llama").join("config.json")).unwrap();
     let mut model = mlx_diagnose::model::initialise(&configuration, 3).unwrap();
     let batch = Batch::new(&[Example::of_tokens((4..40).collect())], &[0]);
-    let before = mean_loss(&model, &batch).unwrap();
+    let before = mean_loss(&model, &batch, &Lanes::single()).unwrap();
     assert_relative_eq!(before, (configuration.vocab_size as f64).ln(), epsilon = 0.1);
     run(&mut model, &batch, 20, None);
-    let after = mean_loss(&model, &batch).unwrap();
+    let after = mean_loss(&model, &batch, &Lanes::single()).unwrap();
     assert!(after < 0.7 * before, "{before} to {after}");
 }

@@ -93,7 +93,7 @@ fn mean(values: impl IntoIterator<Item = f64>) -> f64 {
 fn every_reading_of_a_loss_is_what_the_logits_give() {
     let model = embedded();
     let (batch, probabilities) = padded_batch(&model);
-    let tokens = NextTokens::read(&model, &batch, &stop_ids()).unwrap();
+    let tokens = NextTokens::read(&model, &batch, &stop_ids(), &Lanes::on_cpu(2)).unwrap();
     let readings = loss_check::readings(&tokens, &batch);
     // The loss of the token at `column` as predicted at `position`.
     let loss = |row: usize, position: usize, column: usize| {
@@ -166,7 +166,10 @@ fn the_definition_is_the_loss_of_mlx_lm() {
         tokens,
         mask,
     };
-    let readings = loss_check::readings(&NextTokens::read(&model, &batch, &[]).unwrap(), &batch);
+    let readings = loss_check::readings(
+        &NextTokens::read(&model, &batch, &[], &Lanes::on_cpu(2)).unwrap(),
+        &batch,
+    );
     assert_relative_eq!(
         loss_of(&readings, LossReading::Definition),
         golden["loss"].as_f64().unwrap(),
@@ -179,7 +182,11 @@ fn the_fit_is_what_the_logits_give() {
     let model = embedded();
     let (batch, probabilities) = padded_batch(&model);
     let stop_ids = stop_ids();
-    let fit = fit::measure(&NextTokens::read(&model, &batch, &stop_ids).unwrap(), &batch, &stop_ids);
+    let fit = fit::measure(
+        &NextTokens::read(&model, &batch, &stop_ids, &Lanes::on_cpu(2)).unwrap(),
+        &batch,
+        &stop_ids,
+    );
     let mut at_end = Vec::new();
     let mut elsewhere = Vec::new();
     let mut ranks = Vec::new();
@@ -223,7 +230,7 @@ fn the_fit_is_what_the_logits_give() {
 
 #[test]
 fn true_answers_need_their_prompts_and_their_order() {
-    let fit = pairing::measure(&embedded(), &dataset("voice", true).examples)
+    let fit = pairing::measure(&embedded(), &dataset("voice", true).examples, &Lanes::on_cpu(2))
         .unwrap()
         .unwrap();
     assert!(fit.rows >= 4, "{fit:?}");
@@ -248,7 +255,9 @@ fn answers_moved_by_one_row_need_no_prompt() {
         example.tokens.extend(answer);
         example.supervised = (0..example.tokens.len()).map(|column| column >= first).collect();
     }
-    let fit = pairing::measure(&embedded(), &dataset.examples).unwrap().unwrap();
+    let fit = pairing::measure(&embedded(), &dataset.examples, &Lanes::on_cpu(2))
+        .unwrap()
+        .unwrap();
     assert!(fit.other - fit.own < 0.4, "{fit:?}");
     assert!(fit.order_gain > 3.0, "{fit:?}");
 }
@@ -256,17 +265,31 @@ fn answers_moved_by_one_row_need_no_prompt() {
 #[test]
 fn rows_without_prompts_are_not_exchanged() {
     let examples = dataset("voice", false).examples;
-    assert_eq!(pairing::measure(&embedded(), &examples).unwrap(), None);
+    assert_eq!(
+        pairing::measure(&embedded(), &examples, &Lanes::on_cpu(2)).unwrap(),
+        None
+    );
 }
 
 #[test]
 fn the_validation_loss_is_that_of_the_first_rows() {
     let model = embedded();
     let examples = dataset("voice", true).examples;
-    let found = validation::loss(&model, &examples).unwrap().unwrap();
-    let batch = Batch::new(&examples, &(0..8).collect::<Vec<_>>());
-    assert_relative_eq!(found, mean_loss(&model, &batch).unwrap(), max_relative = 1e-6);
-    assert_eq!(validation::loss(&model, &[]).unwrap(), None);
+    let found = validation::loss(&model, &examples, &Lanes::on_cpu(2)).unwrap().unwrap();
+    let mut tokens = 0;
+    let fitting = examples.iter().take_while(|example| {
+        tokens += example.tokens.len();
+        tokens <= 192
+    });
+    let rows: Vec<usize> = (0..fitting.count()).collect();
+    assert!((2..examples.len()).contains(&rows.len()), "{rows:?}");
+    let batch = Batch::new(&examples, &rows);
+    assert_relative_eq!(
+        found,
+        mean_loss(&model, &batch, &Lanes::single()).unwrap(),
+        max_relative = 1e-6
+    );
+    assert_eq!(validation::loss(&model, &[], &Lanes::on_cpu(2)).unwrap(), None);
 }
 
 /// Changes what the backward pass returns at a step, given all passes so far.
@@ -322,7 +345,10 @@ fn trained(
     .unwrap();
     let recording = recorder.finish();
     match optimizer_replay::check(&recording, AdamWSettings::default()) {
-        Slot::Ran(check) => (gradients.into_inner().measure(&model).unwrap(), check),
+        Slot::Ran(check) => (
+            gradients.into_inner().measure(&model, &Lanes::on_cpu(2)).unwrap(),
+            check,
+        ),
         other => panic!("{other:?}"),
     }
 }
