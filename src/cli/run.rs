@@ -1,5 +1,6 @@
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use anyhow::{Context, Result, anyhow};
 use colored::Colorize;
@@ -95,9 +96,27 @@ fn dispatch(arguments: Arguments) -> Result<u8> {
 }
 
 fn run_phases(arguments: &DiagnoseArguments) -> Result<u8> {
-    if let Some(folder) = &arguments.out {
-        check_writable(folder)?;
-    }
+    let Some(folder) = &arguments.out else {
+        return run_and_judge(arguments);
+    };
+    check_writable(folder)?;
+    let begun = SystemTime::now();
+    run_and_judge(arguments).map_err(|error| {
+        // Nobody shall take the report of an earlier run for that of one that could not be made.
+        let path = folder.join("report.json");
+        let written = path.metadata().and_then(|metadata| metadata.modified());
+        match written {
+            Ok(written) if written < begun => anyhow!(
+                "{}\n  note: `{}` is still that of an earlier run",
+                described(&error),
+                path.display()
+            ),
+            _ => error,
+        }
+    })
+}
+
+fn run_and_judge(arguments: &DiagnoseArguments) -> Result<u8> {
     let interrupt = Interrupt::default();
     listen_for_interrupt(&interrupt)?;
     // Held until the run is over: dropping it removes the unpacked model.

@@ -1,6 +1,7 @@
 //! Whether slopes from gradients agree with slopes of the loss.
 
 use super::Outcome;
+use super::loss_reading::{self, Reported};
 use crate::evidence::{Evidence, GradientCheck, Slope, Slot};
 use crate::thresholds::{ROUGH_SLOPE, slope_tolerance};
 
@@ -25,6 +26,11 @@ pub(super) fn judge(evidence: &Evidence) -> Result<(&GradientCheck, Gradients), 
     let Slot::Ran(check) = &training.gradient_check else {
         return Err(Outcome::not_measured("the slope of the loss", &training.gradient_check));
     };
+    if loss_reading::judge(evidence).is_ok_and(|judged| judged.reported != Reported::Right) {
+        return Err(Outcome::not_applicable(
+            "the trainer's loss is not the one that has this slope, which is a finding of its own",
+        ));
+    }
     let Some(measured) = check.reported.measured else {
         return Err(Outcome::not_applicable(
             "the loss beside the last step is not finite, so it has no slope",

@@ -25,6 +25,7 @@ pub fn to_svg(matrix: &Matrix) -> String {
          <text x=\"{MARGIN}\" y=\"20\" font-size=\"15\" font-weight=\"bold\">What was so (rows) and what was named (columns)\
          </text>\n"
     );
+    grid(&mut svg, matrix);
     for (index, column) in matrix.columns.iter().enumerate() {
         let x = LEFT + index * SQUARE + SQUARE / 2 + 4;
         let y = TITLE + TOP - 6;
@@ -50,20 +51,29 @@ pub fn to_svg(matrix: &Matrix) -> String {
     svg
 }
 
+/// All empty squares at once: one element for each would be most of the file.
+fn grid(svg: &mut String, matrix: &Matrix) {
+    let top = TITLE + TOP;
+    let (width, height) = (matrix.columns.len() * SQUARE, matrix.rows.len() * SQUARE);
+    let _ = writeln!(
+        svg,
+        "<pattern id=\"grid\" x=\"{LEFT}\" y=\"{top}\" width=\"{SQUARE}\" height=\"{SQUARE}\" \
+         patternUnits=\"userSpaceOnUse\"><rect width=\"{SQUARE}\" height=\"{SQUARE}\" fill=\"#fafafa\" \
+         stroke=\"#e0e0e0\"/></pattern>\n<rect x=\"{LEFT}\" y=\"{top}\" width=\"{width}\" height=\"{height}\" \
+         fill=\"url(#grid)\"/>"
+    );
+}
+
 fn squares(svg: &mut String, matrix: &Matrix, row: usize, top: usize) {
     let counts = &matrix.counts[row];
     let total: usize = counts.iter().sum();
     for (column, &count) in counts.iter().enumerate() {
         let left = LEFT + column * SQUARE;
         let is_right = matrix.right[row].contains(&column);
-        let fill = if count == 0 {
-            if is_right {
-                "#eef3f8".to_owned()
-            } else {
-                "#fafafa".to_owned()
-            }
-        } else {
-            shade(is_right, count as f64 / total as f64)
+        let fill = match (count, is_right) {
+            (0, false) => continue,
+            (0, true) => "#eef3f8".to_owned(),
+            _ => shade(is_right, count as f64 / total as f64),
         };
         let _ = writeln!(
             svg,

@@ -1,7 +1,14 @@
+use std::cell::RefCell;
+
 use mlx_rs::error::Result;
 use mlx_rs::{Device, Stream, with_stream};
 
 use crate::data::Batch;
+
+thread_local! {
+    // MLX never ends a stream's thread, so that a process which trains a thousand times must not ask for new ones.
+    static CPU_STREAMS: RefCell<Vec<Stream>> = const { RefCell::new(Vec::new()) };
+}
 
 /// Streams on which parts of a batch are computed at the same time.
 ///
@@ -20,9 +27,13 @@ impl Lanes {
 
     /// `count` lanes on the CPU.
     pub fn on_cpu(count: usize) -> Self {
-        let device = Device::cpu();
         Self {
-            streams: (0..count).map(|_| Stream::new_with_device(&device)).collect(),
+            streams: CPU_STREAMS.with_borrow_mut(|streams| {
+                while streams.len() < count {
+                    streams.push(Stream::new_with_device(&Device::cpu()));
+                }
+                streams[..count].to_vec()
+            }),
         }
     }
 

@@ -70,6 +70,23 @@ fn without_arguments_the_embedded_model_is_healthy() {
 }
 
 #[test]
+fn a_run_that_cannot_begin_says_that_the_report_is_an_earlier_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = text(folder.path());
+    let absent = run(&["--model", "./no-such-model", "--out", out]);
+    assert!(!stderr(&absent).contains("an earlier run"), "{}", stderr(&absent));
+    let first = run(&["--steps", "1", "--max-tokens", "4", "--out", out]);
+    assert_eq!(first.status.code(), Some(0), "{}", stderr(&first));
+    let report = fs::read(folder.path().join("report.json")).unwrap();
+    let second = run(&["--model", "./no-such-model", "--out", out]);
+    assert_refused(
+        &second,
+        &["no-such-model", "report.json` is still that of an earlier run"],
+    );
+    assert_eq!(fs::read(folder.path().join("report.json")).unwrap(), report);
+}
+
+#[test]
 fn the_output_folder_holds_the_report_the_evidence_and_an_adapter_and_nothing_half_written() {
     let folder = tempfile::tempdir().unwrap();
     let output = run(&[
