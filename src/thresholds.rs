@@ -311,6 +311,11 @@ thresholds! {
     /// 1e-4: many small steps add up, and adapters of that size change what a model says.
     pub const UPDATE_IN_ALL: f64 = 1e-4;
 
+    /// Relative difference of two losses of the same rows in the same model.
+    ///
+    /// 1e-5: they may be summed in batches of other shapes, which was measured at 1e-7.
+    pub const SAME_LOSS: f64 = 1e-5;
+
     /// Rise of the loss of validation rows, in nats per token, that overfitting has to make.
     ///
     /// 0.3 nats make the text a third less likely per token; a few steps on other rows move it by less than a tenth.

@@ -40,9 +40,12 @@ impl<'run> ValidationCourse<'run> {
     pub fn before_update(&mut self, model: &CausalModel, lanes: &Lanes) -> Result<(), Exception> {
         if let Some(rows) = self.rows.filter(|_| self.due.contains(&self.updates)) {
             let started = Instant::now();
+            // Dropout would measure something else, and draw the random numbers of the next step.
+            let mut still = model.clone();
+            still.set_training(false);
             self.losses.push(ValidationLoss {
                 updates: self.updates,
-                loss: validation::loss(model, &rows.examples, lanes)?,
+                loss: validation::loss(&still, &rows.examples, lanes)?,
             });
             self.seconds += started.elapsed().as_secs_f64();
         }

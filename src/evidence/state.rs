@@ -88,7 +88,8 @@ pub struct FuseEvidence {
     pub divergence_from_live: Option<f64>,
 }
 
-/// How far models are apart on the compared row, as the mean over its positions of the Kullback-Leibler divergence.
+/// How far models are apart, as the mean over positions of the Kullback-Leibler divergence; on the compared row at 32
+/// positions at most.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DivergenceEvidence {

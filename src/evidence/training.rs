@@ -112,11 +112,11 @@ pub struct TrainingEvidence {
     pub steps: Vec<StepRecord>,
     /// Why training ended early; `None` when it did not.
     pub stopped_early: Option<StoppedEarly>,
-    /// Loss of the first batch before training, in nats per supervised token; `None` when not finite or not measured.
+    /// Loss of the first rows of the first batch, up to 256 tokens, before training, in nats per supervised token; `None` when not finite or not measured.
     pub first_batch_loss_before: Option<f64>,
-    /// Loss of the same batch after training; `None` when not finite or not measured.
+    /// Loss of the same rows after training; `None` when not finite or not measured.
     pub first_batch_loss_after: Option<f64>,
-    /// How well the model predicts the first batch before training.
+    /// How well the model predicts these rows before training.
     pub fit_before: Slot<FitEvidence>,
     /// The same after training.
     pub fit_after: Slot<FitEvidence>,

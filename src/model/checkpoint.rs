@@ -85,7 +85,7 @@ pub enum CheckpointError {
         tensors: Listing,
     },
     /// Weights are finite in their files and not in the element type that they are computed in.
-    #[error("{} of `{}` overflow in {dtype}\n  found: {tensors}\n  expected: an element type that holds the values of the files\n  hint: compute in float32 (`--dtype float32`)", tensors_are(tensors.total), path.display())]
+    #[error("{} in {dtype}: `{}`\n  found: {tensors}\n  expected: an element type that holds the values of the files\n  hint: compute in float32 (`--dtype float32`)", tensors_overflow(tensors.total), path.display())]
     Overflow {
         /// The file or folder.
         path: PathBuf,
@@ -116,10 +116,10 @@ fn shards_are(count: usize) -> String {
     }
 }
 
-fn tensors_are(count: usize) -> String {
+fn tensors_overflow(count: usize) -> String {
     match count {
-        1 => "1 tensor".to_owned(),
-        count => format!("{count} tensors"),
+        1 => "1 tensor overflows".to_owned(),
+        count => format!("{count} tensors overflow"),
     }
 }
 

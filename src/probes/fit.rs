@@ -1,4 +1,4 @@
-//! How well a model predicts the first batch.
+//! How well a model predicts the first rows of the first batch.
 
 use mlx_rs::Dtype;
 
@@ -13,13 +13,17 @@ const BEHIND_END: usize = 1;
 const TOKENS: usize = 256;
 
 /// The first rows of `batch`, which stand for all of it: the model is run over them once more after training.
+///
+/// As many as [`TOKENS`] have room for, and on to the first one that has a target.
 pub fn first_rows(batch: &Batch) -> Batch {
     let mut tokens = 0;
     let fitting = batch.lengths.iter().take_while(|&&length| {
         tokens += length;
         tokens <= TOKENS
     });
-    let rows = fitting.count().max(1).min(batch.lengths.len());
+    let has_target = |row: &usize| (1..batch.lengths[*row]).any(|column| is_supervised(batch, *row, column));
+    let to_first_target = (0..batch.lengths.len()).find(has_target).map_or(1, |row| row + 1);
+    let rows = fitting.count().max(to_first_target).min(batch.lengths.len());
     batch.select(&(0..rows).collect::<Vec<_>>())
 }
 

@@ -15,8 +15,8 @@ use crate::param_snapshot::ParameterSnapshot;
 use crate::readback::scalar;
 use crate::train::{Lanes, LossAndGradients, mean_loss};
 
-/// Change of the loss, from one end to the other, that the step along a gradient aims at, as a share of the loss: far
-/// above the rounding of a loss in f32, and far below what bends it.
+/// Change of the loss, from one end to the other, that the step along a gradient aims at, as a share of the loss, and four
+/// times what it aims at from one side: far above the rounding of a loss in f32, and far below what bends it.
 const WANTED_CHANGE: f64 = 0.01;
 /// The same for parameters and activations of 16 bits, whose loss is a thousand times coarser.
 const WANTED_CHANGE_IN_16_BITS: f64 = 0.1;

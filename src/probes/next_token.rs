@@ -11,7 +11,7 @@ use crate::model::CausalModel;
 use crate::readback::vector;
 use crate::train::Lanes;
 
-/// Positions whose logits exist at one time: bounds memory to this many rows of the vocabulary.
+/// Positions whose logits exist at one time on one lane: bounds memory to this many rows of the vocabulary.
 const POSITIONS_PER_CHUNK: i32 = 256;
 
 /// How far ahead of its own position a token is looked at: at the position itself, the next one, the one after.

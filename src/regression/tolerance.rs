@@ -144,7 +144,7 @@ pub static CLASSES: &[Class] = &[
             float32: Slack::new(1e-3, 1e-2),
             sixteen_bits: Slack::new(1e-2, 1e-1),
         },
-        reason: "Gradients move ten times further than losses, and central differences add the rounding of two losses.",
+        reason: "Gradients move ten times further than losses, and finite differences add the rounding of two losses.",
     },
     Class {
         name: "sizes of parameters and updates",

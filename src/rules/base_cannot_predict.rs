@@ -15,9 +15,9 @@ declare_rule! {
     ///
     /// ## Evidence
     ///
-    /// The loss of the first batch before training is at least `KNOWS_SOMETHING` of the natural logarithm of the
-    /// vocabulary size, both for the supervised tokens and for all others, prompts among them. Answers alone being as bad
-    /// is `answers-unpredictable`.
+    /// The loss of the first rows, up to 256 tokens, before training is at least `KNOWS_SOMETHING` of the natural
+    /// logarithm of the vocabulary size, both for the supervised tokens and for all others, prompts among them. Answers
+    /// alone being as bad is `answers-unpredictable`.
     ///
     /// ## How to fix
     ///

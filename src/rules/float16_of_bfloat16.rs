@@ -6,7 +6,7 @@ use crate::evidence::{Evidence, RefusalKind, RunSettings, Slot};
 declare_rule! {
     /// ## What it finds
     ///
-    /// A model whose files hold bfloat16, computed in float16.
+    /// A model whose files hold bfloat16, or float32 beyond its reach, computed in float16.
     ///
     /// ## Why it matters
     ///

@@ -18,7 +18,7 @@ declare_rule! {
     /// Identity: a tensor that takes part in the loss has a gradient other than exactly zero. `lora_b` starts at zero,
     /// so `lora_a` has a zero gradient by construction until `lora_b` has moved once; it is judged only if every
     /// `lora_b` did, and only after a step with a learning rate above zero. A loss of exactly 0 has no gradient
-    /// either and is not judged. A single tensor is a warning, unless it is a `lora_b`.
+    /// either and is not judged. When only some tensors have none it is a warning, unless a `lora_b` is among them.
     ///
     /// ## How to fix
     ///

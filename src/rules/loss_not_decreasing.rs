@@ -2,7 +2,7 @@ use super::rule::declare_rule;
 use super::wording::{counted, shortest};
 use super::{Applicability, Finding, Fix, Outcome, Rerun, Severity};
 use crate::evidence::{Evidence, Slot, TrainingEvidence};
-use crate::thresholds::{FITTED_LOSS, LEARNING_RATE_CUT, PREDICTED_DROP, TREND_STEPS};
+use crate::thresholds::{FITTED_LOSS, LEARNING_RATE_CUT, PREDICTED_DROP, SAME_LOSS, TREND_STEPS};
 
 declare_rule! {
     /// ## What it finds
@@ -62,9 +62,9 @@ fn check(evidence: &Evidence) -> Outcome {
         .ran()
         .is_some_and(|parameters| parameters.changed == 0);
     let predicted = predicted_drop(training);
-    let (headline, severity) = if nothing_changed && after == before {
+    let (headline, severity) = if nothing_changed && (after - before).abs() <= SAME_LOSS * before.max(1.0) {
         (
-            "the loss of the first batch is exactly what it was before training".to_owned(),
+            "the loss of the first batch is what it was before training".to_owned(),
             None,
         )
     } else if after >= before && before > FITTED_LOSS && predicted > PREDICTED_DROP && not_falling(training) {

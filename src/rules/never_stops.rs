@@ -17,13 +17,14 @@ declare_rule! {
     ///
     /// ## Evidence
     ///
-    /// The same prompts before and after. A prompt counts when the base stopped, the trained model did not, and no
-    /// stop token came in the run without the stop set either. The answer must also be more than `LONGER_THAN_TAUGHT`
-    /// times as long as the mean supervised row: a model that learnt longer answers may still be about to stop. It is
-    /// an error if most answers that stopped no longer do and at least `AGREEING_PROMPTS` agree; single ones are
+    /// The same prompts before and after. A prompt counts when the base stopped, the trained model did not, and no stop
+    /// token came in the run without the stop set either. The answer must also be more than `LONGER_THAN_TAUGHT` times
+    /// as long as the mean supervised row: a model that learnt longer answers may still be about to stop. It is an
+    /// error if most answers that stopped no longer do and at least `AGREEING_PROMPTS` agree; single ones are
     /// information. So are all of them while the model is still learning and expects the end where rows end: the losses
-    /// of training and of validation fell, those of the last third of the steps by more than `STILL_FALLING`, and the
-    /// end token has a mean rank of at most `END_EXPECTED_RANK`. A base that never stops is not held against the training.
+    /// of training and of any validation rows fell, those of the last third of the steps by more than `STILL_FALLING`,
+    /// and the end token has a mean rank of at most `END_EXPECTED_RANK`. A base that never stops is not held against
+    /// the training.
     ///
     /// ## How to fix
     ///

@@ -15,9 +15,9 @@ declare_rule! {
     ///
     /// ## Evidence
     ///
-    /// The mean loss of the validation rows rose by more than `OVERFIT_RISE`, or by more than `LOST_AGAIN` above its
-    /// lowest on the way, and the loss of the first training batch fell. It is measured before and after, and in runs of
-    /// 20 steps or more three times on the way.
+    /// The mean loss of the validation rows rose by more than `OVERFIT_RISE`, or it fell by more than `LOST_AGAIN` on the
+    /// way and rose by as much again, and the loss of the first training batch fell. It is measured before and after, and
+    /// in runs of 20 steps or more three times on the way.
     ///
     /// ## How to fix
     ///
@@ -53,7 +53,11 @@ fn check(evidence: &Evidence) -> Outcome {
     else {
         return Outcome::not_applicable("no finite loss of one batch before and after");
     };
-    let limit = if lowest.updates == 0 { OVERFIT_RISE } else { LOST_AGAIN };
+    // Only what was gained can be lost again: a dip within the noise is no gain.
+    let gained = training
+        .validation_loss_before
+        .is_some_and(|before| before - lowest.loss > LOST_AGAIN);
+    let limit = if gained { LOST_AGAIN } else { OVERFIT_RISE };
     if after - lowest.loss <= limit || trained_after >= trained_before {
         return Outcome::Pass;
     }

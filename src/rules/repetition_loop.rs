@@ -23,8 +23,8 @@ declare_rule! {
     /// `DISTINCT_RUNS` are distinct goes in circles without repeating exactly. Each prompt is compared with the base,
     /// so that a base that loops by itself is not blamed on training. It is an error if most answers loop since
     /// training and at least `AGREEING_PROMPTS` agree; single new loops are information, since greedy answers of small
-    /// models flip easily. So are all of them while the model is still learning: the losses of training and of validation
-    /// fell, those of the last third of the steps by more than `STILL_FALLING`.
+    /// models flip easily. So are all of them while the model is still learning: the losses of training and of any
+    /// validation rows fell, those of the last third of the steps by more than `STILL_FALLING`.
     ///
     /// ## How to fix
     ///

@@ -123,12 +123,16 @@ fn fix(scale: f64, settings: &RunSettings) -> Fix {
         );
         (text, lower)
     } else {
-        let text = format!(
-            "set scale to {} or lower: at learning rate {} that is as strong as mlx-lm's default scale at {}",
-            shortest(usual),
-            shortest(settings.learning_rate),
-            shortest(ADAPTER_LEARNING_RATE)
-        );
+        let text = if settings.learning_rate > ADAPTER_LEARNING_RATE {
+            format!(
+                "set scale to {} or lower: at learning rate {} that is as strong as mlx-lm's default scale at {}",
+                shortest(usual),
+                shortest(settings.learning_rate),
+                shortest(ADAPTER_LEARNING_RATE)
+            )
+        } else {
+            format!("set scale to {}, mlx-lm's default, or lower", shortest(usual))
+        };
         (text, usual)
     };
     Fix::command(text, Rerun::of(settings).scale(lower), Applicability::MachineApplicable)

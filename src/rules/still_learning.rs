@@ -32,6 +32,9 @@ fn fell(before: Option<f64>, after: Option<f64>) -> bool {
     before.zip(after).is_some_and(|(before, after)| after < before)
 }
 
+/// Batches of which the mean says more than one batch's chance.
+const FEWEST_BATCHES: usize = 2;
+
 /// Compares the last third of the steps with the third before it.
 fn falls_at_the_end(training: &TrainingEvidence) -> bool {
     let Some(losses) = training
@@ -43,7 +46,7 @@ fn falls_at_the_end(training: &TrainingEvidence) -> bool {
         return false;
     };
     let third = losses.len() / 3;
-    if third == 0 {
+    if third < FEWEST_BATCHES {
         return false;
     }
     let (rest, last) = losses.split_at(losses.len() - third);

@@ -33,7 +33,7 @@ declare_rule! {
     pub static STOP_TOKEN_IGNORED = {
         name: "stop-token-ignored",
         code: "GEN003",
-        summary: "a token that ends a turn came, and the answer went on",
+        summary: "a token that ends a turn does not end the answer",
         phase: Generation,
         severity: Error,
         status: Stable,

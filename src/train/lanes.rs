@@ -100,34 +100,52 @@ impl Lanes {
     }
 }
 
-/// While it lives, matrix products of several lanes do not compete for cores.
+/// While it lives, matrix products of several lanes do not compete for cores; one within another changes nothing.
 #[derive(Debug)]
 pub struct SharedCores {
-    active: bool,
+    /// The number of threads to go back to, where this guard changed it.
+    before: Option<usize>,
 }
 
 impl SharedCores {
     fn new(active: bool) -> Self {
-        if active {
-            use_threads(1);
+        Self {
+            before: active.then(|| use_threads(1)),
         }
-        Self { active }
     }
 }
 
 impl Drop for SharedCores {
     fn drop(&mut self) {
-        if self.active {
-            use_threads(0);
+        if let Some(before) = self.before {
+            use_threads(before);
         }
     }
 }
 
-/// Threads of one matrix product; 0 for all cores. Only Linux has products of our own.
+/// Threads of one matrix product, 0 for all cores; returns what it was. Only Linux has products of our own.
 #[cfg(target_os = "linux")]
-fn use_threads(threads: usize) {
-    mlx_sys::blas::set_threads(threads);
+fn use_threads(threads: usize) -> usize {
+    mlx_sys::blas::set_threads(threads)
 }
 
 #[cfg(not(target_os = "linux"))]
-fn use_threads(_threads: usize) {}
+fn use_threads(_threads: usize) -> usize {
+    0
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::Lanes;
+
+    #[test]
+    fn a_guard_within_another_leaves_the_cores_shared() {
+        let lanes = Lanes::on_cpu(2);
+        let all = mlx_sys::blas::threads();
+        let outer = lanes.share_cores_among(2);
+        drop(lanes.share_cores_among(2));
+        assert_eq!(mlx_sys::blas::threads(), 1);
+        drop(outer);
+        assert_eq!(mlx_sys::blas::threads(), all);
+    }
+}

@@ -40,9 +40,9 @@ pub fn calls() -> u64 {
 
 /// Lets each product use `threads` threads; 0, the initial value, stands for all cores.
 ///
-/// Set it to 1 when several MLX streams compute at the same time.
-pub fn set_threads(threads: usize) {
-    THREADS.store(threads, Ordering::Relaxed);
+/// Set it to 1 when several MLX streams compute at the same time. Returns what it was.
+pub fn set_threads(threads: usize) -> usize {
+    THREADS.swap(threads, Ordering::Relaxed)
 }
 
 /// The number of threads a large product uses.
