@@ -1,6 +1,7 @@
 use serde::{Deserialize, Serialize};
 
-/// How well a model predicts the first rows of the first batch, up to 256 tokens, token by token, with the true tokens before each.
+/// How well a model predicts the first rows of the first batch, up to 256 tokens, token by token, with the true tokens
+/// before each.
 ///
 /// Losses are means in nats per token; `None` where there is no such token or the value is not finite.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -112,7 +112,8 @@ pub struct TrainingEvidence {
     pub steps: Vec<StepRecord>,
     /// Why training ended early; `None` when it did not.
     pub stopped_early: Option<StoppedEarly>,
-    /// Loss of the first rows of the first batch, up to 256 tokens, before training, in nats per supervised token; `None` when not finite or not measured.
+    /// Loss of the first rows of the first batch, up to 256 tokens, before training, in nats per supervised token; `None`
+    /// when not finite or not measured.
     pub first_batch_loss_before: Option<f64>,
     /// Loss of the same rows after training; `None` when not finite or not measured.
     pub first_batch_loss_after: Option<f64>,

@@ -61,7 +61,7 @@ pub enum CheckpointError {
         found: String,
     },
     /// Shards that the index names are absent.
-    #[error("{} missing from `{}`\n  found: no {missing}\n  expected: every file that `model.safetensors.index.json` names\n  hint: the download was interrupted; fetch the model again", shards_are(missing.total), folder.display())]
+    #[error("{} missing from `{}`\n  found: no {missing}\n  expected: every file that `model.safetensors.index.json` names\n  hint: the download was interrupted; fetch the model again", clause(missing.total, "shard", ["is", "are"]), folder.display())]
     MissingShards {
         /// The folder.
         folder: PathBuf,
@@ -77,7 +77,7 @@ pub enum CheckpointError {
         disagreement: Box<Disagreement>,
     },
     /// Weights are NaN or infinite.
-    #[error("{} NaN or infinite values in `{}`\n  found: {tensors}\n  expected: finite weights\n  hint: convert or download the model again; training cannot start from it", tensors_hold(tensors.total), path.display())]
+    #[error("{} NaN or infinite values in `{}`\n  found: {tensors}\n  expected: finite weights\n  hint: convert or download the model again; training cannot start from it", clause(tensors.total, "tensor", ["holds", "hold"]), path.display())]
     NotFinite {
         /// The file or folder.
         path: PathBuf,
@@ -85,7 +85,7 @@ pub enum CheckpointError {
         tensors: Listing,
     },
     /// Weights are finite in their files and not in the element type that they are computed in.
-    #[error("{} in {dtype}: `{}`\n  found: {tensors}\n  expected: an element type that holds the values of the files\n  hint: compute in float32 (`--dtype float32`)", tensors_overflow(tensors.total), path.display())]
+    #[error("{} in {dtype}: `{}`\n  found: {tensors}\n  expected: an element type that holds the values of the files\n  hint: compute in float32 (`--dtype float32`)", clause(tensors.total, "tensor", ["overflows", "overflow"]), path.display())]
     Overflow {
         /// The file or folder.
         path: PathBuf,
@@ -109,24 +109,11 @@ pub enum CheckpointError {
     Mlx(#[from] mlx_rs::error::Exception),
 }
 
-fn shards_are(count: usize) -> String {
-    match count {
-        1 => "1 shard is".to_owned(),
-        count => format!("{count} shards are"),
-    }
-}
-
-fn tensors_overflow(count: usize) -> String {
-    match count {
-        1 => "1 tensor overflows".to_owned(),
-        count => format!("{count} tensors overflow"),
-    }
-}
-
-fn tensors_hold(count: usize) -> String {
-    match count {
-        1 => "1 tensor holds".to_owned(),
-        count => format!("{count} tensors hold"),
+/// For example `1 shard is` or `3 shards are`: `verbs` are of one and of many.
+fn clause(count: usize, noun: &str, verbs: [&str; 2]) -> String {
+    match (count, verbs) {
+        (1, [one, _]) => format!("1 {noun} {one}"),
+        (_, [_, many]) => format!("{count} {noun}s {many}"),
     }
 }
 

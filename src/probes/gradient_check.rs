@@ -201,28 +201,9 @@ impl LossField<'_> {
     fn slope(&self, gradients: &BTreeMap<String, Array>, factor: f64) -> Result<Option<(Slope, f64)>> {
         let ahead = self.moved(gradients, factor)?;
         let behind = self.moved(gradients, -factor)?;
-        let step = difference(&ahead, &behind)?;
-        let length = norm(&step)?;
-        if length == 0.0 {
-            return Ok(None);
-        }
-        let (loss_ahead, loss_behind) = (self.loss(ahead)?, self.loss(behind)?);
-        let measured = (loss_ahead - loss_behind) / length;
-        let rounding = if self.is_coarse() {
-            LOSS_ROUNDING_IN_16_BITS
-        } else {
-            LOSS_ROUNDING
-        };
-        let size = [loss_ahead, loss_behind]
-            .into_iter()
-            .filter(|loss| loss.is_finite())
-            .fold(1.0, f64::max);
-        let slope = Slope {
-            predicted: product(gradients, &step)? / length,
-            measured: measured.is_finite().then_some(measured),
-        };
-        let resolution = rounding * size / length;
-        Ok(slope.predicted.is_finite().then_some((slope, resolution)))
+        self.slope_along(gradients, &difference(&ahead, &behind)?, || {
+            Ok([self.loss(behind)?, self.loss(ahead)?])
+        })
     }
 
     /// The slope from the reported loss to the one a step of `factor` times `gradients` ahead: one pass instead of two, and
@@ -232,18 +213,39 @@ impl LossField<'_> {
             return Ok(None);
         }
         let ahead = self.moved(gradients, factor)?;
-        let step = difference(&ahead, self.parameters)?;
-        let length = norm(&step)?;
+        self.slope_along(gradients, &difference(&ahead, self.parameters)?, || {
+            Ok([self.reported, self.loss(ahead)?])
+        })
+    }
+
+    /// The slope along `step`, whose two ends have these losses, and the slope that rounding alone can make; `None` when
+    /// nothing moves or a number is not finite.
+    fn slope_along(
+        &self,
+        gradients: &BTreeMap<String, Array>,
+        step: &BTreeMap<String, Array>,
+        losses: impl FnOnce() -> Result<[f64; 2]>,
+    ) -> Result<Option<(Slope, f64)>> {
+        let length = norm(step)?;
         if length == 0.0 {
             return Ok(None);
         }
-        let loss = self.loss(ahead)?;
-        let measured = (loss - self.reported) / length;
+        let [from, to] = losses()?;
+        let measured = (to - from) / length;
+        let rounding = if self.is_coarse() {
+            LOSS_ROUNDING_IN_16_BITS
+        } else {
+            LOSS_ROUNDING
+        };
+        let size = [from, to]
+            .into_iter()
+            .filter(|loss| loss.is_finite())
+            .fold(1.0, f64::max);
         let slope = Slope {
-            predicted: product(gradients, &step)? / length,
+            predicted: product(gradients, step)? / length,
             measured: measured.is_finite().then_some(measured),
         };
-        let resolution = LOSS_ROUNDING * loss.max(1.0) / length;
+        let resolution = rounding * size / length;
         Ok(slope.predicted.is_finite().then_some((slope, resolution)))
     }
 

@@ -9,10 +9,7 @@ use mlx_rs::{Array, Dtype};
 use crate::data::Batch;
 use crate::model::CausalModel;
 use crate::readback::vector;
-use crate::train::Lanes;
-
-/// Positions whose logits exist at one time on one lane: bounds memory to this many rows of the vocabulary.
-const POSITIONS_PER_CHUNK: i32 = 256;
+use crate::train::{Lanes, POSITIONS_PER_CHUNK};
 
 /// How far ahead of its own position a token is looked at: at the position itself, the next one, the one after.
 pub const OFFSETS: usize = 3;
@@ -54,7 +51,7 @@ impl NextTokens {
             .map(|id| id.cast_signed())
             .filter(|&id| (0..vocabulary).contains(&id))
             .collect();
-        let per_lane = rows.div_ceil(lanes.count()).max(1) * columns;
+        let per_lane = rows.div_ceil(lanes.count()) * columns;
         let parts: Vec<&[i32]> = batch.tokens.chunks(per_lane.max(1)).collect();
         let parts = lanes.each(&parts, |tokens| {
             let shape = [(tokens.len() / columns) as i32, columns as i32];

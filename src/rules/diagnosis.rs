@@ -43,7 +43,8 @@ pub struct Diagnosis {
 /// Asks every rule and lets the causes compete.
 ///
 /// A finding is explained when another finding that is itself present names its rule, directly or through further
-/// present findings, and is at least as bad: a mild fault does not excuse a worse one. [`RULES`] is in causal order: a rule explains only rules after it, so no two explain each other.
+/// present findings, and is at least as bad: a mild fault does not excuse a worse one. [`RULES`] is in causal order: a
+/// rule explains only rules after it, so no two explain each other.
 pub fn diagnose(evidence: &Evidence) -> Diagnosis {
     let checks: Vec<Check> = RULES
         .iter()

@@ -1,5 +1,4 @@
 use super::gradient_slope::{self, Gradients};
-use super::loss_reading::{self, Reported};
 use super::rule::declare_rule;
 use super::wording::factor;
 use super::{Finding, Fix, Outcome};
@@ -55,11 +54,6 @@ declare_rule! {
 }
 
 fn check(evidence: &Evidence) -> Outcome {
-    if loss_reading::judge(evidence).is_ok_and(|judged| judged.reported != Reported::Right) {
-        return Outcome::not_applicable(
-            "the loss that is reported is another one, so its gradients have to be others too",
-        );
-    }
     let (check, measured) = match gradient_slope::judge(evidence) {
         Ok((_, Gradients::Wrong)) if has_risen(evidence) => {
             return Outcome::not_applicable("the loss had risen too far by then: it bends too sharply to have a slope");

@@ -38,7 +38,13 @@ declare_rule! {
         severity: Error,
         status: Stable,
         since: "0.1.0",
-        explains: &["mask-boundary-wrong", "answers-not-to-their-prompts", "end-of-text-spam", "repetition-loop", "never-stops"],
+        explains: &[
+            "mask-boundary-wrong",
+            "answers-not-to-their-prompts",
+            "end-of-text-spam",
+            "repetition-loop",
+            "never-stops",
+        ],
     }
 }
 

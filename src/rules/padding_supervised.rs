@@ -36,7 +36,14 @@ declare_rule! {
         severity: Error,
         status: Stable,
         since: "0.1.0",
-        explains: &["answers-unpredictable", "answers-not-to-their-prompts", "end-expected-everywhere", "end-of-text-spam", "repetition-loop", "never-stops"],
+        explains: &[
+            "answers-unpredictable",
+            "answers-not-to-their-prompts",
+            "end-expected-everywhere",
+            "end-of-text-spam",
+            "repetition-loop",
+            "never-stops",
+        ],
     }
 }
 

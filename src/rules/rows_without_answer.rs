@@ -37,7 +37,14 @@ declare_rule! {
         severity: Error,
         status: Stable,
         since: "0.1.0",
-        explains: &["nothing-supervised", "answers-unpredictable", "answers-not-to-their-prompts", "end-of-text-spam", "repetition-loop", "never-stops"],
+        explains: &[
+            "nothing-supervised",
+            "answers-unpredictable",
+            "answers-not-to-their-prompts",
+            "end-of-text-spam",
+            "repetition-loop",
+            "never-stops",
+        ],
     }
 }
 

@@ -122,17 +122,16 @@ fn fix(scale: f64, settings: &RunSettings) -> Fix {
             shortest(lower)
         );
         (text, lower)
+    } else if settings.learning_rate > ADAPTER_LEARNING_RATE {
+        let text = format!(
+            "set scale to {} or lower: at learning rate {} that is as strong as mlx-lm's default scale at {}",
+            shortest(usual),
+            shortest(settings.learning_rate),
+            shortest(ADAPTER_LEARNING_RATE)
+        );
+        (text, usual)
     } else {
-        let text = if settings.learning_rate > ADAPTER_LEARNING_RATE {
-            format!(
-                "set scale to {} or lower: at learning rate {} that is as strong as mlx-lm's default scale at {}",
-                shortest(usual),
-                shortest(settings.learning_rate),
-                shortest(ADAPTER_LEARNING_RATE)
-            )
-        } else {
-            format!("set scale to {}, mlx-lm's default, or lower", shortest(usual))
-        };
+        let text = format!("set scale to {}, mlx-lm's default, or lower", shortest(usual));
         (text, usual)
     };
     Fix::command(text, Rerun::of(settings).scale(lower), Applicability::MachineApplicable)

@@ -1,9 +1,10 @@
 use std::collections::{BTreeMap, HashMap};
+use std::ops::Range;
 use std::rc::Rc;
 
 use mlx_rs::error::{Exception, Result};
 use mlx_rs::module::update_parameters;
-use mlx_rs::ops::indexing::take_along_axis;
+use mlx_rs::ops::indexing::{TryIndexOp, take_along_axis};
 use mlx_rs::ops::{add, concatenate, divide, exp, matmul, multiply, subtract};
 use mlx_rs::transforms::{eval, keyed_value_and_grad};
 use mlx_rs::{Array, Dtype, stop_gradient};
@@ -14,7 +15,7 @@ use crate::model::CausalModel;
 use crate::param_snapshot::ParameterSnapshot;
 use crate::readback::{scalar, vector};
 
-/// Positions whose logits exist at one time: bounds memory to this many rows of the vocabulary.
+/// Positions whose logits exist at one time on one lane: bounds memory to this many rows of the vocabulary.
 pub const POSITIONS_PER_CHUNK: i32 = 256;
 
 /// One backward pass.
@@ -106,20 +107,16 @@ pub fn row_losses(model: &CausalModel, batch: &Batch, lanes: &Lanes) -> Result<V
 fn position_losses(model: &CausalModel, batch: &Batch) -> Result<Array> {
     let predictions = Predictions::of(batch);
     let hidden = predictions.hidden(model)?;
-    let total = predictions.positions.dim(0);
-    let mut chunks = Vec::new();
-    let mut start = 0;
-    while start < total {
-        let end = (start + POSITIONS_PER_CHUNK).min(total);
-        let logits = model.output(&rows(&hidden, start, end)?)?.as_dtype(Dtype::Float32)?;
-        let target = picked(&logits, &rows(&predictions.targets, start, end)?)?;
-        chunks.push(subtract(logits.logsumexp_axis(-1, true)?, target)?.reshape(&[-1])?);
-        start = end;
-    }
-    if chunks.is_empty() {
+    let losses = chunks(predictions.positions.dim(0))
+        .map(|chunk| {
+            let logits = model.output(&rows(&hidden, &chunk)?)?.as_dtype(Dtype::Float32)?;
+            token_losses(&logits, &rows(&predictions.targets, &chunk)?)?.reshape(&[-1])
+        })
+        .collect::<Result<Vec<_>>>()?;
+    if losses.is_empty() {
         return Ok(Array::from_slice::<f32>(&[], &[0]));
     }
-    concatenate(&chunks, 0)
+    concatenate(&losses, 0)
 }
 
 /// The loss summed over supervised tokens, twice: as the graph to differentiate, and as its value.
@@ -137,30 +134,30 @@ fn summed_loss(model: &CausalModel, batch: &Batch) -> Result<SummedLoss> {
     let mut differentiable = Array::from_f32(0.0);
     let mut value = Array::from_f32(0.0);
     let frozen_output = model.frozen_output_weight();
-    let total = positions.dim(0);
-    let mut start = 0;
-    while start < total {
-        let end = (start + POSITIONS_PER_CHUNK).min(total);
-        let chunk = rows(&hidden, start, end)?;
-        let chunk_targets = rows(&targets, start, end)?;
+    for chunk in chunks(positions.dim(0)) {
+        let hidden = rows(&hidden, &chunk)?;
+        let targets = rows(&targets, &chunk)?;
         let sum = match frozen_output {
-            Some(weight) => frozen_output_loss(&chunk, &chunk_targets, weight)?,
-            None => plain_loss(&model.output(&chunk)?.as_dtype(Dtype::Float32)?, &chunk_targets)?,
+            Some(weight) => frozen_output_loss(&hidden, &targets, weight)?,
+            None => plain_loss(&model.output(&hidden)?.as_dtype(Dtype::Float32)?, &targets)?,
         };
         differentiable = differentiable.add(sum.differentiable)?;
         value = value.add(sum.value)?;
-        start = end;
     }
     Ok(SummedLoss { differentiable, value })
 }
 
 fn plain_loss(logits: &Array, targets: &Array) -> Result<SummedLoss> {
-    let normaliser = logits.logsumexp_axis(-1, true)?;
-    let sum = subtract(normaliser, picked(logits, targets)?)?.sum(None)?;
+    let sum = token_losses(logits, targets)?.sum(None)?;
     Ok(SummedLoss {
         differentiable: sum.clone(),
         value: sum,
     })
+}
+
+/// The cross-entropy `[positions, 1]` of each target.
+fn token_losses(logits: &Array, targets: &Array) -> Result<Array> {
+    subtract(logits.logsumexp_axis(-1, true)?, picked(logits, targets)?)
 }
 
 /// The logit `[positions, 1]` of each target.
@@ -191,9 +188,15 @@ fn frozen_output_loss(hidden: &Array, targets: &Array, weight: &Array) -> Result
     Ok(SummedLoss { differentiable, value })
 }
 
-fn rows(array: &Array, start: i32, end: i32) -> Result<Array> {
-    use mlx_rs::ops::indexing::TryIndexOp;
-    array.try_index(start..end)
+/// Ranges of at most [`POSITIONS_PER_CHUNK`] positions that make up `total` of them.
+fn chunks(total: i32) -> impl Iterator<Item = Range<i32>> {
+    (0..total)
+        .step_by(POSITIONS_PER_CHUNK as usize)
+        .map(move |start| start..(start + POSITIONS_PER_CHUNK).min(total))
+}
+
+fn rows(array: &Array, range: &Range<i32>) -> Result<Array> {
+    array.try_index(range.clone())
 }
 
 /// A part of a batch as arrays.

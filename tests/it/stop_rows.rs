@@ -10,6 +10,7 @@ use mlx_diagnose::model::{
 use mlx_diagnose::probes::stop_rows::measure;
 use mlx_rs::ops::dequantize;
 use mlx_rs::{Array, Dtype};
+use rstest::rstest;
 use serde_json::Value;
 
 use super::golden::{EXACT_PRECISION, PACKED_PRECISION, root};
@@ -78,20 +79,14 @@ fn assert_close(found: &[StopRow], output: &Array, folder: &Path) {
     }
 }
 
-#[test]
-fn rows_of_a_tied_output_layer_are_those_of_the_embedding() {
-    let folder = root().join("fixtures/embedded/model");
+#[rstest]
+#[case::of_the_embedding_where_it_is_tied("fixtures/embedded/model", "model.embed_tokens.weight")]
+#[case::its_own_where_it_is_not("fixtures/selftest/qwen3", "lm_head.weight")]
+fn rows_of_the_output_layer_are(#[case] folder: &str, #[case] weight: &str) {
+    let folder = root().join(folder);
     let weights = load_safetensors(&folder.join("model.safetensors")).unwrap();
     let found = measured(&folder, EXACT_PRECISION);
-    assert_close(&found, &weights["model.embed_tokens.weight"], &folder);
-}
-
-#[test]
-fn rows_of_an_untied_output_layer_are_its_own() {
-    let folder = root().join("fixtures/selftest/qwen3");
-    let weights = load_safetensors(&folder.join("model.safetensors")).unwrap();
-    let found = measured(&folder, EXACT_PRECISION);
-    assert_close(&found, &weights["lm_head.weight"], &folder);
+    assert_close(&found, &weights[weight], &folder);
 }
 
 #[test]
