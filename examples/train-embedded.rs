@@ -83,7 +83,7 @@ fn fit(model: &mut CausalModel, train_set: &Dataset, valid_set: &Dataset) -> Res
     let rows: Vec<usize> = (0..valid_set.examples.len()).collect();
     let valid_batch = Batch::new(&valid_set.examples, &rows);
     let mut since = std::time::Instant::now();
-    let mut observe = |step: &TrainingStep| {
+    let mut observe = |step: &TrainingStep, _: &CausalModel| {
         if step.step.is_multiple_of(REPORT_EVERY) {
             let seconds = since.elapsed().as_secs_f64();
             eprintln!(
@@ -92,6 +92,7 @@ fn fit(model: &mut CausalModel, train_set: &Dataset, valid_set: &Dataset) -> Res
             );
             since = std::time::Instant::now();
         }
+        Ok(())
     };
     let settings = AdamWSettings {
         beta2: 0.98,

@@ -13,7 +13,7 @@ use crate::atomic_write::write_file;
 use crate::data::{Batches, Example};
 use crate::device::{Backend, PrecisionChoice};
 use crate::interrupt::Interrupt;
-use crate::model::LoadedModel;
+use crate::model::{CausalModel, LoadedModel};
 use crate::train::{AdamW, AdamWSettings, Schedule, TrainSettings, Trainer, TrainingStep, loss_and_gradients};
 
 /// Learning rate of the speed measurement, mlx-lm's default.
@@ -98,9 +98,10 @@ fn training_speed(
     attach(&mut loaded.model, &settings, 0)?;
     let mut seconds = Vec::new();
     let mut losses = Vec::new();
-    let mut observe = |step: &TrainingStep| {
+    let mut observe = |step: &TrainingStep, _: &CausalModel| {
         seconds.push(step.seconds);
         losses.push(step.loss);
+        Ok(())
     };
     mlx_rs::memory::reset_peak_memory()?;
     Trainer {

@@ -18,7 +18,7 @@ use crate::param_snapshot::ParameterSnapshot;
 use crate::probes::gradient_check::GradientRecorder;
 use crate::probes::next_token::NextTokens;
 use crate::probes::optimizer_recorder::OptimizerRecorder;
-use crate::probes::{fit, loss_check, optimizer_replay, pairing, validation};
+use crate::probes::{fit, loss_check, optimizer_replay, pairing};
 use crate::train::{Lanes, Optimizer, TrainError, TrainSettings, Trainer, TrainingOutcome, TrainingStep};
 use crate::workflow::Workflow;
 
@@ -55,24 +55,24 @@ impl TrainingRun<'_> {
         let first_batch = self.batches().next();
         let dropout_acts = loss_check::dropout_acts(model)?;
         let before = costs.of("fit", || self.first_fit(model, first_batch.as_ref(), &lanes));
-        let validation_before = costs.of("validation", || self.validation_loss(model, &lanes))?;
+        let mut validation = ValidationCourse::new(self.validation, settings.steps);
+        let validation_before = validation.loss(model, &lanes)?;
         mlx_rs::memory::reset_peak_memory()?;
         let mut steps = StepRecorder::new(model);
         let gradients = RefCell::new(GradientRecorder::new(settings.steps));
-        let validation = RefCell::new(ValidationCourse::new(self.validation, settings.steps));
         let mut recorder = OptimizerRecorder::new(optimizer);
         let outcome = {
-            let mut observe = |step: &TrainingStep| {
+            let mut observe = |step: &TrainingStep, model: &CausalModel| {
                 steps.record(step, gradients.borrow().kept_bytes());
                 progress.advance(
                     step.step,
                     &format!("loss {:.4}, gradient norm {:.3}", step.loss, step.gradient_norm),
                 );
+                validation.after_update(step.step, model, &lanes)
             };
             Trainer {
                 optimizer: &mut recorder,
                 loss: &|model, batch, lanes| {
-                    validation.borrow_mut().before_update(model, lanes)?;
                     let pass = self.workflow.loss_and_gradients(model, batch, lanes)?;
                     gradients.borrow_mut().record(model, batch, &pass);
                     Ok(pass)
@@ -89,14 +89,14 @@ impl TrainingRun<'_> {
         let peak_memory = mlx_rs::memory::peak_memory()? as u64;
         let recording = recorder.finish();
         costs.add("optimizer-replay", recording.seconds);
-        let (validation_between, seconds) = validation.into_inner().finish();
-        costs.add("validation", seconds);
         let gradient_check = costs.of("finite-difference", || {
             self.gradient_check(model, gradients.into_inner(), &outcome, &lanes)
         });
         let stopped_early = steps.stopped(outcome);
         let after = costs.of("fit", || later_fit(model, first_batch.as_ref(), self.stop_ids, &lanes));
-        let validation_after = costs.of("validation", || self.validation_loss(model, &lanes))?;
+        let validation_after = validation.loss(model, &lanes)?;
+        let (validation_between, seconds) = validation.finish();
+        costs.add("validation", seconds);
         let optimizer_check = costs.of("optimizer-replay", || {
             optimizer_replay::check(&recording, self.options.optimizer())
         });
@@ -152,13 +152,6 @@ impl TrainingRun<'_> {
             ..fit::measure(&tokens, &fit::first_rows(batch), self.stop_ids)
         };
         Ok(Some((fit, loss_check::readings(&tokens, batch))))
-    }
-
-    fn validation_loss(&self, model: &CausalModel, lanes: &Lanes) -> Result<Option<f64>, Exception> {
-        match self.validation {
-            Some(dataset) => validation::loss(model, &dataset.examples, lanes),
-            None => Ok(None),
-        }
     }
 
     fn gradient_check(

@@ -155,10 +155,7 @@ impl ModelSource {
             return Ok(Self::Folder(path.to_owned()));
         }
         if path.exists() {
-            let is_gguf = path
-                .extension()
-                .is_some_and(|extension| extension.eq_ignore_ascii_case("gguf"));
-            return if is_gguf {
+            return if is_gguf(path) {
                 Ok(Self::Gguf(path.to_owned()))
             } else {
                 Err(ResolveError::OtherFile { path: path.to_owned() })
@@ -172,6 +169,11 @@ impl ModelSource {
             suggestion: neighbour(path),
         })
     }
+}
+
+fn is_gguf(path: &Path) -> bool {
+    path.extension()
+        .is_some_and(|extension| extension.eq_ignore_ascii_case("gguf"))
 }
 
 /// Whether the text has the form `owner/name` that the hub allows.
@@ -188,7 +190,7 @@ fn is_repository_id(text: &str) -> bool {
     }
 }
 
-/// The entry beside `path` whose name is nearest to its own.
+/// The folder or GGUF file beside `path` whose name is nearest to its own.
 fn neighbour(path: &Path) -> Option<String> {
     let name = path.file_name()?.to_str()?;
     let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
@@ -196,7 +198,9 @@ fn neighbour(path: &Path) -> Option<String> {
         .unwrap_or(Path::new("."))
         .read_dir()
         .ok()?
-        .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+        .filter_map(Result::ok)
+        .filter(|entry| entry.path().is_dir() || is_gguf(&entry.path()))
+        .filter_map(|entry| entry.file_name().into_string().ok())
         .collect();
     let near = closest(name, names.iter().map(String::as_str))?;
     Some(path.with_file_name(near).display().to_string())

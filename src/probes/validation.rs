@@ -6,12 +6,11 @@ use crate::data::{Batch, Example};
 use crate::model::CausalModel;
 use crate::train::{Lanes, mean_loss};
 
-/// Most tokens that are measured, beyond the first row: it is done at least twice in a run.
-const TOKENS: usize = 192;
-
 /// The mean loss of the first rows with supervised tokens, in nats per supervised token; `None` when there is none or it
 /// is not finite.
-pub fn loss(model: &CausalModel, examples: &[Example], lanes: &Lanes) -> Result<Option<f64>> {
+///
+/// As many rows as `most` tokens have room for, and at least one.
+pub fn loss(model: &CausalModel, examples: &[Example], most: usize, lanes: &Lanes) -> Result<Option<f64>> {
     let mut rows = Vec::new();
     let mut tokens = 0;
     for (row, example) in examples.iter().enumerate() {
@@ -19,7 +18,7 @@ pub fn loss(model: &CausalModel, examples: &[Example], lanes: &Lanes) -> Result<
             continue;
         }
         tokens += example.tokens.len();
-        if !rows.is_empty() && tokens > TOKENS {
+        if !rows.is_empty() && tokens > most {
             break;
         }
         rows.push(row);

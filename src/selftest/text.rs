@@ -3,6 +3,7 @@ use std::fmt::Write as _;
 use super::catalogue::Catalogue;
 use super::interval::Rate;
 use super::summary::{HarmShown, Matrix, OperatorSummary, Summary};
+use crate::rules::wording::counted;
 
 /// Wrong runs that are shown; the JSON has all of them.
 const SHOWN_WRONG: usize = 25;
@@ -34,8 +35,8 @@ pub fn to_text(summary: &Summary) -> String {
     let times = &summary.times;
     let _ = writeln!(
         text,
-        "\n{} runs in {:.0} s; a run takes {:.2} s (median) to {:.2} s; its probes {}",
-        summary.done,
+        "\n{} in {:.0} s; a run takes {:.2} s (median) to {:.2} s; its probes {}",
+        counted(summary.done, "run"),
         times.seconds,
         times.median_run,
         times.longest_run,

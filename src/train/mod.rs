@@ -10,4 +10,4 @@ pub use lanes::Lanes;
 pub use loss::{LossAndGradients, POSITIONS_PER_CHUNK, loss_and_gradients, mean_loss, row_losses};
 pub use optimizer::{AdamW, AdamWSettings, Optimizer};
 pub use schedule::Schedule;
-pub use trainer::{LossFunction, TrainError, TrainSettings, Trainer, TrainingOutcome, TrainingStep};
+pub use trainer::{LossFunction, Observe, TrainError, TrainSettings, Trainer, TrainingOutcome, TrainingStep};

@@ -88,6 +88,9 @@ pub enum TrainError {
 /// Computes the loss of a batch and its gradient for every trainable parameter.
 pub type LossFunction<'run> = dyn Fn(&CausalModel, &Batch, &Lanes) -> Result<LossAndGradients, Exception> + 'run;
 
+/// Takes notice of a step and of the model after it, which is in training mode.
+pub type Observe<'run> = dyn FnMut(&TrainingStep, &CausalModel) -> Result<(), Exception> + 'run;
+
 /// A training run: what its steps share.
 pub struct Trainer<'run> {
     /// Turns gradients into parameters.
@@ -110,14 +113,14 @@ enum StepEnd {
 }
 
 impl Trainer<'_> {
-    /// Trains `model` in place and reports each step to `observe`.
+    /// Trains `model` in place and shows `observe` each step with the model it led to; what that takes is not the step's.
     ///
     /// The loop stops at the first number that is not finite, before it can reach the parameters.
     pub fn train(
         &mut self,
         model: &mut CausalModel,
         batches: &mut dyn Iterator<Item = Batch>,
-        observe: &mut dyn FnMut(&TrainingStep),
+        observe: &mut Observe<'_>,
     ) -> Result<TrainingOutcome, TrainError> {
         model.set_training(true);
         let outcome = self.steps(model, batches, observe);
@@ -129,7 +132,7 @@ impl Trainer<'_> {
         &mut self,
         model: &mut CausalModel,
         batches: &mut dyn Iterator<Item = Batch>,
-        observe: &mut dyn FnMut(&TrainingStep),
+        observe: &mut Observe<'_>,
     ) -> Result<TrainingOutcome, TrainError> {
         for step in 1..=self.settings.steps {
             if self.interrupt.is_requested() {
@@ -139,7 +142,7 @@ impl Trainer<'_> {
                 return Ok(TrainingOutcome::OutOfData { step });
             };
             match self.step(model, &batch, step)? {
-                StepEnd::Updated(done) => observe(&done),
+                StepEnd::Updated(done) => observe(&done, model)?,
                 StepEnd::NotFinite { loss, gradients } => {
                     return Ok(TrainingOutcome::NotFinite {
                         step,

@@ -42,7 +42,7 @@ fn run(model: &mut CausalModel, batch: &Batch, steps: usize, clip_norm: Option<f
         },
         interrupt: &Interrupt::default(),
     }
-    .train(model, &mut std::iter::repeat(batch.clone()), &mut |_| {})
+    .train(model, &mut std::iter::repeat(batch.clone()), &mut |_, _| Ok(()))
     .unwrap();
 }
 

@@ -273,13 +273,16 @@ fn rows_without_prompts_are_not_exchanged() {
 
 #[test]
 fn the_validation_loss_is_that_of_the_first_rows() {
+    const TOKENS: usize = 192;
     let model = embedded();
     let examples = dataset("voice", true).examples;
-    let found = validation::loss(&model, &examples, &Lanes::on_cpu(2)).unwrap().unwrap();
+    let found = validation::loss(&model, &examples, TOKENS, &Lanes::on_cpu(2))
+        .unwrap()
+        .unwrap();
     let mut tokens = 0;
     let fitting = examples.iter().take_while(|example| {
         tokens += example.tokens.len();
-        tokens <= 192
+        tokens <= TOKENS
     });
     let rows: Vec<usize> = (0..fitting.count()).collect();
     assert!((2..examples.len()).contains(&rows.len()), "{rows:?}");
@@ -289,7 +292,7 @@ fn the_validation_loss_is_that_of_the_first_rows() {
         mean_loss(&model, &batch, &Lanes::single()).unwrap(),
         max_relative = 1e-6
     );
-    assert_eq!(validation::loss(&model, &[], &Lanes::on_cpu(2)).unwrap(), None);
+    assert_eq!(validation::loss(&model, &[], TOKENS, &Lanes::on_cpu(2)).unwrap(), None);
 }
 
 /// Changes what the backward pass returns at a step, given all passes so far.
@@ -341,7 +344,7 @@ fn trained(
         },
         interrupt: &Interrupt::default(),
     }
-    .train(&mut model, &mut batches, &mut |_| {})
+    .train(&mut model, &mut batches, &mut |_, _| Ok(()))
     .unwrap();
     let recording = recorder.finish();
     match optimizer_replay::check(&recording, AdamWSettings::default()) {
