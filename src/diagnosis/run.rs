@@ -17,7 +17,7 @@ use crate::data::{DataError, Dataset, ExampleError, ExampleSettings};
 use crate::device::{Backend, TrainingSize, fitting_batch, predicted_training_bytes};
 use crate::evidence::{
     EVIDENCE_SCHEMA_VERSION, Evidence, FineTuneKind, GenerationEvidence, MemoryEvidence, ModelEvidence,
-    ParameterEvidence, ProbeCost, Quantization, Slot, StopRow, TrainingEvidence,
+    ParameterEvidence, ProbeCost, Quantization, Slot, StopRow,
 };
 use crate::interrupt::Interrupt;
 use crate::model::{CausalModel, LoadError, LoadedModel, Packing, StopSet, Tokenizer, TokenizerError};
@@ -194,6 +194,7 @@ fn nothing_measured(options: &DiagnosisOptions, backend: Backend) -> Evidence {
         baseline: Slot::skipped(REASON),
         memory: Slot::skipped(REASON),
         training: Slot::skipped(REASON),
+        fit: Slot::skipped(REASON),
         parameters: Slot::skipped(REASON),
         generation: Slot::skipped(REASON),
         state: Slot::skipped(REASON),
@@ -207,6 +208,7 @@ fn skip_phases(evidence: &mut Evidence, reason: &str) {
     evidence.baseline = Slot::skipped(reason);
     evidence.memory = Slot::skipped(reason);
     evidence.training = Slot::skipped(reason);
+    evidence.fit = Slot::skipped(reason);
     evidence.parameters = Slot::skipped(reason);
     evidence.generation = Slot::skipped(reason);
     evidence.state = Slot::skipped(reason);
@@ -335,10 +337,10 @@ impl Run<'_> {
             }
         };
         let memory = self.memory(&subject);
-        evidence.training = match too_little(&memory) {
-            Some(reason) => Slot::skipped(reason),
-            None => self.train(&mut subject, &mut evidence.costs),
-        };
+        match too_little(&memory) {
+            Some(reason) => evidence.training = Slot::skipped(reason),
+            None => self.train(&mut subject, evidence),
+        }
         evidence.memory = Slot::Ran(memory);
         if self.interrupted(evidence, Phase::Training) {
             return;
@@ -493,12 +495,13 @@ impl Run<'_> {
         }
     }
 
-    fn train(&mut self, subject: &mut Subject, costs: &mut Vec<ProbeCost>) -> Slot<TrainingEvidence> {
+    fn train(&mut self, subject: &mut Subject, evidence: &mut Evidence) {
         if ParameterSnapshot::capture_trainable(&subject.model)
             .parameters()
             .is_empty()
         {
-            return Slot::skipped("no parameter is trainable");
+            evidence.training = Slot::skipped("no parameter is trainable");
+            return;
         }
         let trained = TrainingRun {
             dataset: self.dataset,
@@ -511,13 +514,17 @@ impl Run<'_> {
         }
         .run(&mut subject.model, &mut *subject.optimizer, self.progress);
         match trained {
-            Ok((measured, probe_costs)) => {
-                costs.extend(probe_costs);
+            Ok(trained) => {
                 self.progress
-                    .finish(&format!("{:.0} tokens/s", measured.tokens_per_second));
-                Slot::Ran(measured)
+                    .finish(&format!("{:.0} tokens/s", trained.training.tokens_per_second));
+                evidence.costs.extend(trained.costs);
+                evidence.fit = Slot::Ran(trained.fit);
+                evidence.training = Slot::Ran(trained.training);
             }
-            Err(error) => Slot::crashed(error),
+            Err(error) => {
+                evidence.fit = Slot::skipped("training failed");
+                evidence.training = Slot::crashed(error);
+            }
         }
     }
 

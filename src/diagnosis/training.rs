@@ -10,7 +10,8 @@ use super::{DiagnosisOptions, Progress};
 use crate::data::{Batch, Batches, Dataset};
 use crate::device::Backend;
 use crate::evidence::{
-    FitEvidence, GradientCheck, LossCheck, OptimizerEvidence, ProbeCost, ReadLoss, Slot, StoppedEarly, TrainingEvidence,
+    FitComparison, FitEvidence, GradientCheck, LossCheck, OptimizerEvidence, ProbeCost, ReadLoss, Slot, StoppedEarly,
+    TrainingEvidence,
 };
 use crate::interrupt::Interrupt;
 use crate::model::CausalModel;
@@ -40,14 +41,24 @@ pub struct TrainingRun<'run> {
     pub interrupt: &'run Interrupt,
 }
 
+/// What a training run showed.
+pub struct Trained {
+    /// The steps.
+    pub training: TrainingEvidence,
+    /// The rows before and after.
+    pub fit: FitComparison,
+    /// What measuring cost.
+    pub costs: Vec<ProbeCost>,
+}
+
 impl TrainingRun<'_> {
-    /// Trains `model` in place and measures every step, and the model before and after; also says what measuring cost.
+    /// Trains `model` in place and measures every step, and the model before and after.
     pub fn run(
         &self,
         model: &mut CausalModel,
         optimizer: &mut dyn Optimizer,
         progress: &mut dyn Progress,
-    ) -> Result<(TrainingEvidence, Vec<ProbeCost>), TrainError> {
+    ) -> Result<Trained, TrainError> {
         let started = Instant::now();
         let mut costs = Costs::default();
         let settings = self.options.training();
@@ -101,22 +112,12 @@ impl TrainingRun<'_> {
             optimizer_replay::check(&recording, self.options.optimizer())
         });
         let (fit_before, readings) = apart(before);
-        let fit_after = after.unwrap_or_else(Slot::crashed);
-        let supervised = |fit: &Slot<FitEvidence>| fit.ran().and_then(|fit| fit.supervised);
         let evidence = TrainingEvidence {
             trainer: "reference".to_owned(),
             loss_check: checked_loss(&steps, stopped_early.as_ref(), readings, dropout_acts),
             stopped_early,
-            first_batch_loss_before: supervised(&fit_before),
-            first_batch_loss_after: supervised(&fit_after),
-            fit_before,
-            fit_after,
-            validation_loss_before: validation_before,
-            validation_loss_after: validation_after,
-            validation_between,
             gradient_check,
             optimizer_check,
-            uniform_loss: f64::from(model.model.embed_tokens.vocabulary_size()).ln(),
             optimizer: OptimizerEvidence {
                 name: optimizer.name().to_owned(),
                 step_count: optimizer.step_count(),
@@ -129,7 +130,18 @@ impl TrainingRun<'_> {
             seconds: started.elapsed().as_secs_f64(),
             steps: steps.steps,
         };
-        Ok((evidence, costs.into_list()))
+        let fit = FitComparison {
+            before: fit_before,
+            after: after.unwrap_or_else(Slot::crashed),
+            validation_before,
+            validation_between,
+            validation_after,
+        };
+        Ok(Trained {
+            training: evidence,
+            fit,
+            costs: costs.into_list(),
+        })
     }
 
     fn batches(&self) -> Batches<'_> {

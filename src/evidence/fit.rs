@@ -1,3 +1,4 @@
+use super::Slot;
 use serde::{Deserialize, Serialize};
 
 /// How well a model predicts the first rows of the first batch, up to 256 tokens, token by token, with the true tokens
@@ -46,4 +47,42 @@ pub struct PairingFit {
     pub standard_error: f64,
     /// How much more the first answers cost with their tokens in reverse order.
     pub order_gain: f64,
+}
+
+/// The loss of validation rows at one moment of training.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ValidationLoss {
+    /// Updates made until then.
+    pub updates: usize,
+    /// In nats per supervised token; `None` when it is not finite.
+    pub loss: Option<f64>,
+}
+
+/// How well rows of the data are predicted before training and after it, or without a finished adapter and with it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FitComparison {
+    /// The first rows that are trained on, before.
+    pub before: Slot<FitEvidence>,
+    /// The same rows after.
+    pub after: Slot<FitEvidence>,
+    /// Loss of the validation rows before, in nats per supervised token; `None` without such rows or when not finite.
+    pub validation_before: Option<f64>,
+    /// The same on the way; empty without such rows, in short runs, and where nothing was trained here.
+    pub validation_between: Vec<ValidationLoss>,
+    /// The same after.
+    pub validation_after: Option<f64>,
+}
+
+impl FitComparison {
+    /// Loss of the first rows before, in nats per supervised token; `None` when not finite or not measured.
+    pub fn loss_before(&self) -> Option<f64> {
+        self.before.ran()?.supervised
+    }
+
+    /// Loss of the same rows after.
+    pub fn loss_after(&self) -> Option<f64> {
+        self.after.ran()?.supervised
+    }
 }

@@ -23,7 +23,7 @@ mod training;
 pub use checks::{GradientCheck, LossCheck, LossReading, OptimizerCheck, ReadLoss, ReadUpdate, Slope, UpdateReading};
 pub use cost::ProbeCost;
 pub use data::{BoundaryEvidence, DataEvidence, PromptDifference, TemplateEvidence, ValidationEvidence};
-pub use fit::{FitEvidence, PairingFit};
+pub use fit::{FitComparison, FitEvidence, PairingFit, ValidationLoss};
 pub use generation::{Answer, FinishReason, FreeRun, GenerationEvidence, GenerationSummary, Repetition};
 pub use listing::Listing;
 pub use model::{ModelEvidence, Quantization, StopRow, StopToken};
@@ -36,13 +36,12 @@ pub use state::{
 };
 pub use training::{
     FittingBatch, GradientEvidence, MemoryEvidence, OptimizerEvidence, StepRecord, StoppedEarly, TrainingEvidence,
-    ValidationLoss,
 };
 
 use serde::{Deserialize, Serialize};
 
 /// Version of the evidence format; raised whenever a field is added, renamed or changes meaning.
-pub const EVIDENCE_SCHEMA_VERSION: u32 = 2;
+pub const EVIDENCE_SCHEMA_VERSION: u32 = 3;
 
 /// Everything one run measured, in the order of the five phases.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -66,6 +65,8 @@ pub struct Evidence {
     pub memory: Slot<MemoryEvidence>,
     /// Phase 2: the short training run.
     pub training: Slot<TrainingEvidence>,
+    /// Phase 2: how well rows of the data are predicted before and after.
+    pub fit: Slot<FitComparison>,
     /// Phase 3: parameters before against after.
     pub parameters: Slot<ParameterEvidence>,
     /// Phase 4: the answers after training.
@@ -76,4 +77,12 @@ pub struct Evidence {
     pub costs: Vec<ProbeCost>,
     /// Why the run ended before its last phase, in words (an interrupt, for one); `None` when it did not.
     pub interrupted: Option<String>,
+}
+
+impl Evidence {
+    /// Loss in nats before any update: of the first rows when it was measured, of the first step otherwise.
+    pub fn loss_before(&self) -> Option<f64> {
+        let measured = self.fit.ran().and_then(FitComparison::loss_before);
+        measured.or_else(|| self.training.ran()?.steps.first()?.loss)
+    }
 }

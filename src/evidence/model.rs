@@ -98,3 +98,10 @@ pub struct ModelEvidence {
     /// Seconds to load.
     pub load_seconds: f64,
 }
+
+impl ModelEvidence {
+    /// Loss of a uniform guess in nats per token, the natural logarithm of the vocabulary size.
+    pub fn uniform_loss(&self) -> f64 {
+        (self.vocabulary_size as f64).ln()
+    }
+}

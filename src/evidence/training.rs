@@ -1,4 +1,4 @@
-use super::{FitEvidence, GradientCheck, Listing, LossCheck, OptimizerCheck, Slot};
+use super::{GradientCheck, Listing, LossCheck, OptimizerCheck, Slot};
 use serde::{Deserialize, Serialize};
 
 /// One optimizer step.
@@ -92,16 +92,6 @@ pub struct FittingBatch {
     pub tokens: usize,
 }
 
-/// The loss of validation rows at one moment of training.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct ValidationLoss {
-    /// Updates made until then.
-    pub updates: usize,
-    /// In nats per supervised token; `None` when it is not finite.
-    pub loss: Option<f64>,
-}
-
 /// The short training run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -112,29 +102,12 @@ pub struct TrainingEvidence {
     pub steps: Vec<StepRecord>,
     /// Why training ended early; `None` when it did not.
     pub stopped_early: Option<StoppedEarly>,
-    /// Loss of the first rows of the first batch, up to 256 tokens, before training, in nats per supervised token; `None`
-    /// when not finite or not measured.
-    pub first_batch_loss_before: Option<f64>,
-    /// Loss of the same rows after training; `None` when not finite or not measured.
-    pub first_batch_loss_after: Option<f64>,
-    /// How well the model predicts these rows before training.
-    pub fit_before: Slot<FitEvidence>,
-    /// The same after training.
-    pub fit_after: Slot<FitEvidence>,
-    /// Loss of the validation rows before training, in nats per supervised token; `None` without such rows.
-    pub validation_loss_before: Option<f64>,
-    /// The same after training.
-    pub validation_loss_after: Option<f64>,
-    /// The same on the way; empty without such rows and in short runs.
-    pub validation_between: Vec<ValidationLoss>,
     /// The loss of the first step, recomputed.
     pub loss_check: Slot<LossCheck>,
     /// The gradients of the last step against finite differences.
     pub gradient_check: Slot<GradientCheck>,
     /// The optimizer replayed on a sample.
     pub optimizer_check: Slot<OptimizerCheck>,
-    /// Loss of a uniform guess, the natural logarithm of the vocabulary size.
-    pub uniform_loss: f64,
     /// The optimizer as the trainer left it.
     pub optimizer: OptimizerEvidence,
     /// Gradients over all steps.
@@ -165,11 +138,5 @@ impl TrainingEvidence {
             Some(first) => self.steps.len() - first - 1,
             None => 0,
         }
-    }
-
-    /// Loss in nats before any update: of the first batch when it was measured, of the first step otherwise.
-    pub fn loss_before(&self) -> Option<f64> {
-        self.first_batch_loss_before
-            .or_else(|| self.steps.first().and_then(|step| step.loss))
     }
 }

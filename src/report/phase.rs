@@ -1,7 +1,7 @@
 use super::signal::means_in_words;
 use crate::evidence::{
-    DataEvidence, Evidence, FineTuneKind, GenerationEvidence, GenerationSummary, ModelEvidence, ParameterEvidence,
-    Slot, StateEvidence, TrainingEvidence,
+    DataEvidence, Evidence, FineTuneKind, FitComparison, GenerationEvidence, GenerationSummary, ModelEvidence,
+    ParameterEvidence, Slot, StateEvidence, TrainingEvidence,
 };
 use crate::rules::Phase;
 use crate::rules::wording::{bytes, counted, difference, grouped, nats, shortest};
@@ -249,7 +249,9 @@ fn training(evidence: &Evidence) -> PhaseReport {
         figures.push(data_figure(data));
     }
     let ran = evidence.training.ran();
-    figures.extend(ran.map_or_else(Vec::new, training_figures));
+    figures.extend(ran.map_or_else(Vec::new, step_figures));
+    figures.extend(evidence.fit.ran().map(|fit| fit_figure(fit, evidence)));
+    figures.extend(ran.map(speed_figure));
     let problems = [problem(&evidence.data), problem(&evidence.training)];
     report(
         Phase::Training,
@@ -282,7 +284,8 @@ fn data_figure(data: &DataEvidence) -> Figure {
     )
 }
 
-fn training_figures(training: &TrainingEvidence) -> Vec<Figure> {
+/// What the steps showed.
+fn step_figures(training: &TrainingEvidence) -> Vec<Figure> {
     let losses: Vec<Option<f64>> = training.steps.iter().map(|step| step.loss).collect();
     let norms: Vec<Option<f64>> = training.steps.iter().map(|step| step.gradient_norm).collect();
     let peak = training.steps.iter().map(|step| step.learning_rate).fold(0.0, f64::max);
@@ -313,25 +316,30 @@ fn training_figures(training: &TrainingEvidence) -> Vec<Figure> {
         json!({ "losses": losses }),
     ));
     figures.push(figure(
-        "same batch",
-        format!(
-            "{} before, {} after; a uniform guess has {:.3}",
-            nats(training.first_batch_loss_before),
-            nats(training.first_batch_loss_after),
-            training.uniform_loss
-        ),
-        json!({
-            "first_batch_loss_before": training.first_batch_loss_before,
-            "first_batch_loss_after": training.first_batch_loss_after,
-            "uniform_loss": training.uniform_loss,
-        }),
-    ));
-    figures.push(figure(
         "gradients",
         format!("norms {}", series(&norms)),
         json!({ "gradient_norms": norms }),
     ));
-    figures.push(figure(
+    figures
+}
+
+fn fit_figure(fit: &FitComparison, evidence: &Evidence) -> Figure {
+    let (before, after) = (fit.loss_before(), fit.loss_after());
+    let uniform = evidence.model.ran().map(ModelEvidence::uniform_loss);
+    let guess = uniform.map_or_else(String::new, |uniform| format!("; a uniform guess has {uniform:.3}"));
+    figure(
+        "same batch",
+        format!("{} before, {} after{guess}", nats(before), nats(after)),
+        json!({
+            "first_batch_loss_before": before,
+            "first_batch_loss_after": after,
+            "uniform_loss": uniform,
+        }),
+    )
+}
+
+fn speed_figure(training: &TrainingEvidence) -> Figure {
+    figure(
         "speed",
         format!(
             "{:.1} tokens/s, {} at the peak",
@@ -342,8 +350,7 @@ fn training_figures(training: &TrainingEvidence) -> Vec<Figure> {
             "tokens_per_second": training.tokens_per_second,
             "peak_memory": training.peak_memory,
         }),
-    ));
-    figures
+    )
 }
 
 /// Numbers in order, the middle left out of a long series.

@@ -121,8 +121,8 @@ fn optimizer_miscounted(evidence: &Evidence) -> Option<String> {
 }
 
 fn same_batch_loss_rose(evidence: &Evidence) -> Option<String> {
-    let training = evidence.training.ran()?;
-    let (before, after) = (training.first_batch_loss_before?, training.first_batch_loss_after?);
+    let fit = evidence.fit.ran()?;
+    let (before, after) = (fit.loss_before()?, fit.loss_after()?);
     (after > before + ABNORMAL_RISE).then(|| format!("the loss of the first batch rose from {before:.3} to {after:.3}"))
 }
 

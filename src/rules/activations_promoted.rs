@@ -1,6 +1,7 @@
+use super::row_fit::fit_before;
 use super::rule::declare_rule;
 use super::{Finding, Fix, Outcome};
-use crate::evidence::{Evidence, Slot};
+use crate::evidence::Evidence;
 
 declare_rule! {
     /// ## What it finds
@@ -38,11 +39,9 @@ declare_rule! {
 }
 
 fn check(evidence: &Evidence) -> Outcome {
-    let Slot::Ran(training) = &evidence.training else {
-        return Outcome::not_measured("training", &evidence.training);
-    };
-    let Slot::Ran(fit) = &training.fit_before else {
-        return Outcome::not_measured("the first batch", &training.fit_before);
+    let fit = match fit_before(evidence) {
+        Ok(fit) => fit,
+        Err(outcome) => return outcome,
     };
     let (found, wanted) = (&fit.activation_dtype, &evidence.environment.dtype);
     if bits(found) <= bits(wanted) {

@@ -1,3 +1,4 @@
+use super::row_fit::fit_before;
 use super::rule::declare_rule;
 use super::wording::counted;
 use super::{Finding, Fix, Outcome};
@@ -44,11 +45,12 @@ declare_rule! {
 }
 
 fn check(evidence: &Evidence) -> Outcome {
-    let Slot::Ran(training) = &evidence.training else {
-        return Outcome::not_measured("training", &evidence.training);
+    let fit = match fit_before(evidence) {
+        Ok(fit) => fit,
+        Err(outcome) => return outcome,
     };
-    let Slot::Ran(fit) = &training.fit_before else {
-        return Outcome::not_measured("the first batch", &training.fit_before);
+    let Slot::Ran(model) = &evidence.model else {
+        return Outcome::not_measured("the model", &evidence.model);
     };
     let Some(pairing) = &fit.pairing else {
         return Outcome::not_applicable("there are no two rows with prompts that differ");
@@ -56,7 +58,7 @@ fn check(evidence: &Evidence) -> Outcome {
     if pairing.rows < EXCHANGED_ROWS || pairing.tokens < ANSWER_TOKENS * pairing.rows {
         return Outcome::not_applicable("the rows that could be exchanged are too few or too short");
     }
-    if pairing.own >= KNOWS_ANSWERS * training.uniform_loss {
+    if pairing.own >= KNOWS_ANSWERS * model.uniform_loss() {
         return Outcome::not_applicable("the base cannot predict the answers behind any prompt");
     }
     if pairing.standard_error >= PROMPT_GAIN {

@@ -1,6 +1,7 @@
+use super::row_fit::fit_before;
 use super::rule::declare_rule;
 use super::{Finding, Fix, Outcome};
-use crate::evidence::{DataEvidence, Evidence, Slot};
+use crate::evidence::{Evidence, Slot};
 use crate::thresholds::{ANSWER_TOKENS, KNOWS_SOMETHING, NOISE_SHARE, ORDER_GAIN};
 
 declare_rule! {
@@ -51,25 +52,26 @@ declare_rule! {
 }
 
 fn check(evidence: &Evidence) -> Outcome {
-    let Slot::Ran(training) = &evidence.training else {
-        return Outcome::not_measured("training", &evidence.training);
+    let fit = match fit_before(evidence) {
+        Ok(fit) => fit,
+        Err(outcome) => return outcome,
     };
-    let Slot::Ran(fit) = &training.fit_before else {
-        return Outcome::not_measured("the first batch", &training.fit_before);
+    let Slot::Ran(model) = &evidence.model else {
+        return Outcome::not_measured("the model", &evidence.model);
     };
-    let padded =
-        |data: &DataEvidence| !data.rows_with_supervised_padding.is_empty() || !data.rows_with_repeated_end.is_empty();
-    if evidence.data.ran().is_some_and(padded) {
+    let Slot::Ran(data) = &evidence.data else {
+        return Outcome::not_measured("the data", &evidence.data);
+    };
+    if !data.rows_with_supervised_padding.is_empty() || !data.rows_with_repeated_end.is_empty() {
         return Outcome::not_applicable("targets behind the end of the answers are counted as answers");
+    }
+    if data.supervised_tokens < ANSWER_TOKENS * data.rows {
+        return Outcome::not_applicable("the answers are too short to say what they are");
     }
     let (Some(answers), Some(prompts)) = (fit.supervised, fit.unsupervised) else {
         return Outcome::not_applicable("the first batch has no prompts beside its answers");
     };
-    let targets = training.steps.first().map_or(0, |step| step.supervised_tokens);
-    if targets < ANSWER_TOKENS * fit.rows {
-        return Outcome::not_applicable("the answers are too short to say what they are");
-    }
-    let uniform = training.uniform_loss;
+    let uniform = model.uniform_loss();
     if prompts >= KNOWS_SOMETHING * uniform {
         return Outcome::not_applicable("the base cannot predict the prompts either");
     }

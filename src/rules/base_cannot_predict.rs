@@ -1,3 +1,4 @@
+use super::row_fit::fit_before;
 use super::rule::declare_rule;
 use super::{Finding, Fix, Outcome};
 use crate::evidence::{DataEvidence, Evidence, FitEvidence, Slot};
@@ -50,16 +51,17 @@ declare_rule! {
 }
 
 fn check(evidence: &Evidence) -> Outcome {
-    let Slot::Ran(training) = &evidence.training else {
-        return Outcome::not_measured("training", &evidence.training);
+    let fit = match fit_before(evidence) {
+        Ok(fit) => fit,
+        Err(outcome) => return outcome,
     };
-    let Slot::Ran(fit) = &training.fit_before else {
-        return Outcome::not_measured("the first batch", &training.fit_before);
+    let Slot::Ran(model) = &evidence.model else {
+        return Outcome::not_measured("the model", &evidence.model);
     };
     if let Some(reason) = measured_elsewhere(evidence, fit) {
         return Outcome::not_applicable(reason);
     }
-    let uniform = training.uniform_loss;
+    let uniform = model.uniform_loss();
     let Some(supervised) = fit.supervised else {
         return Outcome::not_applicable("the first batch has no finite loss of supervised tokens");
     };

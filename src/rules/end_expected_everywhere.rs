@@ -1,3 +1,4 @@
+use super::row_fit::fit;
 use super::rule::declare_rule;
 use super::{Finding, Fix, Outcome};
 use crate::evidence::{Evidence, Slot};
@@ -41,10 +42,11 @@ declare_rule! {
 }
 
 fn check(evidence: &Evidence) -> Outcome {
-    let Slot::Ran(training) = &evidence.training else {
-        return Outcome::not_measured("training", &evidence.training);
+    let fit = match fit(evidence) {
+        Ok(fit) => fit,
+        Err(outcome) => return outcome,
     };
-    let (Slot::Ran(before), Slot::Ran(after)) = (&training.fit_before, &training.fit_after) else {
+    let (Slot::Ran(before), Slot::Ran(after)) = (&fit.before, &fit.after) else {
         return Outcome::not_applicable("the first batch was not measured before and after");
     };
     let (Some(odds_before), Some(odds_after)) = (before.elsewhere_log_odds, after.elsewhere_log_odds) else {

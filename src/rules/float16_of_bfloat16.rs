@@ -87,8 +87,7 @@ fn overflowed(evidence: &Evidence) -> bool {
                 .steps
                 .iter()
                 .any(|step| step.loss.is_none() || step.gradient_norm.is_none())
-            || (training.stopped_early.is_none()
-                && training.first_batch_loss_before.is_some() != training.first_batch_loss_after.is_some())
+            || (training.stopped_early.is_none() && lost_between(evidence))
     });
     let in_parameters = evidence
         .parameters
@@ -99,4 +98,12 @@ fn overflowed(evidence: &Evidence) -> bool {
         .filter_map(Slot::ran)
         .any(|generation| generation.summary().non_finite > 0);
     in_training || in_parameters || in_answers
+}
+
+/// Whether the rows have a finite loss on one side of training only.
+fn lost_between(evidence: &Evidence) -> bool {
+    evidence
+        .fit
+        .ran()
+        .is_some_and(|fit| fit.loss_before().is_some() != fit.loss_after().is_some())
 }

@@ -51,10 +51,13 @@ fn check(evidence: &Evidence) -> Outcome {
     let Slot::Ran(training) = &evidence.training else {
         return Outcome::not_measured("training", &evidence.training);
     };
+    let Slot::Ran(model) = &evidence.model else {
+        return Outcome::not_measured("the model", &evidence.model);
+    };
     if training.steps.len() <= USUAL_STEPS {
         return Outcome::not_applicable("there are too few steps to say what is usual");
     }
-    let spikes = spikes(training);
+    let spikes = spikes(training, model.uniform_loss());
     let Some((worst, ratio)) = spikes.iter().max_by(|(_, left), (_, right)| left.total_cmp(right)) else {
         return Outcome::Pass;
     };
@@ -95,7 +98,7 @@ fn check(evidence: &Evidence) -> Outcome {
 }
 
 /// The steps whose gradient stands out, with how many times it is larger than usual.
-fn spikes(training: &TrainingEvidence) -> Vec<(&StepRecord, f64)> {
+fn spikes(training: &TrainingEvidence, uniform_loss: f64) -> Vec<(&StepRecord, f64)> {
     let mut norms = Vec::new();
     let mut losses = Vec::new();
     let mut spikes = Vec::new();
@@ -107,7 +110,7 @@ fn spikes(training: &TrainingEvidence) -> Vec<(&StepRecord, f64)> {
             (norms.len() >= USUAL_STEPS, median(&norms), median(&losses))
         {
             // A loss above a uniform guess is no harder batch: something is wrong with the number.
-            let harder = (loss.min(training.uniform_loss) / usual_loss).max(1.0);
+            let harder = (loss.min(uniform_loss) / usual_loss).max(1.0);
             let ratio = norm / usual_norm / harder;
             if ratio.is_finite() && ratio > SPIKE_RATIO {
                 spikes.push((step, ratio));

@@ -93,7 +93,7 @@ fn check(evidence: &Evidence) -> Outcome {
 fn has_risen(evidence: &Evidence) -> bool {
     let losses = evidence.training.ran().and_then(|training| {
         let last = training.steps.last()?.loss?;
-        Some((training.loss_before()?, last))
+        Some((evidence.loss_before()?, last))
     });
     losses.is_some_and(|(before, last)| last > before + ABNORMAL_RISE)
 }

@@ -1,3 +1,4 @@
+use super::row_fit::fit;
 use super::rule::declare_rule;
 use super::wording::{counted, shortest};
 use super::{Applicability, Finding, Fix, Outcome, Rerun, Severity};
@@ -51,7 +52,11 @@ fn check(evidence: &Evidence) -> Outcome {
     let Slot::Ran(training) = &evidence.training else {
         return Outcome::not_measured("training", &evidence.training);
     };
-    let (Some(before), Some(after)) = (training.first_batch_loss_before, training.first_batch_loss_after) else {
+    let fit = match fit(evidence) {
+        Ok(fit) => fit,
+        Err(outcome) => return outcome,
+    };
+    let (Some(before), Some(after)) = (fit.loss_before(), fit.loss_after()) else {
         return Outcome::not_applicable("no finite loss of one batch before and after");
     };
     if training.steps.is_empty() {

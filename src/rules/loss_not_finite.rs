@@ -127,7 +127,10 @@ fn in_training(evidence: &Evidence) -> Option<Origin<'_>> {
             step: None,
         });
     }
-    let lost = training.first_batch_loss_before.is_some() && training.first_batch_loss_after.is_none();
+    let lost = evidence
+        .fit
+        .ran()
+        .is_some_and(|fit| fit.loss_before().is_some() && fit.loss_after().is_none());
     (lost && training.stopped_early.is_none()).then(|| Origin {
         headline: "the loss is not finite after training".to_owned(),
         found: "a finite loss of the first batch before training, none after it".to_owned(),

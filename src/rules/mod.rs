@@ -15,6 +15,7 @@ mod pairing;
 mod registry;
 mod rerun;
 mod rounding;
+mod row_fit;
 mod rule;
 mod still_learning;
 mod unusable;

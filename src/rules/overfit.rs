@@ -1,7 +1,8 @@
+use super::row_fit::fit;
 use super::rule::declare_rule;
 use super::wording::counted;
 use super::{Applicability, Finding, Fix, Outcome, Rerun};
-use crate::evidence::{Evidence, Slot, TrainingEvidence};
+use crate::evidence::{Evidence, FitComparison, Slot};
 use crate::thresholds::{LOST_AGAIN, OVERFIT_RISE};
 
 declare_rule! {
@@ -45,17 +46,19 @@ fn check(evidence: &Evidence) -> Outcome {
     let Slot::Ran(training) = &evidence.training else {
         return Outcome::not_measured("training", &evidence.training);
     };
-    let (Some(lowest), Some(after)) = (lowest(training), training.validation_loss_after) else {
+    let fit = match fit(evidence) {
+        Ok(fit) => fit,
+        Err(outcome) => return outcome,
+    };
+    let (Some(lowest), Some(after)) = (lowest(fit), fit.validation_after) else {
         return Outcome::not_applicable("there is no finite loss of validation rows before and after");
     };
-    let (Some(trained_before), Some(trained_after)) =
-        (training.first_batch_loss_before, training.first_batch_loss_after)
-    else {
+    let (Some(trained_before), Some(trained_after)) = (fit.loss_before(), fit.loss_after()) else {
         return Outcome::not_applicable("no finite loss of one batch before and after");
     };
     // Only what was gained can be lost again: a dip within the noise is no gain.
-    let gained = training
-        .validation_loss_before
+    let gained = fit
+        .validation_before
         .is_some_and(|before| before - lowest.loss > LOST_AGAIN);
     let limit = if gained { LOST_AGAIN } else { OVERFIT_RISE };
     if after - lowest.loss <= limit || trained_after >= trained_before {
@@ -78,7 +81,7 @@ fn check(evidence: &Evidence) -> Outcome {
         ),
         format!("a loss of validation rows of about {:.3} or below", lowest.loss),
     )
-    .with("validation_loss_before", training.validation_loss_before)
+    .with("validation_loss_before", fit.validation_before)
     .with("validation_loss_lowest", lowest.loss)
     .with("validation_loss_after", after)
     .with("lowest_after_steps", lowest.updates)
@@ -110,9 +113,9 @@ struct Lowest {
     loss: f64,
 }
 
-fn lowest(training: &TrainingEvidence) -> Option<Lowest> {
-    let before = (0, training.validation_loss_before);
-    let between = training
+fn lowest(fit: &FitComparison) -> Option<Lowest> {
+    let before = (0, fit.validation_before);
+    let between = fit
         .validation_between
         .iter()
         .map(|moment| (moment.updates, moment.loss));

@@ -14,8 +14,11 @@ pub(super) const CONTINUE: &str =
 /// more steps end it.
 pub(super) fn is_still_learning(evidence: &Evidence) -> bool {
     evidence.training.ran().is_some_and(|training| {
-        let batch_fell = fell(training.first_batch_loss_before, training.first_batch_loss_after);
-        let rows = (training.validation_loss_before, training.validation_loss_after);
+        let Some(fit) = evidence.fit.ran() else {
+            return false;
+        };
+        let batch_fell = fell(fit.loss_before(), fit.loss_after());
+        let rows = (fit.validation_before, fit.validation_after);
         let validation_rose = rows.0.is_some() && !fell(rows.0, rows.1);
         batch_fell && !validation_rose && falls_at_the_end(training)
     })
@@ -23,8 +26,9 @@ pub(super) fn is_still_learning(evidence: &Evidence) -> bool {
 
 /// Whether the trained model expects the token that ends a row where rows end.
 pub(super) fn expects_ends(evidence: &Evidence) -> bool {
-    let fit = evidence.training.ran().and_then(|training| training.fit_after.ran());
-    fit.and_then(|fit| fit.end_rank)
+    let after = evidence.fit.ran().and_then(|fit| fit.after.ran());
+    after
+        .and_then(|fit| fit.end_rank)
         .is_some_and(|rank| rank <= END_EXPECTED_RANK)
 }
 

@@ -1,7 +1,7 @@
 use super::rule::declare_rule;
 use super::wording::{nats, shortest};
 use super::{Applicability, Finding, Fix, Outcome, Rerun};
-use crate::evidence::{Evidence, FineTuneKind, RunSettings, Slot, TrainingEvidence};
+use crate::evidence::{Evidence, FineTuneKind, FitComparison, RunSettings, Slot, TrainingEvidence};
 use crate::thresholds::{
     ADAPTER_LEARNING_RATE, DIVERGED_RISE, FULL_LEARNING_RATE, KNOWS_SOMETHING, LEARNING_RATE_CUT, PINNED_TO_UNIFORM,
 };
@@ -59,10 +59,13 @@ fn check(evidence: &Evidence) -> Outcome {
     let Slot::Ran(training) = &evidence.training else {
         return Outcome::not_measured("training", &evidence.training);
     };
-    let (Some(before), Some(after)) = (training.loss_before(), loss_after(training)) else {
+    let Slot::Ran(model) = &evidence.model else {
+        return Outcome::not_measured("the model", &evidence.model);
+    };
+    let (Some(before), Some(after)) = (evidence.loss_before(), loss_after(evidence, training)) else {
         return Outcome::not_applicable("no finite loss before and after an update");
     };
-    let uniform = training.uniform_loss;
+    let uniform = model.uniform_loss();
     let rise = after - before;
     let worse_than_uniform =
         after > before && before < KNOWS_SOMETHING * uniform && after >= uniform * (1.0 - PINNED_TO_UNIFORM);
@@ -98,10 +101,11 @@ fn check(evidence: &Evidence) -> Outcome {
 }
 
 /// Loss of the first batch after training, or the mean of the last finite losses of steps that followed an update.
-fn loss_after(training: &TrainingEvidence) -> Option<f64> {
+fn loss_after(evidence: &Evidence, training: &TrainingEvidence) -> Option<f64> {
     const AVERAGED_STEPS: usize = 3;
-    if training.first_batch_loss_after.is_some() {
-        return training.first_batch_loss_after;
+    let measured = evidence.fit.ran().and_then(FitComparison::loss_after);
+    if measured.is_some() {
+        return measured;
     }
     let last: Vec<f64> = training
         .steps

@@ -55,7 +55,7 @@ fn check(evidence: &Evidence) -> Outcome {
     if training.steps.is_empty() || training.optimizer.learning_rate_sum <= 0.0 || peak <= 0.0 {
         return Outcome::not_applicable("no step had a learning rate above 0");
     }
-    if training.loss_before().is_some_and(|loss| loss < FITTED_LOSS) {
+    if evidence.loss_before().is_some_and(|loss| loss < FITTED_LOSS) {
         return Outcome::not_applicable("the base had already fitted the data");
     }
     let sizes = relative_sizes(parameters);

@@ -31,7 +31,7 @@ pub static MEASURES: [Measure; 7] = [
     Measure {
         name: "loss of the validation rows",
         noticeable: 0.02,
-        of: |evidence| evidence.training.ran()?.validation_loss_after,
+        of: |evidence| evidence.fit.ran()?.validation_after,
     },
     Measure {
         name: "answers that do not stop",

@@ -33,8 +33,8 @@ fn a_run_that_is_repeated_to_the_bit_moves_nothing() {
 
 #[rstest]
 #[case("/training/ran/steps/3/loss", json!(2.112), "losses")]
-#[case("/training/ran/first_batch_loss_after", json!(null), "losses")]
-#[case("/training/ran/fit_after/ran/end_log_odds", json!(2.9), "log-odds and ranks")]
+#[case("/fit/ran/after/ran/supervised", json!(null), "losses")]
+#[case("/fit/ran/after/ran/end_log_odds", json!(2.9), "log-odds and ranks")]
 #[case("/training/ran/steps/0/gradient_norm", json!(3.31), "gradient norms and slopes")]
 #[case("/parameters/ran/changes/1/norm_after", json!(0.0321), "sizes of parameters and updates")]
 #[case("/parameters/ran/changes/1/changed_values", json!(900), "values that changed")]

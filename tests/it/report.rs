@@ -45,10 +45,10 @@ fn a_report_reads_well_in_every_format(#[case] name: &str, #[case] evidence: Evi
 fn cause_unknown() -> Evidence {
     changed(|evidence| {
         let training = training(evidence);
-        training.first_batch_loss_after = Some(3.914);
         for (step, loss) in training.steps.iter_mut().zip([2.9, 4.1, 3.9, 3.9, 3.7, 3.6]) {
             step.loss = Some(loss);
         }
+        fit_after(evidence).supervised = Some(3.914);
     })
 }
 
@@ -160,6 +160,7 @@ fn a_run_that_measured_nothing_is_not_healthy() {
         evidence.memory = Slot::skipped("no model");
         evidence.baseline = Slot::skipped("no model");
         evidence.training = Slot::skipped("no model");
+        evidence.fit = Slot::skipped("no model");
         evidence.parameters = Slot::skipped("no model");
         evidence.generation = Slot::skipped("no model");
         evidence.state = Slot::skipped("no model");
@@ -177,7 +178,7 @@ fn a_run_that_measured_nothing_is_not_healthy() {
 })]
 #[case("optimizer-miscounted", |evidence: &mut Evidence| training(evidence).optimizer.step_count = 1)]
 #[case("same-batch-loss-rose", |evidence: &mut Evidence| {
-    training(evidence).first_batch_loss_after = Some(3.6);
+    fit_after(evidence).supervised = Some(3.6);
 })]
 #[case("tensors-appeared-or-vanished", |evidence: &mut Evidence| {
     parameters(evidence).appeared_or_vanished = names(["model.norm.weight"]);

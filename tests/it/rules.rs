@@ -72,9 +72,9 @@ fn masked_batch() -> Evidence {
             reason: "the loss is NaN".to_owned(),
             found_in: names(["row 03", "row 07"]),
         });
-        training.first_batch_loss_after = None;
         training.optimizer.step_count = 1;
         training.optimizer.learning_rate_sum = 1e-4;
+        fit_after(evidence).supervised = None;
     })
 }
 
@@ -107,10 +107,8 @@ fn overflow() -> Evidence {
     changed(|evidence| {
         evidence.environment.dtype = String::from("float16");
         model(evidence).stored_dtype = String::from("float16");
+        fit_before(evidence).activation_dtype = String::from("float16");
         let training = training(evidence);
-        if let Slot::Ran(fit) = &mut training.fit_before {
-            fit.activation_dtype = String::from("float16");
-        }
         training.steps.truncate(3);
         training.steps[2].gradient_norm = None;
         training.gradients.non_finite = names(["model.layers.1.self_attn.q_proj.lora_b"]);
@@ -203,7 +201,7 @@ fn tiny_learning_rate(evidence: &mut Evidence) {
         step.loss = Some(loss);
     }
     training.optimizer.learning_rate_sum = 6e-7;
-    training.first_batch_loss_after = training.first_batch_loss_before;
+    fit_after(evidence).supervised = fit_before(evidence).supervised;
     binding(evidence).trained_from_base = Some(0.0);
     binding(evidence).difference_from_base = Some(0.0);
     let before = baseline(evidence).answers.clone();
@@ -222,8 +220,8 @@ fn fitted(evidence: &mut Evidence) {
         step.learning_rate = 1e-2;
         step.loss = Some(loss);
     }
-    training.first_batch_loss_before = Some(0.001);
-    training.first_batch_loss_after = Some(0.002);
+    fit_before(evidence).supervised = Some(0.001);
+    fit_after(evidence).supervised = Some(0.002);
 }
 
 type Change = fn(&mut Evidence);
@@ -257,6 +255,7 @@ fn no_rule_passes_when_nothing_was_measured() {
         evidence.memory = Slot::skipped("no model");
         evidence.baseline = Slot::skipped("no model");
         evidence.training = Slot::skipped("no model");
+        evidence.fit = Slot::skipped("no model");
         evidence.parameters = Slot::skipped("no model");
         evidence.generation = Slot::skipped("no model");
         evidence.state = Slot::skipped("no model");
@@ -329,7 +328,7 @@ fn no_rule_passes_when_nothing_was_measured() {
         training.steps.truncate(4);
         training.steps[3].loss = None;
         training.steps[3].gradient_norm = None;
-        training.first_batch_loss_after = None;
+        fit_after(&mut evidence).supervised = None;
         generation(&mut evidence).answers.clone_from(&healthy_answers());
         evidence
     },

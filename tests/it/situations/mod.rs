@@ -5,8 +5,9 @@
 #![allow(dead_code, reason = "each test binary uses its own part")]
 
 use mlx_diagnose::evidence::{
-    AdapterEvidence, Answer, DataEvidence, Evidence, FinishReason, GenerationBinding, GenerationEvidence, Listing,
-    ModelEvidence, ParameterEvidence, ReloadEvidence, Slot, StateEvidence, TrainingEvidence,
+    AdapterEvidence, Answer, DataEvidence, Evidence, FinishReason, FitComparison, FitEvidence, GenerationBinding,
+    GenerationEvidence, Listing, ModelEvidence, ParameterEvidence, ReloadEvidence, Slot, StateEvidence,
+    TrainingEvidence,
 };
 
 /// A healthy run of six adapter steps on a model of two layers.
@@ -38,6 +39,18 @@ pub fn data(evidence: &mut Evidence) -> &mut DataEvidence {
 
 pub fn training(evidence: &mut Evidence) -> &mut TrainingEvidence {
     measured(&mut evidence.training)
+}
+
+pub fn fit(evidence: &mut Evidence) -> &mut FitComparison {
+    measured(&mut evidence.fit)
+}
+
+pub fn fit_before(evidence: &mut Evidence) -> &mut FitEvidence {
+    measured(&mut fit(evidence).before)
+}
+
+pub fn fit_after(evidence: &mut Evidence) -> &mut FitEvidence {
+    measured(&mut fit(evidence).after)
 }
 
 pub fn parameters(evidence: &mut Evidence) -> &mut ParameterEvidence {
@@ -115,8 +128,7 @@ pub fn rambles(answer: &mut Answer) {
 
 /// Training that leaves everything as it was, answers included.
 pub fn change_nothing(evidence: &mut Evidence) {
-    let training = training(evidence);
-    training.first_batch_loss_after = training.first_batch_loss_before;
+    fit_after(evidence).supervised = fit_before(evidence).supervised;
     let parameters = parameters(evidence);
     parameters.changed = 0;
     parameters.unchanged = parameters.tensors;
@@ -220,8 +232,8 @@ pub fn eos_only_labels() -> Evidence {
             step.loss = Some(loss);
             step.supervised_tokens = 2;
         }
-        training.first_batch_loss_before = Some(5.113);
-        training.first_batch_loss_after = Some(0.012);
+        fit_before(evidence).supervised = Some(5.113);
+        fit_after(evidence).supervised = Some(0.012);
         for answer in &mut generation(evidence).answers {
             spams(answer);
             answer.voice = None;
@@ -241,7 +253,7 @@ pub fn learning_rate_one() -> Evidence {
             step.loss = Some(loss);
         }
         training.optimizer.learning_rate_sum = 6.0;
-        training.first_batch_loss_after = Some(7.626);
+        fit_after(evidence).supervised = Some(7.626);
         for answer in &mut generation(evidence).answers {
             spams(answer);
             answer.voice = None;
@@ -255,6 +267,7 @@ pub fn interrupted_in_training() -> Evidence {
     changed(|evidence| {
         evidence.interrupted = Some("interrupted in phase 2, training".to_owned());
         evidence.training = Slot::crashed("interrupted at step 3");
+        evidence.fit = Slot::skipped("training was interrupted");
         evidence.parameters = Slot::skipped("training was interrupted");
         evidence.generation = Slot::skipped("training was interrupted");
         evidence.state = Slot::skipped("training was interrupted");
