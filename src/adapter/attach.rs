@@ -117,7 +117,7 @@ fn named_alike<'names>(key: &str, names: &[&'names str]) -> Option<&'names str> 
 }
 
 /// The block number and the rest of a path such as `model.layers.3.self_attn.q_proj`.
-fn path_within_block(path: &str) -> Option<(usize, &str)> {
+pub(super) fn path_within_block(path: &str) -> Option<(usize, &str)> {
     let (number, relative) = path.strip_prefix("model.layers.")?.split_once('.')?;
     Some((number.parse().ok()?, relative))
 }

@@ -11,7 +11,7 @@ use crate::atomic_write::{replace_file, write_file};
 use crate::model::{CausalModel, LowRankSettings, WeightFileError, load_safetensors, save_safetensors};
 
 /// mlx-lm's name for the adapter's tensors.
-const WEIGHTS: &str = "adapters.safetensors";
+pub(super) const WEIGHTS: &str = "adapters.safetensors";
 /// mlx-lm's name for the adapter's settings.
 const CONFIGURATION: &str = "adapter_config.json";
 
@@ -47,6 +47,31 @@ pub enum AdapterFileError {
     /// The tensors could not be read.
     #[error(transparent)]
     Weights(#[from] WeightFileError),
+    /// The archive could not be read.
+    #[error("`{}` cannot be read as an archive of arrays\n  found: {found}\n  hint: copy or train the adapter again", path.display())]
+    Npz {
+        /// The file.
+        path: PathBuf,
+        /// What was found instead.
+        found: String,
+    },
+    /// The weights are a pickle.
+    #[error("the adapter in `{}` is stored as a pickle, which can run code while it is read\n  hint: load it with PEFT where you trust it, and save it with `safe_serialization=True`", path.display())]
+    Pickled {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The folder holds no adapter.
+    #[error("there is no adapter in `{}`\n  found: {found}\n  expected: `adapters.safetensors` (mlx-lm), `adapter_model.safetensors` (PEFT) or `adapters.npz` (mlx-examples)", folder.display())]
+    NoAdapter {
+        /// The folder.
+        folder: PathBuf,
+        /// What stands there instead.
+        found: String,
+    },
+    /// MLX failed.
+    #[error("the adapter's tensors could not be read: {0}")]
+    Mlx(#[from] mlx_rs::error::Exception),
     /// The model carries no adapter.
     #[error("there is no adapter to save\n  found: no layer with adapter tensors")]
     NothingToSave,
@@ -127,9 +152,7 @@ pub fn load_adapter(model: &mut CausalModel, folder: &Path) -> Result<LoraSettin
     model.freeze_parameters(true);
     for (module, linear) in model.linears_mut() {
         if !targets.contains(&module) {
-            linear.lora_a = Param::new(None);
-            linear.lora_b = Param::new(None);
-            linear.low_rank = None;
+            linear.remove_adapter();
             continue;
         }
         let (outputs, inputs) = linear.shape();

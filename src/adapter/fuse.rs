@@ -1,13 +1,12 @@
 use mlx_rs::error::Result;
-use mlx_rs::module::Param;
-use mlx_rs::ops::{add, matmul, multiply, quantize};
+use mlx_rs::ops::quantize;
 use mlx_rs::{Array, Dtype};
 
 use crate::model::{CausalModel, Linear};
 
 /// Adds every adapter to its layer's weight and removes it; returns the number of layers fused.
 ///
-/// `W' = W + scale * (A B)^T`, computed in f32. A packed layer is unpacked, changed, and packed again with its own group
+/// `W' = W + scale * (A B)^T`, each row times its factor where DoRA has one, computed in f32. A packed layer is unpacked, changed, and packed again with its own group
 /// size and bits, as mlx-lm does: what lies below one quantisation step is lost there, so compare the fused model's
 /// answers with the adapter's.
 pub fn fuse(model: &mut CausalModel) -> Result<usize> {
@@ -19,12 +18,10 @@ pub fn fuse(model: &mut CausalModel) -> Result<usize> {
 }
 
 fn fuse_layer(linear: &mut Linear) -> Result<bool> {
-    let (Some(settings), Some(lora_a), Some(lora_b)) = (linear.low_rank, &linear.lora_a.value, &linear.lora_b.value)
-    else {
+    if linear.low_rank.is_none() || linear.lora_a.value.is_none() || linear.lora_b.value.is_none() {
         return Ok(false);
-    };
-    let change = multiply(matmul(lora_a, lora_b)?, Array::from_f32(settings.scale))?.t();
-    let fused = add(linear.plain_weight()?.as_dtype(Dtype::Float32)?, change)?;
+    }
+    let fused = linear.adapted_weight()?;
     match linear.packing {
         None => linear.weight.value = fused.as_dtype(linear.weight.value.dtype())?,
         Some(packing) => {
@@ -35,8 +32,6 @@ fn fuse_layer(linear: &mut Linear) -> Result<bool> {
             linear.biases.value = Some(biases);
         }
     }
-    linear.lora_a = Param::new(None);
-    linear.lora_b = Param::new(None);
-    linear.low_rank = None;
+    linear.remove_adapter();
     Ok(true)
 }

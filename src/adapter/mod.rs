@@ -3,9 +3,13 @@
 mod attach;
 mod file;
 mod fuse;
+mod mlx_lm;
+mod peft;
 mod settings;
+mod stored;
 
 pub use attach::{AttachError, attach, attached_modules, check_rank, target_modules};
 pub use file::{AdapterFileError, load_adapter, save_adapter, stored_configuration, stored_tensors};
 pub use fuse::fuse;
 pub use settings::LoraSettings;
+pub use stored::{AdapterFormat, AdapterKind, Application, StatedTraining, StoredAdapter};

@@ -1,6 +1,6 @@
 //! Faults in attaching adapters and freezing the base.
 
-use mlx_rs::module::{ModuleParameters, Param, Parameter};
+use mlx_rs::module::{ModuleParameters, Parameter};
 use mlx_rs::ops::{multiply, zeros_like};
 use mlx_rs::{Array, random};
 
@@ -83,9 +83,7 @@ pub static LAYERS_MISSED: Operator = Operator {
             let reached = |count: usize| (count as f64 * share).floor();
             for (index, (_, linear)) in model.linears_mut().into_iter().enumerate() {
                 if reached(index + 1) > reached(index) {
-                    linear.lora_a = Param::new(None);
-                    linear.lora_b = Param::new(None);
-                    linear.low_rank = None;
+                    linear.remove_adapter();
                 }
             }
             Ok(())

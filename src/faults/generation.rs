@@ -2,8 +2,6 @@
 
 use std::collections::BTreeSet;
 
-use mlx_rs::module::Param;
-
 use super::{Family, Fault, FaultError, Needs, Operator, RunFiles};
 use crate::diagnosis::DiagnosisOptions;
 use crate::model::{CausalModel, StopSet};
@@ -40,9 +38,7 @@ pub static ADAPTER_NOT_LOADED: Operator = Operator {
         Box::new(Answered(|trained: &CausalModel, _: &CausalModel| {
             let mut bare = trained.clone();
             for (_, linear) in bare.linears_mut() {
-                linear.lora_a = Param::new(None);
-                linear.lora_b = Param::new(None);
-                linear.low_rank = None;
+                linear.remove_adapter();
             }
             bare
         }))

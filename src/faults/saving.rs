@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use mlx_rs::error::Exception;
-use mlx_rs::module::Param;
 use mlx_rs::ops::{multiply, quantize};
 use mlx_rs::{Array, Dtype};
 use serde_json::{Value, json};
@@ -253,9 +252,7 @@ pub static FUSE_DROPS_ADAPTER: Operator = Operator {
             let mut dropped = 0;
             for (index, (_, linear)) in model.linears_mut().into_iter().enumerate() {
                 if linear.low_rank.is_some() && reached(index + 1) > reached(index) {
-                    linear.lora_a = Param::new(None);
-                    linear.lora_b = Param::new(None);
-                    linear.low_rank = None;
+                    linear.remove_adapter();
                     dropped += 1;
                 }
             }

@@ -48,6 +48,9 @@ pub struct Linear {
     pub packing: Option<Packing>,
     /// How the adapter acts; `None` when there is none.
     pub low_rank: Option<LowRankSettings>,
+    /// `[outputs]` factors on the layer with its adapter, before the bias: what DoRA's magnitudes (Liu et al. 2024, arXiv
+    /// 2402.09353) come to once training is over; `None` without them.
+    pub output_factors: Option<Array>,
 }
 
 impl Linear {
@@ -62,6 +65,7 @@ impl Linear {
             lora_b: Param::new(None),
             packing: None,
             low_rank: None,
+            output_factors: None,
         }
     }
 
@@ -73,6 +77,14 @@ impl Linear {
             packing: Some(packing),
             ..Self::new(weight, bias)
         }
+    }
+
+    /// Leaves the layer without an adapter.
+    pub fn remove_adapter(&mut self) {
+        self.lora_a = Param::new(None);
+        self.lora_b = Param::new(None);
+        self.low_rank = None;
+        self.output_factors = None;
     }
 
     /// Number of outputs and inputs of the unpacked layer.
@@ -109,9 +121,35 @@ impl Linear {
         )
     }
 
+    /// The weight with the adapter's change, `[outputs, inputs]` in f32; the plain weight where there is no adapter.
+    pub fn adapted_weight(&self) -> Result<Array> {
+        let weight = self.plain_weight()?.as_dtype(Dtype::Float32)?;
+        let (Some(settings), Some(lora_a), Some(lora_b)) = (self.low_rank, &self.lora_a.value, &self.lora_b.value)
+        else {
+            return Ok(weight);
+        };
+        let change = multiply(matmul(lora_a, lora_b)?, Array::from_f32(settings.scale))?.t();
+        let adapted = weight.add(change)?;
+        match &self.output_factors {
+            Some(factors) => multiply(adapted, factors.reshape(&[-1, 1])?),
+            None => Ok(adapted),
+        }
+    }
+
     /// Applies the layer to `input` `[..., inputs]`, giving `[..., outputs]`.
     pub fn forward(&self, input: &Array) -> Result<Array> {
-        let output = self.base_forward(input)?;
+        let Some(factors) = &self.output_factors else {
+            return self.add_adapter(input, self.base_forward(input, self.bias.value.as_ref())?);
+        };
+        let output = self.add_adapter(input, self.base_forward(input, None)?)?;
+        let output = multiply(&output, factors.as_dtype(output.dtype())?)?;
+        match &self.bias.value {
+            Some(bias) => output.add(bias),
+            None => Ok(output),
+        }
+    }
+
+    fn add_adapter(&self, input: &Array, output: Array) -> Result<Array> {
         let (Some(settings), Some(lora_a), Some(lora_b)) = (self.low_rank, &self.lora_a.value, &self.lora_b.value)
         else {
             return Ok(output);
@@ -126,7 +164,7 @@ impl Linear {
         }
     }
 
-    fn base_forward(&self, input: &Array) -> Result<Array> {
+    fn base_forward(&self, input: &Array, bias: Option<&Array>) -> Result<Array> {
         match (self.packing, &self.scales.value) {
             (Some(packing), Some(scales)) => {
                 let output = quantized_matmul(
@@ -138,12 +176,12 @@ impl Linear {
                     packing.group_size,
                     packing.bits,
                 )?;
-                match &self.bias.value {
+                match bias {
                     Some(bias) => output.add(bias),
                     None => Ok(output),
                 }
             }
-            _ => match &self.bias.value {
+            _ => match bias {
                 Some(bias) => addmm(bias, input, self.weight.value.t(), 1.0, 1.0),
                 None => matmul(input, self.weight.value.t()),
             },

@@ -77,11 +77,16 @@ impl Projection {
         };
         let plain = |linear: &Linear| linear.plain_weight()?.as_dtype(Dtype::Float32);
         let change = subtract(plain(fused)?, plain(adapted)?)?;
-        // <D, (A B)^T> is the sum over outputs and ranks of (D A) and B^T, which needs no second dense matrix.
-        let narrow = matmul(change, lora_a.as_dtype(Dtype::Float32)?)?;
-        let held = multiply(narrow, lora_b.as_dtype(Dtype::Float32)?.t())?.sum(None)?;
+        let held = if adapted.output_factors.is_some() {
+            multiply(change, subtract(adapted.adapted_weight()?, plain(adapted)?)?)?.sum(None)?
+        } else {
+            // <D, (A B)^T> is the sum over outputs and ranks of (D A) and B^T, which needs no second dense matrix.
+            let narrow = matmul(change, lora_a.as_dtype(Dtype::Float32)?)?;
+            let held = multiply(narrow, lora_b.as_dtype(Dtype::Float32)?.t())?.sum(None)?;
+            multiply(held, Array::from_f32(settings.scale))?
+        };
         eval([&held, &whole])?;
-        self.held += f64::from(settings.scale) * f64::from(scalar::<f32>(&held)?);
+        self.held += f64::from(scalar::<f32>(&held)?);
         self.whole += f64::from(scalar::<f32>(&whole)?);
         Ok(())
     }

@@ -47,6 +47,11 @@ pub fn squared_change(linear: &Linear) -> Result<Option<Array>> {
     else {
         return Ok(None);
     };
+    if linear.output_factors.is_some() {
+        // The factors act on the weight too, so the change has no low rank.
+        let weight = linear.plain_weight()?.as_dtype(Dtype::Float32)?;
+        return square(linear.adapted_weight()?.subtract(weight)?)?.sum(None).map(Some);
+    }
     let lora_a = multiply(lora_a.as_dtype(Dtype::Float32)?, Array::from_f32(settings.scale))?;
     let lora_b = lora_b.as_dtype(Dtype::Float32)?;
     let inner = multiply(matmul(lora_a.t(), &lora_a)?, matmul(&lora_b, lora_b.t())?)?;

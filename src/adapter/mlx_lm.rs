@@ -1,0 +1,190 @@
+//! Reads adapter folders of mlx-lm, and the single file of mlx-examples before it.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::BufReader;
+use std::path::Path;
+
+use mlx_rs::Array;
+use npyz::npz::NpzArchive;
+use serde_json::Value;
+
+use super::file::{stored_configuration, stored_tensors};
+use super::{AdapterFileError, AdapterFormat, AdapterKind, LoraSettings, StatedTraining, StoredAdapter};
+
+/// The file of mlx-examples.
+pub(super) const NPZ: &str = "adapters.npz";
+/// The scale that mlx-examples used and did not store.
+const NPZ_SCALE: f32 = 20.0;
+
+/// Reads an mlx-lm folder.
+pub(super) fn read(folder: &Path) -> Result<StoredAdapter, AdapterFileError> {
+    let configuration = stored_configuration(folder)?;
+    let tensors = stored_tensors(folder)?;
+    let mut problems = Vec::new();
+    let kind = match configuration.get("fine_tune_type") {
+        None | Some(Value::Null) => AdapterKind::Lora,
+        Some(Value::String(kind)) if kind == "lora" => AdapterKind::Lora,
+        Some(Value::String(kind)) if kind == "dora" => AdapterKind::Dora,
+        Some(Value::String(kind)) if kind == "full" => AdapterKind::Full,
+        Some(other) => {
+            problems.push(format!(
+                "`fine_tune_type` is {other}, none of `lora`, `dora` and `full`"
+            ));
+            AdapterKind::Lora
+        }
+    };
+    let mut adapter = StoredAdapter {
+        format: AdapterFormat::MlxLm,
+        kind,
+        tensors,
+        settings: LoraSettings::default(),
+        scales: BTreeMap::new(),
+        training: training(&configuration),
+        problems,
+        set_aside: Vec::new(),
+    };
+    read_layers(&configuration, &mut adapter);
+    if kind != AdapterKind::Full {
+        read_parameters(&configuration, &mut adapter);
+    }
+    Ok(adapter)
+}
+
+/// `-1` and `0` mean all blocks.
+fn read_layers(configuration: &Value, adapter: &mut StoredAdapter) {
+    adapter.settings.layers = match configuration.get("num_layers").map(|layers| (layers, layers.as_i64())) {
+        Some((_, Some(layers))) => usize::try_from(layers).ok().filter(|layers| *layers > 0),
+        Some((other, None)) => {
+            adapter
+                .problems
+                .push(format!("`num_layers` is {other}, no whole number"));
+            None
+        }
+        None => {
+            adapter.problems.push("`num_layers` is absent".to_owned());
+            None
+        }
+    };
+}
+
+fn read_parameters(configuration: &Value, adapter: &mut StoredAdapter) {
+    let ranks = adapter.ranks();
+    let Some(parameters) = configuration.get("lora_parameters").and_then(Value::as_object) else {
+        adapter.problems.push("`lora_parameters` is absent".to_owned());
+        if let Some(&rank) = ranks.first() {
+            adapter.settings.rank = rank as usize;
+        }
+        return;
+    };
+    let problems = &mut adapter.problems;
+    match parameters.get("rank").map(|rank| (rank, rank.as_u64())) {
+        Some((_, Some(rank))) if rank > 0 => {
+            adapter.settings.rank = rank as usize;
+            if let Some(other) = ranks.iter().find(|&&other| other as u64 != rank) {
+                problems.push(format!("`rank` is {rank} and the tensors have {other}"));
+            }
+        }
+        Some((other, _)) => problems.push(format!("`rank` is {other}, no whole number above 0")),
+        None => problems.push("`rank` is absent".to_owned()),
+    }
+    match parameters.get("scale").map(|scale| (scale, scale.as_f64())) {
+        Some((_, Some(scale))) if (scale as f32).is_finite() => adapter.settings.scale = scale as f32,
+        Some((other, _)) => problems.push(format!("`scale` is {other}, no finite number")),
+        None => problems.push(match parameters.get("alpha") {
+            Some(alpha) => format!("`scale` is absent, and mlx-lm does not read `alpha` ({alpha})"),
+            None => "`scale` is absent".to_owned(),
+        }),
+    }
+    match parameters.get("dropout").map(|dropout| (dropout, dropout.as_f64())) {
+        Some((_, Some(dropout))) if (0.0..1.0).contains(&dropout) => adapter.settings.dropout = dropout as f32,
+        Some((other, _)) => problems.push(format!("`dropout` is {other}, no number from 0 to below 1")),
+        None => problems.push("`dropout` is absent".to_owned()),
+    }
+    match parameters.get("keys") {
+        None | Some(Value::Null) => {}
+        Some(keys) => match serde_json::from_value(keys.clone()) {
+            Ok(keys) => adapter.settings.keys = keys,
+            Err(_) => problems.push(format!("`keys` is {keys}, no list of paths")),
+        },
+    }
+}
+
+fn training(configuration: &Value) -> StatedTraining {
+    let text = |key: &str| configuration.get(key).and_then(Value::as_str).map(str::to_owned);
+    let count = |key: &str| {
+        configuration
+            .get(key)
+            .and_then(Value::as_u64)
+            .map(|count| count as usize)
+    };
+    StatedTraining {
+        base: text("model"),
+        resumed_from: text("resume_adapter_file"),
+        learning_rate: configuration.get("learning_rate").and_then(Value::as_f64),
+        steps: count("iters"),
+        batch_size: count("batch_size"),
+        mask_prompt: configuration.get("mask_prompt").and_then(Value::as_bool),
+        max_sequence_length: count("max_seq_length"),
+        seed: configuration.get("seed").and_then(Value::as_u64),
+    }
+}
+
+/// Reads the single file of mlx-examples: no settings, so the scale is the one that it always used.
+pub(super) fn read_npz(folder: &Path) -> Result<StoredAdapter, AdapterFileError> {
+    let path = folder.join(NPZ);
+    let unreadable = |source: std::io::Error| AdapterFileError::Npz {
+        path: path.clone(),
+        found: source.to_string(),
+    };
+    let file = File::open(&path).map_err(unreadable)?;
+    let mut archive = NpzArchive::new(BufReader::new(file)).map_err(unreadable)?;
+    let names: Vec<String> = archive.array_names().map(str::to_owned).collect();
+    let mut tensors = BTreeMap::new();
+    for name in names {
+        let stored = archive
+            .by_name(&name)
+            .map_err(unreadable)?
+            .ok_or_else(|| unreadable(std::io::ErrorKind::NotFound.into()))?;
+        let shape: Vec<i32> = stored.shape().iter().map(|&size| size as i32).collect();
+        let order = stored.order();
+        let values: Vec<f32> = match stored.try_data::<f32>() {
+            Ok(values) => values.collect::<Result<_, _>>().map_err(unreadable)?,
+            Err(stored) => stored
+                .try_data::<half::f16>()
+                .map_err(|stored| AdapterFileError::Npz {
+                    path: path.clone(),
+                    found: format!("`{name}` of type {}", stored.dtype().descr()),
+                })?
+                .map(|value| value.map(f32::from))
+                .collect::<Result<_, _>>()
+                .map_err(unreadable)?,
+        };
+        let tensor = match order {
+            npyz::Order::C => Array::from_slice(&values, &shape),
+            npyz::Order::Fortran => {
+                let reversed: Vec<i32> = shape.iter().rev().copied().collect();
+                Array::from_slice(&values, &reversed).t()
+            }
+        };
+        tensors.insert(name, tensor);
+    }
+    let mut adapter = StoredAdapter {
+        format: AdapterFormat::MlxNpz,
+        kind: AdapterKind::Lora,
+        tensors,
+        settings: LoraSettings {
+            scale: NPZ_SCALE,
+            ..LoraSettings::default()
+        },
+        scales: BTreeMap::new(),
+        training: StatedTraining::default(),
+        problems: Vec::new(),
+        set_aside: Vec::new(),
+    };
+    let rank = adapter.ranks().first().copied();
+    if let Some(rank) = rank {
+        adapter.settings.rank = rank as usize;
+    }
+    Ok(adapter)
+}

@@ -1,0 +1,207 @@
+//! Reads adapter folders of PEFT.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use mlx_rs::Array;
+use regex::Regex;
+use serde_json::{Map, Value};
+
+use super::file::stored_configuration;
+use super::stored::{LORA_A, LORA_B, MAGNITUDE};
+use super::{AdapterFileError, AdapterFormat, AdapterKind, LoraSettings, StatedTraining, StoredAdapter};
+use crate::model::load_safetensors;
+
+/// PEFT's name for the adapter's tensors.
+pub(super) const WEIGHTS: &str = "adapter_model.safetensors";
+/// The same as a pickle, which can run code while it is read.
+pub(super) const PICKLED_WEIGHTS: &str = "adapter_model.bin";
+/// What PEFT puts before every name.
+pub(super) const PREFIX: &str = "base_model.model.";
+
+/// Ways of starting that also change the base: the files alone do not hold what was trained.
+const CHANGING_STARTS: [&str; 6] = ["pissa", "olora", "loftq", "corda", "eva", "lora_ga"];
+
+/// Reads a PEFT folder.
+pub(super) fn read(folder: &Path) -> Result<StoredAdapter, AdapterFileError> {
+    let configuration = stored_configuration(folder)?;
+    let tensors = load_safetensors(&folder.join(WEIGHTS))?;
+    let mut reader = Reader {
+        configuration: configuration.as_object().cloned().unwrap_or_default(),
+        problems: Vec::new(),
+        set_aside: Vec::new(),
+    };
+    let tensors = reader.renamed(tensors)?;
+    let kind = if reader.flag("use_dora") {
+        AdapterKind::Dora
+    } else {
+        AdapterKind::Lora
+    };
+    reader.note_what_is_not_read();
+    let rank = reader.rank();
+    let alpha = reader.number("lora_alpha").unwrap_or_else(|| {
+        reader.problems.push("`lora_alpha` is absent or no number".to_owned());
+        f64::from(rank)
+    });
+    let mut adapter = StoredAdapter {
+        format: AdapterFormat::Peft,
+        kind,
+        tensors,
+        settings: LoraSettings {
+            rank: rank as usize,
+            scale: reader.scale(alpha, rank),
+            dropout: reader.number("lora_dropout").unwrap_or(0.0) as f32,
+            layers: None,
+            keys: Vec::new(),
+        },
+        scales: BTreeMap::new(),
+        training: StatedTraining {
+            base: reader.text("base_model_name_or_path"),
+            ..StatedTraining::default()
+        },
+        problems: Vec::new(),
+        set_aside: Vec::new(),
+    };
+    let modules: BTreeSet<String> = adapter.modules().into_iter().map(str::to_owned).collect();
+    for module in modules {
+        let rank = reader.pattern("rank_pattern", &module).map_or(rank, |rank| rank as u32);
+        let alpha = reader.pattern("alpha_pattern", &module).unwrap_or(alpha);
+        let stored = adapter
+            .tensors
+            .get(&format!("{module}.{LORA_A}"))
+            .map(|tensor| tensor.dim(-1));
+        if stored.is_some_and(|stored| stored != rank as i32) {
+            let stored = stored.unwrap_or_default();
+            reader.problems.push(format!(
+                "the rank of `{module}` is {rank} and its tensors have {stored}"
+            ));
+        }
+        let scale = reader.scale(alpha, rank);
+        if scale.to_bits() != adapter.settings.scale.to_bits() {
+            adapter.scales.insert(module, scale);
+        }
+    }
+    adapter.problems = reader.problems;
+    adapter.set_aside = reader.set_aside;
+    Ok(adapter)
+}
+
+struct Reader {
+    configuration: Map<String, Value>,
+    problems: Vec<String>,
+    set_aside: Vec<String>,
+}
+
+impl Reader {
+    fn flag(&self, key: &str) -> bool {
+        self.configuration.get(key).and_then(Value::as_bool) == Some(true)
+    }
+
+    fn number(&self, key: &str) -> Option<f64> {
+        self.configuration.get(key).and_then(Value::as_f64)
+    }
+
+    fn text(&self, key: &str) -> Option<String> {
+        self.configuration.get(key).and_then(Value::as_str).map(str::to_owned)
+    }
+
+    fn rank(&mut self) -> u32 {
+        match self.configuration.get("r").map(|rank| (rank, rank.as_u64())) {
+            Some((_, Some(rank))) if rank > 0 => rank as u32,
+            Some((other, _)) => {
+                self.problems.push(format!("`r` is {other}, no whole number above 0"));
+                1
+            }
+            None => {
+                self.problems.push("`r` is absent".to_owned());
+                1
+            }
+        }
+    }
+
+    /// `alpha / r`, or `alpha / sqrt(r)` with rank-stabilised scaling (Kalajdzievski 2023, arXiv 2312.03732).
+    fn scale(&self, alpha: f64, rank: u32) -> f32 {
+        let rank = f64::from(rank);
+        let divisor = if self.flag("use_rslora") { rank.sqrt() } else { rank };
+        (alpha / divisor) as f32
+    }
+
+    /// The value of the first pattern that matches a module, as PEFT matches it: at the end of the path.
+    fn pattern(&self, key: &str, module: &str) -> Option<f64> {
+        let patterns = self.configuration.get(key)?.as_object()?;
+        patterns.iter().find_map(|(pattern, value)| {
+            let at_end = at_end_of_path(pattern).ok()?;
+            at_end.is_match(module).then(|| value.as_f64()).flatten()
+        })
+    }
+
+    /// PEFT's tensors under mlx-lm's names and in its shapes; those that no adapter of mlx-lm has are set aside.
+    fn renamed(&mut self, tensors: BTreeMap<String, Array>) -> Result<BTreeMap<String, Array>, AdapterFileError> {
+        let mut renamed = BTreeMap::new();
+        for (name, tensor) in tensors {
+            let path = name.strip_prefix(PREFIX).unwrap_or(&name);
+            // Some versions keep the adapter's own name, `default`, in front of the ending.
+            let path = path.strip_suffix(".weight").unwrap_or(path);
+            let path = path.strip_suffix(".default").unwrap_or(path);
+            let (module, ending) = path.rsplit_once('.').unwrap_or(("", path));
+            let (ending, tensor) = match ending {
+                "lora_A" => (LORA_A, tensor.t()),
+                "lora_B" => (LORA_B, tensor.t()),
+                "lora_magnitude_vector" => (MAGNITUDE, tensor),
+                "lora_embedding_A" | "lora_embedding_B" => {
+                    self.set_aside
+                        .push(format!("`{name}`: adapters of embeddings are not applied here"));
+                    continue;
+                }
+                _ => {
+                    self.set_aside.push(format!(
+                        "`{name}` is a whole weight (`modules_to_save`), which no adapter of mlx-lm holds"
+                    ));
+                    continue;
+                }
+            };
+            renamed.insert(format!("{module}.{ending}"), tensor.contiguous()?);
+        }
+        Ok(renamed)
+    }
+
+    /// Settings that change what the tensors mean.
+    fn note_what_is_not_read(&mut self) {
+        if self.configuration.get("peft_type").and_then(Value::as_str) != Some("LORA") {
+            let found = self.configuration.get("peft_type").unwrap_or(&Value::Null);
+            self.problems
+                .push(format!("`peft_type` is {found}, and only \"LORA\" is read"));
+        }
+        if self.flag("fan_in_fan_out") {
+            self.problems
+                .push("`fan_in_fan_out` is set, for layers that hold their weight transposed".to_owned());
+        }
+        let start = self.text("init_lora_weights").unwrap_or_default().to_lowercase();
+        if CHANGING_STARTS.iter().any(|changing| start.starts_with(changing)) {
+            self.problems.push(format!(
+                "`init_lora_weights` is `{start}`, which also changed the base: the adapter alone is not the whole model"
+            ));
+        }
+        for key in ["alpha_pattern", "rank_pattern"] {
+            let patterns = self.configuration.get(key).and_then(Value::as_object);
+            for pattern in patterns.into_iter().flat_map(Map::keys) {
+                if at_end_of_path(pattern).is_err() {
+                    self.problems
+                        .push(format!("`{key}` has `{pattern}`, which is no pattern"));
+                }
+            }
+        }
+        if self.flag("lora_bias") {
+            self.problems
+                .push("`lora_bias` is set, and the biases are not read".to_owned());
+        }
+        if matches!(self.text("bias").as_deref(), Some("all" | "lora_only")) {
+            self.problems
+                .push("`bias` asks for trained biases, and they are not read".to_owned());
+        }
+    }
+}
+
+fn at_end_of_path(pattern: &str) -> Result<Regex, regex::Error> {
+    Regex::new(&format!(r"^(.*\.)?({pattern})$"))
+}

@@ -1,0 +1,381 @@
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::rc::Rc;
+
+use mlx_rs::error::Exception;
+use mlx_rs::module::{ModuleParameters, Param, update_parameters};
+use mlx_rs::ops::{divide, square};
+use mlx_rs::{Array, Dtype};
+
+use super::attach::path_within_block;
+use super::{AdapterFileError, LoraSettings, file, mlx_lm, peft, target_modules};
+use crate::model::{CausalModel, Linear, LowRankSettings};
+
+/// Ending of the narrow matrix's name, `[inputs, rank]`.
+pub(super) const LORA_A: &str = "lora_a";
+/// Ending of the wide matrix's name, `[rank, outputs]`.
+pub(super) const LORA_B: &str = "lora_b";
+/// Ending of DoRA's magnitudes, `[outputs]`.
+pub(super) const MAGNITUDE: &str = "m";
+
+/// The program in whose format an adapter was stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AdapterFormat {
+    /// mlx-lm: `adapters.safetensors` beside `adapter_config.json`.
+    MlxLm,
+    /// What mlx-examples wrote before mlx-lm: `adapters.npz` without any settings.
+    MlxNpz,
+    /// PEFT: `adapter_model.safetensors` beside `adapter_config.json`.
+    Peft,
+}
+
+/// What an adapter folder holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AdapterKind {
+    /// Low-rank matrices.
+    Lora,
+    /// Low-rank matrices and magnitudes.
+    Dora,
+    /// Whole weights of the last blocks.
+    Full,
+}
+
+/// How the training that left an adapter was set up, as far as its files say.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct StatedTraining {
+    /// The base model.
+    pub base: Option<String>,
+    /// The adapter that it went on from.
+    pub resumed_from: Option<String>,
+    /// Peak learning rate.
+    pub learning_rate: Option<f64>,
+    /// Steps.
+    pub steps: Option<usize>,
+    /// Rows per step.
+    pub batch_size: Option<usize>,
+    /// Whether prompts carried no loss.
+    pub mask_prompt: Option<bool>,
+    /// Longest row in tokens.
+    pub max_sequence_length: Option<usize>,
+    /// Seed of everything random.
+    pub seed: Option<u64>,
+}
+
+/// An adapter as its files hold it, in mlx-lm's names and shapes whatever its format.
+#[derive(Debug, Clone)]
+pub struct StoredAdapter {
+    /// The program that wrote it.
+    pub format: AdapterFormat,
+    /// What it holds.
+    pub kind: AdapterKind,
+    /// `<module>.lora_a`, `.lora_b`, `.m`, or whole weights.
+    pub tensors: BTreeMap<String, Array>,
+    /// Rank, scale, dropout and place as configured; the scale is mlx-lm's, which multiplies directly.
+    pub settings: LoraSettings,
+    /// Scales of modules that have one of their own.
+    pub scales: BTreeMap<String, f32>,
+    /// The training.
+    pub training: StatedTraining,
+    /// What its configuration says wrongly or not at all, one clause each.
+    pub problems: Vec<String>,
+    /// What it holds and cannot be applied here, with the reason, one clause each.
+    pub set_aside: Vec<String>,
+}
+
+/// What became of a stored adapter's tensors on a model; every listing is sorted.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Application {
+    /// Modules that should carry an adapter, or weights that should be replaced.
+    pub expected: Vec<String>,
+    /// Tensors that were applied.
+    pub applied: Vec<String>,
+    /// Tensors that its configuration calls for and the files lack.
+    pub missing: Vec<String>,
+    /// Tensors that the model has no place for.
+    pub unused: Vec<String>,
+    /// Tensors of another shape than the model's, with both shapes.
+    pub other_shape: Vec<String>,
+    /// What the configuration asks of this model and cannot be, one clause each.
+    pub problems: Vec<String>,
+    /// Blocks at the model's end that are complete in the files, where the configuration calls for more; `None` when it
+    /// does not.
+    pub only_last_blocks: Option<usize>,
+}
+
+impl StoredAdapter {
+    /// Reads the adapter in `folder`, in whichever format it is.
+    ///
+    /// # Errors
+    /// There is none, or its files cannot be read; what they merely say wrongly is in [`Self::problems`].
+    pub fn read(folder: &Path) -> Result<Self, AdapterFileError> {
+        let has = |name: &str| folder.join(name).exists();
+        if has(file::WEIGHTS) {
+            mlx_lm::read(folder)
+        } else if has(peft::WEIGHTS) {
+            peft::read(folder)
+        } else if has(mlx_lm::NPZ) {
+            mlx_lm::read_npz(folder)
+        } else if has(peft::PICKLED_WEIGHTS) {
+            Err(AdapterFileError::Pickled {
+                path: folder.join(peft::PICKLED_WEIGHTS),
+            })
+        } else {
+            Err(AdapterFileError::NoAdapter {
+                folder: folder.to_owned(),
+                found: entries(folder),
+            })
+        }
+    }
+
+    /// The scale of one module.
+    pub fn scale(&self, module: &str) -> f32 {
+        self.scales.get(module).copied().unwrap_or(self.settings.scale)
+    }
+
+    /// The modules that have a low-rank tensor in the files, sorted.
+    pub fn modules(&self) -> BTreeSet<&str> {
+        self.tensors
+            .keys()
+            .filter_map(|name| split(name))
+            .map(|(module, _)| module)
+            .collect()
+    }
+
+    /// Whether any of DoRA's magnitudes is in the files.
+    pub fn has_magnitudes(&self) -> bool {
+        self.tensors
+            .keys()
+            .any(|name| matches!(split(name), Some((_, MAGNITUDE))))
+    }
+
+    /// Ranks of the stored matrices, sorted, each once.
+    pub fn ranks(&self) -> BTreeSet<i32> {
+        self.tensors
+            .iter()
+            .filter(|(name, _)| matches!(split(name), Some((_, LORA_A))))
+            .map(|(_, tensor)| tensor.dim(-1))
+            .collect()
+    }
+
+    /// Puts everything that fits onto `model`, whose own adapters it replaces and whose base it freezes.
+    ///
+    /// Lenient, as loaders that people use are: what does not fit is left out, and told.
+    ///
+    /// # Errors
+    /// MLX failed.
+    pub fn apply(&self, model: &mut CausalModel) -> Result<Application, Exception> {
+        let mut application = match self.kind {
+            AdapterKind::Lora | AdapterKind::Dora => self.apply_low_rank(model)?,
+            AdapterKind::Full => self.apply_weights(model)?,
+        };
+        for listing in [
+            &mut application.expected,
+            &mut application.applied,
+            &mut application.missing,
+            &mut application.unused,
+            &mut application.other_shape,
+        ] {
+            listing.sort_unstable();
+        }
+        Ok(application)
+    }
+
+    fn apply_low_rank(&self, model: &mut CausalModel) -> Result<Application, Exception> {
+        let mut application = Application::default();
+        application.expected = self.called_for(model).unwrap_or_else(|problem| {
+            application.problems.push(problem);
+            self.modules().into_iter().map(str::to_owned).collect()
+        });
+        application.only_last_blocks = self.complete_last_blocks(&application.expected);
+        if application.only_last_blocks.is_some() {
+            let stored = self.modules();
+            application.expected.retain(|module| stored.contains(module.as_str()));
+        }
+        let mut left: BTreeSet<&String> = self.tensors.keys().collect();
+        model.freeze_parameters(true);
+        for (module, linear) in model.linears_mut() {
+            linear.remove_adapter();
+            let names = [LORA_A, LORA_B, MAGNITUDE].map(|ending| format!("{module}.{ending}"));
+            for name in &names {
+                left.remove(name);
+            }
+            if self.fits(&module, linear, &mut application) {
+                self.attach(&module, linear)?;
+                application
+                    .applied
+                    .extend(names.into_iter().filter(|name| self.tensors.contains_key(name)));
+            }
+        }
+        application.unused = left.into_iter().cloned().collect();
+        let endings: &[&str] = match self.kind {
+            AdapterKind::Dora if self.has_magnitudes() => &[LORA_A, LORA_B, MAGNITUDE],
+            AdapterKind::Dora | AdapterKind::Lora | AdapterKind::Full => &[LORA_A, LORA_B],
+        };
+        application.missing = application
+            .expected
+            .iter()
+            .flat_map(|module| endings.iter().map(move |ending| format!("{module}.{ending}")))
+            .filter(|name| !self.tensors.contains_key(name))
+            .collect();
+        Ok(application)
+    }
+
+    /// Whether the files hold both matrices of a module in fitting shapes; notes shapes that do not fit.
+    fn fits(&self, module: &str, linear: &Linear, application: &mut Application) -> bool {
+        let (outputs, inputs) = linear.shape();
+        let stored = |ending: &str| self.tensors.get(&format!("{module}.{ending}"));
+        let (lora_a, lora_b, magnitude) = (stored(LORA_A), stored(LORA_B), stored(MAGNITUDE));
+        let rank = lora_a.filter(|lora_a| lora_a.ndim() == 2).map(|lora_a| lora_a.dim(1));
+        let expected = [
+            (LORA_A, lora_a, rank.map(|rank| vec![inputs, rank])),
+            (LORA_B, lora_b, rank.map(|rank| vec![rank, outputs])),
+            (MAGNITUDE, magnitude, Some(vec![outputs])),
+        ];
+        let before = application.other_shape.len();
+        for (ending, tensor, shape) in expected {
+            let Some(tensor) = tensor else {
+                continue;
+            };
+            if shape.as_deref() != Some(tensor.shape()) {
+                let expected = shape.map_or_else(|| "two dimensions".to_owned(), |shape| format!("{shape:?}"));
+                application
+                    .other_shape
+                    .push(format!("{module}.{ending}: {:?} for {expected}", tensor.shape()));
+            }
+        }
+        before == application.other_shape.len() && lora_a.is_some() && lora_b.is_some()
+    }
+
+    fn attach(&self, module: &str, linear: &mut Linear) -> Result<(), Exception> {
+        let stored = |ending: &str| self.tensors.get(&format!("{module}.{ending}")).cloned();
+        linear.lora_a = Param::new(stored(LORA_A));
+        linear.lora_b = Param::new(stored(LORA_B));
+        linear.low_rank = Some(LowRankSettings {
+            scale: self.scale(module),
+            dropout: self.settings.dropout,
+            training: false,
+        });
+        if self.kind == AdapterKind::Dora {
+            let norms = |weight: Array| square(weight)?.sum_axis(1, false)?.sqrt();
+            let magnitude = match stored(MAGNITUDE) {
+                Some(magnitude) => magnitude.as_dtype(Dtype::Float32)?,
+                // mlx-lm leaves a fresh layer's magnitudes where the file has none: those of the base.
+                None => norms(linear.plain_weight()?.as_dtype(Dtype::Float32)?)?,
+            };
+            linear.output_factors = Some(divide(magnitude, norms(linear.adapted_weight()?)?)?);
+        }
+        Ok(())
+    }
+
+    /// The modules that the configuration calls for, or why it cannot be followed.
+    ///
+    /// mlx-lm does not store keys that were left out, and its default grew from two layers of a block to all: without keys,
+    /// the same layers in every adapted block are complete.
+    fn called_for(&self, model: &CausalModel) -> Result<Vec<String>, String> {
+        if self.format != AdapterFormat::MlxLm {
+            return Ok(self.modules().into_iter().map(str::to_owned).collect());
+        }
+        let mut settings = self.settings.clone();
+        // mlx-lm takes a number beyond the model's depth for all blocks.
+        settings.layers = settings.layers.filter(|&layers| layers <= model.model.layers.len());
+        let called_for = target_modules(model, &settings)
+            .map_err(|error| error.to_string().lines().next().unwrap_or_default().to_owned())?;
+        if !settings.keys.is_empty() {
+            return Ok(called_for);
+        }
+        let stored: BTreeSet<&str> = self
+            .modules()
+            .into_iter()
+            .filter_map(|module| path_within_block(module).map(|(_, relative)| relative))
+            .collect();
+        let is_stored = |module: &&String| path_within_block(module).is_some_and(|(_, path)| stored.contains(path));
+        let as_stored: Vec<String> = called_for.iter().filter(is_stored).cloned().collect();
+        Ok(if as_stored.is_empty() { called_for } else { as_stored })
+    }
+
+    /// How many blocks at the end of `called_for` are complete in the files when none before them has a tensor there.
+    ///
+    /// mlx-lm adapts blocks from the end, so such files are whole and only their configuration calls for more blocks.
+    fn complete_last_blocks(&self, called_for: &[String]) -> Option<usize> {
+        let block = |module: &str| path_within_block(module).map(|(block, _)| block);
+        let modules = self.modules();
+        let first = modules.iter().filter_map(|module| block(module)).min()?;
+        let blocks: BTreeSet<usize> = called_for.iter().filter_map(|module| block(module)).collect();
+        let is_complete = |module: &String| {
+            [LORA_A, LORA_B]
+                .iter()
+                .all(|ending| self.tensors.contains_key(&format!("{module}.{ending}")))
+        };
+        let complete = called_for
+            .iter()
+            .filter(|module| block(module).is_none_or(|block| block >= first))
+            .all(is_complete);
+        let stored = blocks.range(first..).count();
+        (complete && stored > 0 && stored < blocks.len()).then_some(stored)
+    }
+
+    fn apply_weights(&self, model: &mut CausalModel) -> Result<Application, Exception> {
+        let mut application = Application::default();
+        let own: BTreeMap<String, Array> = model
+            .parameters()
+            .flatten()
+            .into_iter()
+            .map(|(name, array)| (name.to_string(), array.clone()))
+            .collect();
+        let mut replaced = Vec::new();
+        for (name, tensor) in &self.tensors {
+            match own.get(name) {
+                None => application.unused.push(name.clone()),
+                Some(own) if own.shape() != tensor.shape() => {
+                    application
+                        .other_shape
+                        .push(format!("{name}: {:?} for {:?}", tensor.shape(), own.shape()));
+                }
+                Some(own) => {
+                    application.applied.push(name.clone());
+                    replaced.push((Rc::from(name.as_str()), tensor.as_dtype(own.dtype())?));
+                }
+            }
+        }
+        update_parameters(model, replaced);
+        let blocks = model.model.layers.len();
+        let first = blocks - self.settings.layers.unwrap_or(blocks).min(blocks);
+        application.expected = own
+            .into_keys()
+            .filter(|name| path_within_block(name).is_some_and(|(block, _)| block >= first))
+            .collect();
+        application.missing = application
+            .expected
+            .iter()
+            .filter(|name| !self.tensors.contains_key(*name))
+            .cloned()
+            .collect();
+        Ok(application)
+    }
+}
+
+/// The first names in a folder, or why there are none.
+fn entries(folder: &Path) -> String {
+    const NAMED: usize = 6;
+    let mut names: Vec<String> = match folder.read_dir() {
+        Ok(entries) => entries
+            .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+            .collect(),
+        Err(error) => return error.to_string(),
+    };
+    names.sort_unstable();
+    match names.len() {
+        0 => "an empty folder".to_owned(),
+        total if total > NAMED => format!("{} and {} more", names[..NAMED].join(", "), total - NAMED),
+        _ => names.join(", "),
+    }
+}
+
+/// A low-rank tensor's module and ending.
+fn split(name: &str) -> Option<(&str, &str)> {
+    let (module, ending) = name.rsplit_once('.')?;
+    [LORA_A, LORA_B, MAGNITUDE]
+        .into_iter()
+        .find(|known| *known == ending)
+        .map(|ending| (module, ending))
+}
