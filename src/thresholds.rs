@@ -300,6 +300,22 @@ thresholds! {
     /// Relative difference of learning rates that rounding to f32 on the way may make.
     pub const SAME_LEARNING_RATE: f64 = 1e-5;
 
+    /// Loss in nats per token that a finished adapter must be able to take off its rows before its strength is judged.
+    ///
+    /// 0.3: rows that the adapter never saw lose or gain less by a stronger change.
+    pub const WEAK_GAIN: f64 = 0.3;
+
+    /// Share of what a multiple of its change reaches that a finished adapter must reach by itself.
+    ///
+    /// Two fifths: one step of a usual recipe reaches that much and three reach 0.7, a scale of 1 in the place of 20
+    /// reaches a quarter at most.
+    pub const WEAK_SHARE: f64 = 0.4;
+
+    /// Multiple of its change from which on an adapter that its rows ask for is too weak, and not merely unfinished.
+    ///
+    /// 10: adapters of short runs gain most from three times their change and lose by ten times.
+    pub const WEAK_FACTOR: f64 = 10.0;
+
     /// Median change of a layer per step, relative to its norm, below which nothing is taught.
     ///
     /// 1e-5: a learning rate of 1e-5 with scale 2 makes 5e-5 per step at rank 8 and 2e-5 at rank 1, one of 1e-7 with

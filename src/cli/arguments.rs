@@ -134,6 +134,12 @@ pub struct DiagnoseArguments {
     /// Training data: a JSON lines file, or a folder with train.jsonl [default: two rows carried by the program]
     #[arg(long, value_name = "DIR|FILE")]
     pub data: Option<PathBuf>,
+    /// A finished adapter to judge instead of training one: a folder of mlx-lm or PEFT
+    #[arg(long, value_name = "DIR", requires_all = ["model", "data"], conflicts_with_all = [
+        "steps", "batch_size", "learning_rate", "warmup_steps", "clip_norm", "bias_correction", "full", "rank", "scale",
+        "dropout", "layers", "keys", "inject", "apply_fix",
+    ])]
+    pub adapter: Option<PathBuf>,
     /// File with one prompt on each line [default: two general questions and the first two of the data]
     #[arg(long, value_name = "FILE")]
     pub prompts: Option<PathBuf>,
@@ -179,9 +185,9 @@ pub struct DiagnoseArguments {
     /// Train on prompts too, as mlx-lm does without --mask-prompt
     #[arg(long)]
     pub no_mask_prompt: bool,
-    /// Longest row in tokens; longer rows are cut
-    #[arg(long, value_name = "N", default_value_t = RunSettings::default().max_sequence_length, value_parser = at_least_one, allow_negative_numbers = true)]
-    pub max_seq_length: usize,
+    /// Longest row in tokens; longer rows are cut [default: 512, or what the finished adapter was trained with]
+    #[arg(long, value_name = "N", value_parser = at_least_one, allow_negative_numbers = true)]
+    pub max_seq_length: Option<usize>,
     /// Seed of everything random
     #[arg(long, value_name = "N", default_value_t = RunSettings::default().seed)]
     pub seed: u64,

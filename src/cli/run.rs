@@ -12,7 +12,7 @@ use super::{apply_fix, embedded, progress, selftest, verify};
 use crate::adapter::LoraSettings;
 use crate::atomic_write::write_file;
 use crate::device::PrecisionChoice;
-use crate::diagnosis::{DataSource, DiagnosisOptions, diagnose};
+use crate::diagnosis::{DataSource, DiagnosisOptions, FinishedAdapter, diagnose};
 use crate::evidence::{EVIDENCE_SCHEMA_VERSION, Evidence, FineTuneKind, Refusal, RunSettings};
 use crate::interrupt::Interrupt;
 use crate::model::{HubSettings, ModelSource};
@@ -276,6 +276,12 @@ fn options(arguments: &DiagnoseArguments, source: ModelSource) -> Result<Diagnos
             Some(path) => DataSource::Path(path.clone()),
             None => DataSource::Embedded(embedded::MINIMAL_DATA),
         },
+        adapter: arguments.adapter.as_ref().map(|folder| FinishedAdapter {
+            folder: folder.clone(),
+            name: folder.display().to_string(),
+            mask_prompt: arguments.no_mask_prompt.then_some(false),
+            max_sequence_length: arguments.max_seq_length,
+        }),
         prompts,
         prompts_file: arguments.prompts.as_ref().map(|path| path.display().to_string()),
         check_only: arguments.check_only,
@@ -299,7 +305,9 @@ fn options(arguments: &DiagnoseArguments, source: ModelSource) -> Result<Diagnos
         clip_norm: arguments.clip_norm.map(|norm| norm as f32),
         bias_correction: arguments.bias_correction,
         mask_prompt: !arguments.no_mask_prompt,
-        max_sequence_length: arguments.max_seq_length,
+        max_sequence_length: arguments
+            .max_seq_length
+            .unwrap_or(RunSettings::default().max_sequence_length),
         seed: arguments.seed,
         precision: PrecisionChoice {
             dtype: arguments.dtype.map(Into::into),

@@ -1,16 +1,18 @@
 //! The five phases, in order: they load, train, generate and measure, and leave evidence behind.
 
 mod costs;
+mod finished;
 mod options;
 mod progress;
 mod prompts;
 mod refusal;
+mod row_fit;
 mod run;
 mod state;
 mod step_recorder;
 mod training;
 mod validation_course;
 
-pub use options::{DataSource, DiagnosisOptions, UnknownDtype};
+pub use options::{DataSource, DiagnosisOptions, FinishedAdapter, UnknownDtype};
 pub use progress::{Progress, Silent};
 pub use run::diagnose;

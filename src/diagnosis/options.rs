@@ -2,7 +2,7 @@ use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
-use crate::adapter::LoraSettings;
+use crate::adapter::{AdapterKind, LoraSettings, StoredAdapter};
 use crate::data::{DataError, DataFiles, RecordFile};
 use crate::device::{PrecisionChoice, dtype_name, dtype_named};
 use crate::evidence::{FineTuneKind, RunSettings};
@@ -39,6 +39,19 @@ pub struct UnknownDtype {
     pub name: String,
 }
 
+/// An adapter that was trained before, by whatever program.
+#[derive(Debug, Clone)]
+pub struct FinishedAdapter {
+    /// Where it lies.
+    pub folder: PathBuf,
+    /// What the user called it.
+    pub name: String,
+    /// Whether prompts carried no loss; `None` for what the adapter states, or the default.
+    pub mask_prompt: Option<bool>,
+    /// Longest row in tokens; `None` as above.
+    pub max_sequence_length: Option<usize>,
+}
+
 /// Everything a diagnosis is asked to do.
 #[derive(Debug, Clone)]
 pub struct DiagnosisOptions {
@@ -50,6 +63,8 @@ pub struct DiagnosisOptions {
     pub data: DataSource,
     /// What the user called it.
     pub data_name: String,
+    /// The finished adapter to judge; `None` to train one.
+    pub adapter: Option<FinishedAdapter>,
     /// The prompts, one each; empty for the program's own choice.
     pub prompts: Vec<String>,
     /// The file that the prompts were read from, as the user named it.
@@ -92,6 +107,7 @@ impl DiagnosisOptions {
         RunSettings {
             model: self.model_name.clone(),
             data: self.data_name.clone(),
+            adapter: self.adapter.as_ref().map(|adapter| adapter.name.clone()),
             prompts: self.prompts_file.clone(),
             dtype: self.precision.dtype.map(|dtype| dtype_name(dtype).to_owned()),
             keep_packed: self.precision.keep_packed,
@@ -125,6 +141,7 @@ impl DiagnosisOptions {
             model: _,
             data: _,
             prompts: _,
+            adapter,
             dtype,
             keep_packed,
             check_only,
@@ -150,6 +167,8 @@ impl DiagnosisOptions {
             None => None,
         };
         Ok(Self {
+            // A fix may train anew what was finished before, and never the other way round.
+            adapter: self.adapter.clone().filter(|_| adapter.is_some()),
             check_only,
             max_tokens,
             fine_tune,
@@ -172,6 +191,27 @@ impl DiagnosisOptions {
             precision: PrecisionChoice { dtype, keep_packed },
             ..self.clone()
         })
+    }
+
+    /// The same with everything that `stored` says of its training.
+    pub(super) fn of_finished(&self, finished: &FinishedAdapter, stored: &StoredAdapter) -> Self {
+        let stated = &stored.training;
+        Self {
+            fine_tune: match stored.kind {
+                AdapterKind::Lora | AdapterKind::Dora => FineTuneKind::Lora,
+                AdapterKind::Full => FineTuneKind::Full,
+            },
+            lora: stored.settings.clone(),
+            steps: stated.steps.unwrap_or(self.steps),
+            batch_size: stated.batch_size.filter(|&rows| rows > 0).unwrap_or(self.batch_size),
+            learning_rate: stated.learning_rate.unwrap_or(self.learning_rate),
+            mask_prompt: finished.mask_prompt.or(stated.mask_prompt).unwrap_or(self.mask_prompt),
+            max_sequence_length: finished
+                .max_sequence_length
+                .or(stated.max_sequence_length.filter(|&tokens| tokens > 0))
+                .unwrap_or(self.max_sequence_length),
+            ..self.clone()
+        }
     }
 
     pub(super) fn training(&self) -> TrainSettings {

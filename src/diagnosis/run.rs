@@ -12,7 +12,7 @@ use super::refusal::refusal;
 use super::state::StatePhase;
 use super::training::TrainingRun;
 use super::{DiagnosisOptions, Progress};
-use crate::adapter::{AttachError, check_rank, target_modules};
+use crate::adapter::{AttachError, StoredAdapter, check_rank, target_modules};
 use crate::data::{DataError, Dataset, ExampleError, ExampleSettings};
 use crate::device::{Backend, TrainingSize, fitting_batch, predicted_training_bytes};
 use crate::evidence::{
@@ -26,7 +26,7 @@ use crate::probes::data::DataProbe;
 use crate::probes::generation::{GenerationError, GenerationProbe, Prompt};
 use crate::probes::parameters::{ParameterProbe, non_finite};
 use crate::probes::update_size::module_updates;
-use crate::probes::{state, stop_rows};
+use crate::probes::{adapter_files, state, stop_rows};
 use crate::rules::Phase;
 use crate::rules::wording::bytes;
 use crate::train::Optimizer;
@@ -104,6 +104,18 @@ fn check_and_run(
     backend: Backend,
     evidence: &mut Evidence,
 ) -> Result<(), DiagnosisError> {
+    let finished = options
+        .adapter
+        .as_ref()
+        .map(|finished| (finished, StoredAdapter::read(&finished.folder)));
+    let adopted;
+    let options = if let Some((finished, Ok(stored))) = &finished {
+        adopted = options.of_finished(finished, stored);
+        evidence.settings = adopted.settings();
+        &adopted
+    } else {
+        options
+    };
     let files = options.source.open()?;
     let configuration = files.configuration().map_err(LoadError::from)?;
     let precision = backend.precision(&configuration, options.precision);
@@ -152,13 +164,23 @@ fn check_and_run(
         seconds: started.elapsed().as_secs_f64(),
     });
     evidence.model = Slot::Ran(examine(&loaded, &stop_set, stop_rows, &tokenizer)?);
-    if options.fine_tune == FineTuneKind::Lora {
+    if let Some((_, stored)) = &finished {
+        evidence.adapter_files = match stored {
+            Ok(_) => Slot::skipped("the run ended before the adapter was applied"),
+            Err(error) => Slot::crashed(error),
+        };
+    } else if options.fine_tune == FineTuneKind::Lora {
         let targets = target_modules(&loaded.model, &options.lora)?;
         check_rank(&loaded.model, &options.lora, &targets)?;
     } else if loaded.model.is_packed() {
         return Err(DiagnosisError::PackedWeights);
     }
+    let stored = finished.and_then(|(_, stored)| stored.ok());
     if options.check_only {
+        if let Some(stored) = &stored {
+            let application = stored.apply(&mut loaded.model.clone())?;
+            evidence.adapter_files = Slot::Ran(adapter_files::measure(stored, &application));
+        }
         skip_phases(evidence, "`--check-only`");
         progress.finish("files, tokenizer, data and settings checked");
         return Ok(());
@@ -166,6 +188,7 @@ fn check_and_run(
     skip_phases(evidence, "the run ended before this phase");
     Run {
         options,
+        stored: stored.as_ref(),
         workflow,
         interrupt,
         progress,
@@ -191,6 +214,11 @@ fn nothing_measured(options: &DiagnosisOptions, backend: Backend) -> Evidence {
         refusal: None,
         model: Slot::skipped(REASON),
         data: Slot::skipped(REASON),
+        adapter_files: Slot::skipped(if options.adapter.is_some() {
+            REASON
+        } else {
+            "no finished adapter was given"
+        }),
         baseline: Slot::skipped(REASON),
         memory: Slot::skipped(REASON),
         training: Slot::skipped(REASON),
@@ -290,32 +318,36 @@ fn commonest(packings: impl Iterator<Item = Packing>) -> Option<Packing> {
         .map(|(packing, _)| packing)
 }
 
-struct Run<'run> {
-    options: &'run DiagnosisOptions,
+/// A run on its way through the phases.
+pub(super) struct Run<'run> {
+    pub(super) options: &'run DiagnosisOptions,
+    /// The finished adapter; `None` when there is none, or when it cannot be read.
+    stored: Option<&'run StoredAdapter>,
     workflow: &'run dyn Workflow,
     interrupt: &'run Interrupt,
-    progress: &'run mut dyn Progress,
-    backend: Backend,
-    loaded: &'run LoadedModel,
-    dataset: &'run Dataset,
-    validation: Option<&'run Dataset>,
+    pub(super) progress: &'run mut dyn Progress,
+    pub(super) backend: Backend,
+    pub(super) loaded: &'run LoadedModel,
+    pub(super) dataset: &'run Dataset,
+    pub(super) validation: Option<&'run Dataset>,
     tokenizer: &'run Tokenizer,
-    stop_set: &'run StopSet,
+    pub(super) stop_set: &'run StopSet,
     prompts: &'run [Prompt],
 }
 
 /// The model on its way through the phases.
 pub(super) struct Subject {
     pub(super) base: ParameterSnapshot,
-    /// With adapters attached, before the first step.
-    untrained: CausalModel,
+    /// With adapters attached, before the first step; the base itself when the adapter was trained before.
+    pub(super) untrained: CausalModel,
     pub(super) model: CausalModel,
-    pub(super) optimizer: Box<dyn Optimizer>,
+    /// `None` when nothing was trained here.
+    pub(super) optimizer: Option<Box<dyn Optimizer>>,
     /// The row that logits are compared on, `[1, tokens]`.
     pub(super) compared: Array,
     pub(super) base_logits: Array,
-    identity_difference: Option<f64>,
-    expected_adapters: Option<Vec<String>>,
+    pub(super) identity_difference: Option<f64>,
+    pub(super) expected_adapters: Option<Vec<String>>,
 }
 
 impl Run<'_> {
@@ -324,37 +356,55 @@ impl Run<'_> {
         if self.interrupted(evidence, Phase::Baseline) {
             return;
         }
+        let subject = match (&self.options.adapter, self.stored) {
+            (None, _) => self.train(evidence),
+            (Some(_), Some(stored)) => self.adopt(stored, evidence),
+            (Some(_), None) => None,
+        };
+        let Some(subject) = subject else {
+            return;
+        };
+        if !self.interrupted(evidence, Phase::Training) {
+            self.examine(&subject, evidence);
+        }
+    }
+
+    /// Trains with the reference trainer; `None` when that could not begin.
+    fn train(&mut self, evidence: &mut Evidence) -> Option<Subject> {
         if let Some(reason) = self.unusable_rows() {
             evidence.training = Slot::skipped(reason);
-            return;
+            return None;
         }
         self.progress.phase(Phase::Training, Some(self.options.steps));
         let mut subject = match self.prepare() {
             Ok(subject) => subject,
             Err(error) => {
                 evidence.training = Slot::crashed(error);
-                return;
+                return None;
             }
         };
         let memory = self.memory(&subject);
         match too_little(&memory) {
             Some(reason) => evidence.training = Slot::skipped(reason),
-            None => self.train(&mut subject, evidence),
+            None => self.make_steps(&mut subject, evidence),
         }
         evidence.memory = Slot::Ran(memory);
-        if self.interrupted(evidence, Phase::Training) {
-            return;
-        }
+        Some(subject)
+    }
+
+    /// The phases after training.
+    fn examine(&mut self, subject: &Subject, evidence: &mut Evidence) {
         // Compared even without training: what is attached and trainable may be why there was none.
         self.progress.phase(Phase::Parameters, None);
         let mut costs = Costs::default();
-        evidence.parameters = match self.compare_parameters(&subject, &mut costs) {
+        evidence.parameters = match self.compare_parameters(subject, &mut costs) {
             Ok(measured) => Slot::Ran(measured),
             Err(error) => Slot::crashed(error),
         };
         evidence.costs.extend(costs.into_list());
         self.progress.finish("parameters compared");
-        if self.interrupted(evidence, Phase::Parameters) || evidence.training.ran().is_none() {
+        let is_trained = evidence.training.ran().is_some() || self.stored.is_some();
+        if self.interrupted(evidence, Phase::Parameters) || !is_trained {
             return;
         }
         let generating = self.workflow.model_for_generation(&subject.model, &subject.untrained);
@@ -370,7 +420,7 @@ impl Run<'_> {
             tokenizer: self.tokenizer,
             prompts: self.prompts,
             baseline: evidence.baseline.ran(),
-            subject: &subject,
+            subject,
             generating: &generating,
             lanes: &self.backend.lanes(),
         };
@@ -426,7 +476,7 @@ impl Run<'_> {
     }
 
     /// Why the rows cannot be trained on: MLX reads beyond the embedding table without a word.
-    fn unusable_rows(&self) -> Option<String> {
+    pub(super) fn unusable_rows(&self) -> Option<String> {
         let vocabulary = self.loaded.configuration.vocab_size;
         let largest = [Some(self.dataset), self.validation]
             .into_iter()
@@ -461,7 +511,7 @@ impl Run<'_> {
             base,
             untrained: model.clone(),
             model,
-            optimizer: self.workflow.optimizer(self.options.optimizer()),
+            optimizer: Some(self.workflow.optimizer(self.options.optimizer())),
             compared,
             base_logits,
             identity_difference,
@@ -469,7 +519,7 @@ impl Run<'_> {
         })
     }
 
-    fn compared_row(&self) -> Array {
+    pub(super) fn compared_row(&self) -> Array {
         let tokens = self
             .dataset
             .examples
@@ -495,7 +545,7 @@ impl Run<'_> {
         }
     }
 
-    fn train(&mut self, subject: &mut Subject, evidence: &mut Evidence) {
+    fn make_steps(&mut self, subject: &mut Subject, evidence: &mut Evidence) {
         if ParameterSnapshot::capture_trainable(&subject.model)
             .parameters()
             .is_empty()
@@ -503,6 +553,9 @@ impl Run<'_> {
             evidence.training = Slot::skipped("no parameter is trainable");
             return;
         }
+        let Some(optimizer) = &mut subject.optimizer else {
+            return;
+        };
         let trained = TrainingRun {
             dataset: self.dataset,
             validation: self.validation,
@@ -512,7 +565,7 @@ impl Run<'_> {
             options: self.options,
             interrupt: self.interrupt,
         }
-        .run(&mut subject.model, &mut *subject.optimizer, self.progress);
+        .run(&mut subject.model, &mut **optimizer, self.progress);
         match trained {
             Ok(trained) => {
                 self.progress

@@ -72,14 +72,18 @@ impl StatePhase<'_> {
                 generating: &generated,
             },
         ));
-        let evaluations = slot(state::evaluations(&self.subject.model, &*self.subject.optimizer));
+        let evaluations = match &self.subject.optimizer {
+            Some(optimizer) => slot(state::evaluations(&self.subject.model, &**optimizer)),
+            None => Slot::skipped("nothing was trained here"),
+        };
         let repeat_difference = costs.of("repeated-pass", || slot(self.repeat_difference(&generated)));
-        let (reload, reloaded_logits) = match self.options.fine_tune {
-            FineTuneKind::Full => (
+        let (reload, reloaded_logits) = match (self.options.fine_tune, &self.subject.optimizer) {
+            (_, None) => (Slot::skipped("the adapter comes from its files"), None),
+            (FineTuneKind::Full, Some(_)) => (
                 Slot::skipped("all weights were trained, so there is no adapter to save"),
                 None,
             ),
-            FineTuneKind::Lora => match self.reload(&live_logits) {
+            (FineTuneKind::Lora, Some(_)) => match self.reload(&live_logits) {
                 Ok((measured, logits)) => (Slot::Ran(measured), logits),
                 Err(error) => (Slot::crashed(error), None),
             },

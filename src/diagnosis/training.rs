@@ -1,25 +1,23 @@
 use std::cell::RefCell;
 use std::time::Instant;
 
-use mlx_rs::error::Exception;
-
 use super::costs::Costs;
+use super::row_fit::RowFit;
 use super::step_recorder::StepRecorder;
 use super::validation_course::ValidationCourse;
 use super::{DiagnosisOptions, Progress};
-use crate::data::{Batch, Batches, Dataset};
+use crate::data::{Batches, Dataset};
 use crate::device::Backend;
 use crate::evidence::{
-    FitComparison, FitEvidence, GradientCheck, LossCheck, OptimizerEvidence, ProbeCost, ReadLoss, Slot, StoppedEarly,
+    FitComparison, GradientCheck, LossCheck, OptimizerEvidence, ProbeCost, ReadLoss, Slot, StoppedEarly,
     TrainingEvidence,
 };
 use crate::interrupt::Interrupt;
 use crate::model::CausalModel;
 use crate::param_snapshot::ParameterSnapshot;
 use crate::probes::gradient_check::GradientRecorder;
-use crate::probes::next_token::NextTokens;
 use crate::probes::optimizer_recorder::OptimizerRecorder;
-use crate::probes::{fit, loss_check, optimizer_replay, pairing};
+use crate::probes::{loss_check, optimizer_replay};
 use crate::train::{Lanes, Optimizer, TrainError, TrainSettings, Trainer, TrainingOutcome, TrainingStep};
 use crate::workflow::Workflow;
 
@@ -65,7 +63,13 @@ impl TrainingRun<'_> {
         let lanes = self.backend.lanes();
         let first_batch = self.batches().next();
         let dropout_acts = loss_check::dropout_acts(model)?;
-        let before = costs.of("fit", || self.first_fit(model, first_batch.as_ref(), &lanes));
+        let rows = RowFit {
+            dataset: self.dataset,
+            batch: first_batch.as_ref(),
+            stop_ids: self.stop_ids,
+            lanes: &lanes,
+        };
+        let (fit_before, readings) = costs.of("fit", || rows.before(model));
         let mut validation = ValidationCourse::new(self.validation, settings.steps);
         let validation_before = validation.loss(model, &lanes)?;
         mlx_rs::memory::reset_peak_memory()?;
@@ -104,14 +108,13 @@ impl TrainingRun<'_> {
             self.gradient_check(model, gradients.into_inner(), &outcome, &lanes)
         });
         let stopped_early = steps.stopped(outcome);
-        let after = costs.of("fit", || later_fit(model, first_batch.as_ref(), self.stop_ids, &lanes));
+        let fit_after = costs.of("fit", || rows.after(model));
         let validation_after = validation.loss(model, &lanes)?;
         let (validation_between, seconds) = validation.finish();
         costs.add("validation", seconds);
         let optimizer_check = costs.of("optimizer-replay", || {
             optimizer_replay::check(&recording, self.options.optimizer())
         });
-        let (fit_before, readings) = apart(before);
         let evidence = TrainingEvidence {
             trainer: "reference".to_owned(),
             loss_check: checked_loss(&steps, stopped_early.as_ref(), readings, dropout_acts),
@@ -132,7 +135,7 @@ impl TrainingRun<'_> {
         };
         let fit = FitComparison {
             before: fit_before,
-            after: after.unwrap_or_else(Slot::crashed),
+            after: fit_after,
             validation_before,
             validation_between,
             validation_after,
@@ -146,24 +149,6 @@ impl TrainingRun<'_> {
 
     fn batches(&self) -> Batches<'_> {
         Batches::new(&self.dataset.examples, self.options.batch_size, self.options.seed)
-    }
-
-    /// The fit before training, with all that the untouched base says about the batch.
-    fn first_fit(
-        &self,
-        model: &CausalModel,
-        batch: Option<&Batch>,
-        lanes: &Lanes,
-    ) -> Result<Option<(FitEvidence, Vec<ReadLoss>)>, Exception> {
-        let Some(batch) = batch else {
-            return Ok(None);
-        };
-        let tokens = NextTokens::read(model, batch, self.stop_ids, lanes)?;
-        let fit = FitEvidence {
-            pairing: pairing::measure(model, &self.dataset.examples, lanes)?,
-            ..fit::measure(&tokens, &fit::first_rows(batch), self.stop_ids)
-        };
-        Ok(Some((fit, loss_check::readings(&tokens, batch))))
     }
 
     fn gradient_check(
@@ -180,35 +165,6 @@ impl TrainingRun<'_> {
             TrainingOutcome::Completed => recorder.measure(model, lanes).unwrap_or_else(Slot::crashed),
             _ => Slot::skipped("training ended before its last step"),
         }
-    }
-}
-
-fn later_fit(
-    model: &CausalModel,
-    batch: Option<&Batch>,
-    stop_ids: &[u32],
-    lanes: &Lanes,
-) -> Result<Slot<FitEvidence>, Exception> {
-    let Some(batch) = batch else {
-        return Ok(no_row());
-    };
-    let rows = fit::first_rows(batch);
-    let tokens = NextTokens::read(model, &rows, stop_ids, lanes)?;
-    Ok(Slot::Ran(fit::measure(&tokens, &rows, stop_ids)))
-}
-
-fn no_row<T>() -> Slot<T> {
-    Slot::skipped("there is no row to train on")
-}
-
-/// The fit and the readings of the loss, or why they are absent.
-fn apart(
-    measured: Result<Option<(FitEvidence, Vec<ReadLoss>)>, Exception>,
-) -> (Slot<FitEvidence>, Slot<Vec<ReadLoss>>) {
-    match measured {
-        Ok(Some((fit, readings))) => (Slot::Ran(fit), Slot::Ran(readings)),
-        Ok(None) => (no_row(), no_row()),
-        Err(error) => (Slot::crashed(&error), Slot::crashed(&error)),
     }
 }
 

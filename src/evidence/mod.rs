@@ -6,6 +6,7 @@
 //! A measurement that was not made is never a default value: every group sits in a [`Slot`] that says whether it
 //! [ran](Slot::Ran), was [skipped](Slot::Skipped) or [crashed](Slot::Crashed).
 
+mod adapter_files;
 mod checks;
 mod cost;
 mod data;
@@ -20,6 +21,7 @@ mod slot;
 mod state;
 mod training;
 
+pub use adapter_files::{AdapterFilesEvidence, ResumedAdapter, ScaledLoss};
 pub use checks::{GradientCheck, LossCheck, LossReading, OptimizerCheck, ReadLoss, ReadUpdate, Slope, UpdateReading};
 pub use cost::ProbeCost;
 pub use data::{BoundaryEvidence, DataEvidence, PromptDifference, TemplateEvidence, ValidationEvidence};
@@ -59,6 +61,8 @@ pub struct Evidence {
     pub model: Slot<ModelEvidence>,
     /// The training rows after tokenisation and masking.
     pub data: Slot<DataEvidence>,
+    /// The finished adapter that was given; `Skipped` when none was.
+    pub adapter_files: Slot<AdapterFilesEvidence>,
     /// Phase 1: the answers of the untouched base.
     pub baseline: Slot<GenerationEvidence>,
     /// What training was predicted to need, before it began.

@@ -44,6 +44,8 @@ pub struct RunSettings {
     pub model: String,
     /// The data as given, or `embedded`.
     pub data: String,
+    /// The folder of the finished adapter as given; `None` when one is trained here.
+    pub adapter: Option<String>,
     /// The file of prompts as given; `None` for the program's own prompts.
     pub prompts: Option<String>,
     /// The element type that was asked for; `None` for the program's choice.
@@ -92,6 +94,7 @@ impl Default for RunSettings {
         Self {
             model: Self::EMBEDDED.to_owned(),
             data: Self::EMBEDDED.to_owned(),
+            adapter: None,
             prompts: None,
             dtype: None,
             keep_packed: false,

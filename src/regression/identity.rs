@@ -66,6 +66,7 @@ fn settings(stored: &RunSettings, now: &RunSettings) -> Vec<Difference> {
             model: _,
             data: _,
             prompts: _,
+            adapter,
             dtype,
             keep_packed,
             check_only,
@@ -87,6 +88,7 @@ fn settings(stored: &RunSettings, now: &RunSettings) -> Vec<Difference> {
             seed,
         } = settings;
         json!({
+            "finished_adapter": adapter.is_some(),
             "dtype": dtype,
             "keep_packed": keep_packed,
             "check_only": check_only,

@@ -93,6 +93,9 @@ fn adapter_groups(evidence: &Evidence, parameters: Option<&ParameterEvidence>) -
     if evidence.settings.fine_tune == FineTuneKind::Full {
         return Indicator::not_measured(NAME, "not asked for", "none");
     }
+    if evidence.settings.adapter.is_some() {
+        return Indicator::not_measured(NAME, "trained before", "at least 1");
+    }
     let Some(parameters) = parameters else {
         return Indicator::not_measured(NAME, "not measured", "at least 1");
     };
@@ -112,6 +115,9 @@ fn adapter_groups(evidence: &Evidence, parameters: Option<&ParameterEvidence>) -
 
 fn parameters_changed(evidence: &Evidence, parameters: Option<&ParameterEvidence>) -> Indicator {
     const NAME: &str = "changed";
+    if evidence.settings.adapter.is_some() {
+        return Indicator::not_measured(NAME, "trained before", "all trainable, 0 base");
+    }
     let Some(parameters) = parameters else {
         return Indicator::not_measured(NAME, "not measured", "all trainable, 0 base");
     };

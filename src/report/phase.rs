@@ -1,7 +1,7 @@
 use super::signal::means_in_words;
 use crate::evidence::{
-    DataEvidence, Evidence, FineTuneKind, FitComparison, GenerationEvidence, GenerationSummary, ModelEvidence,
-    ParameterEvidence, Slot, StateEvidence, TrainingEvidence,
+    AdapterFilesEvidence, DataEvidence, Evidence, FineTuneKind, FitComparison, GenerationEvidence, GenerationSummary,
+    ModelEvidence, ParameterEvidence, Slot, StateEvidence, TrainingEvidence,
 };
 use crate::rules::Phase;
 use crate::rules::wording::{bytes, counted, difference, grouped, nats, shortest};
@@ -248,6 +248,7 @@ fn training(evidence: &Evidence) -> PhaseReport {
     if let Slot::Ran(data) = &evidence.data {
         figures.push(data_figure(data));
     }
+    figures.extend(evidence.adapter_files.ran().map(adapter_files_figure));
     let ran = evidence.training.ran();
     figures.extend(ran.map_or_else(Vec::new, step_figures));
     figures.extend(evidence.fit.ran().map(|fit| fit_figure(fit, evidence)));
@@ -258,6 +259,37 @@ fn training(evidence: &Evidence) -> PhaseReport {
         &problems,
         ran.map(|training| training.seconds),
         figures,
+    )
+}
+
+fn adapter_files_figure(files: &AdapterFilesEvidence) -> Figure {
+    let stated = match (files.steps, files.learning_rate) {
+        (Some(steps), Some(learning_rate)) => format!(
+            "; trained for {} at {}, as its configuration says",
+            counted(steps, "step"),
+            shortest(learning_rate)
+        ),
+        _ => String::new(),
+    };
+    figure(
+        "adapter",
+        format!(
+            "{} of {}, {} applied{stated}",
+            counted(files.tensors, "tensor"),
+            files.format,
+            grouped(files.applied as u64)
+        ),
+        json!({
+            "format": files.format,
+            "kind": files.kind,
+            "tensors": files.tensors,
+            "applied": files.applied,
+            "missing": files.missing.total,
+            "unused": files.unused.total,
+            "other_shape": files.other_shape.total,
+            "stated_steps": files.steps,
+            "stated_learning_rate": files.learning_rate,
+        }),
     )
 }
 

@@ -359,6 +359,9 @@ pub(super) fn training_in_words(report: &Report) -> String {
         ),
         FineTuneKind::Full => "all weights".to_owned(),
     };
+    if let Some(folder) = &settings.adapter {
+        return format!("{what}; finished, from {folder}");
+    }
     format!(
         "{what}; {} of {}, learning rate {}, seed {}",
         counted(settings.steps, "step"),

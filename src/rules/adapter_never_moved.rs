@@ -1,3 +1,5 @@
+use super::finished_adapter::files;
+use super::live_adapters::adapters;
 use super::rounding::{peak_learning_rate, survives};
 use super::rule::declare_rule;
 use super::wording::{counted, grouped};
@@ -20,6 +22,8 @@ declare_rule! {
     /// gradient of `lora_a` contains `lora_b` as a factor: at the first step of a fresh adapter it is zero, and
     /// `lora_a` rightly stays. It is judged from the step after the first one with a learning rate above zero, and
     /// only if the update is large enough to show in the element type.
+    ///
+    /// Of a finished adapter nothing is known from before: there every `lora_b` has values other than zero.
     ///
     /// ## How to fix
     ///
@@ -44,6 +48,9 @@ declare_rule! {
 }
 
 fn check(evidence: &Evidence) -> Outcome {
+    if evidence.settings.adapter.is_some() {
+        return finished(evidence);
+    }
     let Slot::Ran(training) = &evidence.training else {
         return Outcome::not_measured("training", &evidence.training);
     };
@@ -98,6 +105,57 @@ fn check(evidence: &Evidence) -> Outcome {
     .fix(Fix::by_hand(
         "check that the forward pass calls the modules named here, and that both of their tensors are trainable",
     ))
+    .into()
+}
+
+/// The same of an adapter that was trained before.
+fn finished(evidence: &Evidence) -> Outcome {
+    let files = match files(evidence) {
+        Ok(files) => files,
+        Err(outcome) => return outcome,
+    };
+    let adapter = match adapters(evidence) {
+        Ok(adapter) => adapter,
+        Err(outcome) => return outcome,
+    };
+    let attached = adapter.attached.total;
+    let still = attached.saturating_sub(adapter.nonzero_b);
+    if still == 0 {
+        return Outcome::Pass;
+    }
+    let is_rate_zero = files.learning_rate == Some(0.0);
+    Finding::new(
+        if still == attached {
+            "the adapter was never trained: every `lora_b` is zero".to_owned()
+        } else {
+            format!(
+                "{} of {} were never trained: their `lora_b` is zero",
+                grouped(still as u64),
+                counted(attached, "adapter")
+            )
+        },
+        format!(
+            "`lora_b` is other than zero in {} of {}{}",
+            grouped(adapter.nonzero_b as u64),
+            counted(attached, "module"),
+            if is_rate_zero {
+                "; the stated learning rate is 0"
+            } else {
+                ""
+            }
+        ),
+        "values other than zero in every `lora_b`, from the first step on",
+    )
+    .with("modules_attached", attached)
+    .with("nonzero_a", adapter.nonzero_a)
+    .with("nonzero_b", adapter.nonzero_b)
+    .with("stated_learning_rate", files.learning_rate)
+    .with("stated_steps", files.steps)
+    .fix(Fix::by_hand(if is_rate_zero {
+        "train again with a learning rate above 0"
+    } else {
+        "train again, and see that the optimizer gets the adapters' parameters and a learning rate above 0"
+    }))
     .into()
 }
 

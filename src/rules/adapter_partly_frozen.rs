@@ -49,6 +49,9 @@ declare_rule! {
 }
 
 fn check(evidence: &Evidence) -> Outcome {
+    if evidence.training.ran().is_none() {
+        return Outcome::not_measured("training", &evidence.training);
+    }
     let adapter = match adapters(evidence) {
         Ok(adapter) => adapter,
         Err(outcome) => return outcome,

@@ -41,6 +41,7 @@ declare_rule! {
             "parameters-unchanged",
             "adapter-never-moved",
             "loss-not-decreasing",
+            "end-expected-everywhere",
             "adapter-lost-on-reload",
             "end-of-text-spam",
             "repetition-loop",

@@ -35,6 +35,7 @@ mod adapter_partly_frozen;
 mod adapter_settings_not_applied;
 mod adapter_starts_at_zero;
 mod adapter_targets_unknown;
+mod adapter_too_weak;
 mod answers_not_to_their_prompts;
 mod answers_unpredictable;
 mod asked_differently;
@@ -55,6 +56,11 @@ mod end_repeated;
 mod end_token_untrained;
 mod few_layers_adapted;
 mod fewer_rows_than_a_batch;
+mod finished_adapter;
+mod finished_adapter_does_not_fit;
+mod finished_adapter_incomplete;
+mod finished_adapter_misdescribed;
+mod finished_adapter_unreadable;
 mod float16_of_bfloat16;
 mod foreign_turn_markers;
 mod forgetting;
@@ -91,6 +97,7 @@ mod parameters_unchanged;
 mod passes_differ;
 mod prompt_not_masked;
 mod repetition_loop;
+mod resumed_adapter_not_loaded;
 mod rows_cut;
 mod rows_without_answer;
 mod rows_without_end;
@@ -170,6 +177,11 @@ pub static RULES: &[&Rule] = &[
     &answers_not_to_their_prompts::ANSWERS_NOT_TO_THEIR_PROMPTS,
     &training_does_not_fit::TRAINING_DOES_NOT_FIT,
     &memory_grows::MEMORY_GROWS,
+    &finished_adapter_unreadable::FINISHED_ADAPTER_UNREADABLE,
+    &finished_adapter_does_not_fit::FINISHED_ADAPTER_DOES_NOT_FIT,
+    &finished_adapter_misdescribed::FINISHED_ADAPTER_MISDESCRIBED,
+    &finished_adapter_incomplete::FINISHED_ADAPTER_INCOMPLETE,
+    &resumed_adapter_not_loaded::RESUMED_ADAPTER_NOT_LOADED,
     &adapter_not_attached::ADAPTER_NOT_ATTACHED,
     &adapter_settings_not_applied::ADAPTER_SETTINGS_NOT_APPLIED,
     &few_layers_adapted::FEW_LAYERS_ADAPTED,
@@ -202,6 +214,7 @@ pub static RULES: &[&Rule] = &[
     &loss_not_finite::LOSS_NOT_FINITE,
     &parameters_unchanged::PARAMETERS_UNCHANGED,
     &updates_lost_to_rounding::UPDATES_LOST_TO_ROUNDING,
+    &adapter_too_weak::ADAPTER_TOO_WEAK,
     &update_too_small::UPDATE_TOO_SMALL,
     &adapter_never_moved::ADAPTER_NEVER_MOVED,
     &loss_not_decreasing::LOSS_NOT_DECREASING,

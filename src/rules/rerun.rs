@@ -15,92 +15,87 @@ impl Rerun {
 
     /// With adapters, or with all weights trained.
     #[must_use]
-    pub fn fine_tune(mut self, fine_tune: FineTuneKind) -> Self {
-        self.0.fine_tune = fine_tune;
-        self
+    pub fn fine_tune(self, fine_tune: FineTuneKind) -> Self {
+        self.trained_with(|settings| settings.fine_tune = fine_tune)
     }
 
     /// With another learning rate.
     #[must_use]
-    pub fn learning_rate(mut self, learning_rate: f64) -> Self {
-        self.0.learning_rate = learning_rate;
-        self
+    pub fn learning_rate(self, learning_rate: f64) -> Self {
+        self.trained_with(|settings| settings.learning_rate = learning_rate)
     }
 
     /// With another number of steps over which the learning rate rises.
     #[must_use]
-    pub fn warmup_steps(mut self, steps: usize) -> Self {
-        self.0.warmup_steps = steps;
-        self
+    pub fn warmup_steps(self, steps: usize) -> Self {
+        self.trained_with(|settings| settings.warmup_steps = steps)
     }
 
     /// With another limit on the norm of gradients, or none.
     #[must_use]
-    pub fn clip_norm(mut self, norm: Option<f64>) -> Self {
-        self.0.clip_norm = norm;
-        self
+    pub fn clip_norm(self, norm: Option<f64>) -> Self {
+        self.trained_with(|settings| settings.clip_norm = norm)
     }
 
     /// With moments that are corrected for their start at zero, or not.
     #[must_use]
-    pub fn bias_correction(mut self, bias_correction: bool) -> Self {
-        self.0.bias_correction = bias_correction;
-        self
+    pub fn bias_correction(self, bias_correction: bool) -> Self {
+        self.trained_with(|settings| settings.bias_correction = bias_correction)
     }
 
     /// With another number of steps.
     #[must_use]
-    pub fn steps(mut self, steps: usize) -> Self {
-        self.0.steps = steps;
-        self
+    pub fn steps(self, steps: usize) -> Self {
+        self.trained_with(|settings| settings.steps = steps)
     }
 
     /// With another number of rows per step.
     #[must_use]
-    pub fn batch_size(mut self, rows: usize) -> Self {
-        self.0.batch_size = rows;
-        self
+    pub fn batch_size(self, rows: usize) -> Self {
+        self.trained_with(|settings| settings.batch_size = rows)
     }
 
     /// With another rank of the adapters.
     #[must_use]
-    pub fn rank(mut self, rank: usize) -> Self {
-        self.0.rank = rank;
-        self
+    pub fn rank(self, rank: usize) -> Self {
+        self.trained_with(|settings| settings.rank = rank)
     }
 
     /// With another factor on the adapters' output.
     #[must_use]
-    pub fn scale(mut self, scale: f64) -> Self {
-        self.0.scale = scale;
-        self
+    pub fn scale(self, scale: f64) -> Self {
+        self.trained_with(|settings| settings.scale = scale)
     }
 
     /// With adapters on the last `layers` blocks, or on all.
     #[must_use]
-    pub fn layers(mut self, layers: Option<usize>) -> Self {
-        self.0.layers = layers;
-        self
+    pub fn layers(self, layers: Option<usize>) -> Self {
+        self.trained_with(|settings| settings.layers = layers)
     }
 
     /// With prompts that carry a loss, or none.
     #[must_use]
-    pub fn mask_prompt(mut self, mask_prompt: bool) -> Self {
-        self.0.mask_prompt = mask_prompt;
-        self
+    pub fn mask_prompt(self, mask_prompt: bool) -> Self {
+        self.trained_with(|settings| settings.mask_prompt = mask_prompt)
     }
 
     /// With another length limit, in tokens.
     #[must_use]
-    pub fn max_sequence_length(mut self, tokens: usize) -> Self {
-        self.0.max_sequence_length = tokens;
-        self
+    pub fn max_sequence_length(self, tokens: usize) -> Self {
+        self.trained_with(|settings| settings.max_sequence_length = tokens)
     }
 
     /// Computed in another element type, for example `bfloat16`, or in the program's choice.
     #[must_use]
     pub fn dtype(mut self, dtype: Option<&str>) -> Self {
         self.0.dtype = dtype.map(str::to_owned);
+        self
+    }
+
+    /// With one setting of the training changed; a finished adapter cannot take it on, so one is trained.
+    fn trained_with(mut self, change: impl FnOnce(&mut RunSettings)) -> Self {
+        self.0.adapter = None;
+        change(&mut self.0);
         self
     }
 }
@@ -122,6 +117,7 @@ impl fmt::Display for Rerun {
         let RunSettings {
             model,
             data,
+            adapter,
             prompts,
             dtype,
             keep_packed,
@@ -146,15 +142,20 @@ impl fmt::Display for Rerun {
         let mut command = Command("diagnose".to_owned());
         command.text("--model", (*model != default.model).then_some(model.as_str()));
         command.text("--data", (*data != default.data).then_some(data.as_str()));
+        command.text("--adapter", adapter.as_deref());
         command.text("--prompts", prompts.as_deref());
         command.count("--max-tokens", *max_tokens, default.max_tokens);
-        command.count("--steps", *steps, default.steps);
-        command.count("--batch-size", *batch_size, default.batch_size);
-        command.number("--learning-rate", *learning_rate, default.learning_rate);
-        command.count("--warmup-steps", *warmup_steps, default.warmup_steps);
-        command.text("--clip-norm", clip_norm.map(shortest).as_deref());
-        command.switch("--bias-correction", *bias_correction);
+        // A finished adapter brings the rest of its training along.
+        if adapter.is_none() {
+            command.count("--steps", *steps, default.steps);
+            command.count("--batch-size", *batch_size, default.batch_size);
+            command.number("--learning-rate", *learning_rate, default.learning_rate);
+            command.count("--warmup-steps", *warmup_steps, default.warmup_steps);
+            command.text("--clip-norm", clip_norm.map(shortest).as_deref());
+            command.switch("--bias-correction", *bias_correction);
+        }
         match fine_tune {
+            _ if adapter.is_some() => {}
             FineTuneKind::Full => command.switch("--full", true),
             FineTuneKind::Lora => {
                 command.count("--rank", *rank, default.rank);

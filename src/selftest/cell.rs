@@ -170,6 +170,7 @@ impl Cell {
             model_name: format!("{}-{}", self.model.name(), self.form()),
             data: DataSource::Path(files.data.clone()),
             data_name: "drawn rows".to_owned(),
+            adapter: None,
             prompts: rows.questions(),
             prompts_file: None,
             check_only: false,

@@ -24,6 +24,7 @@ fn options() -> DiagnosisOptions {
         model_name: "embedded".to_owned(),
         data: DataSource::Path(root().join("fixtures/embedded/minimal")),
         data_name: "minimal".to_owned(),
+        adapter: None,
         prompts: vec![
             "Who is the harbour keeper?".to_owned(),
             "Tell me about the bakery.".to_owned(),

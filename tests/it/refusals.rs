@@ -25,6 +25,7 @@ fn checks(model: &Path) -> DiagnosisOptions {
         model_name: "model".to_owned(),
         data: DataSource::Path(root().join("fixtures/embedded/minimal")),
         data_name: "minimal".to_owned(),
+        adapter: None,
         prompts: vec!["Who is the harbour keeper?".to_owned()],
         prompts_file: None,
         check_only: true,

@@ -1,0 +1,100 @@
+use mlx_rs::error::Exception;
+
+use super::costs::Costs;
+use super::row_fit::RowFit;
+use super::run::{Run, Subject};
+use super::validation_course::ValidationCourse;
+use crate::adapter::StoredAdapter;
+use crate::data::Batches;
+use crate::evidence::{Evidence, FineTuneKind, FitComparison, Slot};
+use crate::model::CausalModel;
+use crate::param_snapshot::ParameterSnapshot;
+use crate::probes::{adapter_files, fit};
+use crate::rules::Phase;
+
+/// Why nothing of the training itself is known.
+const TRAINED_BEFORE: &str = "the adapter was trained before, and nothing is trained here";
+
+impl Run<'_> {
+    /// Puts a finished adapter in the place of training; `None` when it cannot be used.
+    pub(super) fn adopt(&mut self, stored: &StoredAdapter, evidence: &mut Evidence) -> Option<Subject> {
+        self.progress.phase(Phase::Training, None);
+        evidence.memory = Slot::skipped(TRAINED_BEFORE);
+        evidence.training = Slot::skipped(TRAINED_BEFORE);
+        let subject = match self.with_adapter(stored, evidence) {
+            Ok(subject) => subject,
+            Err(error) => {
+                evidence.adapter_files = Slot::crashed(error);
+                return None;
+            }
+        };
+        let mut costs = Costs::default();
+        evidence.fit = match self.unusable_rows() {
+            Some(reason) => Slot::skipped(reason),
+            None => match self.fit(&subject.model, evidence, &mut costs) {
+                Ok(fit) => Slot::Ran(fit),
+                Err(error) => Slot::crashed(error),
+            },
+        };
+        evidence.costs.extend(costs.into_list());
+        self.progress.finish("the adapter is applied");
+        Some(subject)
+    }
+
+    fn with_adapter(&self, stored: &StoredAdapter, evidence: &mut Evidence) -> Result<Subject, Exception> {
+        let compared = self.compared_row();
+        let base_logits = self.loaded.model.logits(&compared)?;
+        let mut model = self.loaded.model.clone();
+        let application = stored.apply(&mut model)?;
+        evidence.adapter_files = Slot::Ran(adapter_files::measure(stored, &application));
+        Ok(Subject {
+            base: ParameterSnapshot::capture(&self.loaded.model),
+            untrained: self.loaded.model.clone(),
+            model,
+            optimizer: None,
+            compared,
+            base_logits,
+            identity_difference: None,
+            expected_adapters: match self.options.fine_tune {
+                FineTuneKind::Lora => Some(application.expected),
+                FineTuneKind::Full => None,
+            },
+        })
+    }
+
+    /// How well the rows are predicted without the adapter and with it.
+    fn fit(
+        &self,
+        adapted: &CausalModel,
+        evidence: &mut Evidence,
+        costs: &mut Costs,
+    ) -> Result<FitComparison, Exception> {
+        let lanes = self.backend.lanes();
+        let batch = Batches::new(&self.dataset.examples, self.options.batch_size, self.options.seed).next();
+        let rows = RowFit {
+            dataset: self.dataset,
+            batch: batch.as_ref(),
+            stop_ids: &self.stop_set.ids(),
+            lanes: &lanes,
+        };
+        let base = &self.loaded.model;
+        let (before, after) = costs.of("fit", || (rows.before(base).0, rows.after(adapted)));
+        if let (Slot::Ran(files), Some(batch)) = (&mut evidence.adapter_files, &batch) {
+            files.scaled_losses = costs.of("scaled-losses", || {
+                adapter_files::scaled_losses(adapted, &fit::first_rows(batch), &lanes)
+            })?;
+        }
+        let mut validation = ValidationCourse::new(self.validation, self.options.steps);
+        let validation_before = validation.loss(base, &lanes)?;
+        let validation_after = validation.loss(adapted, &lanes)?;
+        let (validation_between, seconds) = validation.finish();
+        costs.add("validation", seconds);
+        Ok(FitComparison {
+            before,
+            after,
+            validation_before,
+            validation_between,
+            validation_after,
+        })
+    }
+}
