@@ -26,7 +26,8 @@
 //! | `rules` | `evidence`, `suggestion`, `thresholds` |
 //! | `regression` | `evidence` |
 //! | `report` | `evidence`, `regression`, `rules`, `thresholds` |
-//! | `diagnosis` | `adapter`, `data`, `device`, `evidence`, `interrupt`, `model`, `param_snapshot`, `probes`, `rules`, `train`, `workflow` |
+//! | `diagnosis` | `adapter`, `data`, `device`, `evidence`, `interrupt`, `model`, `param_snapshot`, `probes`, `rules`, `train`, `training_log`, `workflow` |
+//! | `training_log` | `evidence` |
 //! | `selftest` | `adapter`, `atomic_write`, `data`, `device`, `diagnosis`, `evidence`, `faults`, `interrupt`, `model`, `report`, `rules`, `suggestion`, `train`, `workflow` |
 //! | `cli` | `adapter`, `atomic_write`, `data`, `device`, `diagnosis`, `evidence`, `faults`, `interrupt`, `model`, `regression`, `report`, `rules`, `selftest`, `train`, `workflow` |
 
@@ -52,4 +53,5 @@ pub mod selftest;
 pub mod suggestion;
 pub mod thresholds;
 pub mod train;
+pub mod training_log;
 pub mod workflow;

@@ -332,6 +332,12 @@ thresholds! {
     /// 1e-5: they may be summed in batches of other shapes, which was measured at 1e-7.
     pub const SAME_LOSS: f64 = 1e-5;
 
+    /// Share of the loss by which the last third of a log must lie below the first, or the last validation below the first.
+    ///
+    /// One in a hundred: a run that learns nothing moved by as much from batch to batch, with learning rate 0 between 4.39
+    /// and 4.44; one that learns passes it in its first lines.
+    pub const FLAT_LOSS: f64 = 0.01;
+
     /// Rise of the loss of validation rows, in nats per token, that overfitting has to make.
     ///
     /// 0.3 nats make the text a third less likely per token; a few steps on other rows move it by less than a tenth.

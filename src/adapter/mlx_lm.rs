@@ -11,6 +11,7 @@ use serde_json::Value;
 
 use super::file::{stored_configuration, stored_tensors};
 use super::{AdapterFileError, AdapterFormat, AdapterKind, LoraSettings, StatedTraining, StoredAdapter};
+use crate::model::load_safetensors;
 
 /// The file of mlx-examples.
 pub(super) const NPZ: &str = "adapters.npz";
@@ -49,6 +50,15 @@ pub(super) fn read(folder: &Path) -> Result<StoredAdapter, AdapterFileError> {
         read_parameters(&configuration, &mut adapter);
     }
     Ok(adapter)
+}
+
+/// The adapter file that the training of the adapter in `folder` went on from, as its configuration names it.
+///
+/// mlx-lm writes the configuration before it trains, so it tells this even where training failed.
+pub fn resumed_file(folder: &Path) -> Option<String> {
+    let configuration = stored_configuration(folder).ok()?;
+    let file = configuration.get("resume_adapter_file")?.as_str()?;
+    Some(file.to_owned())
 }
 
 /// `-1` and `0` mean all blocks.
@@ -120,7 +130,6 @@ fn training(configuration: &Value) -> StatedTraining {
     };
     StatedTraining {
         base: text("model"),
-        resumed_from: text("resume_adapter_file"),
         learning_rate: configuration.get("learning_rate").and_then(Value::as_f64),
         steps: count("iters"),
         batch_size: count("batch_size"),
@@ -128,6 +137,20 @@ fn training(configuration: &Value) -> StatedTraining {
         max_sequence_length: count("max_seq_length"),
         seed: configuration.get("seed").and_then(Value::as_u64),
     }
+}
+
+/// Reads a single file of tensors in mlx-lm's names, without any settings.
+pub(super) fn read_tensors(path: &Path) -> Result<StoredAdapter, AdapterFileError> {
+    Ok(StoredAdapter {
+        format: AdapterFormat::MlxNpz,
+        kind: AdapterKind::Lora,
+        tensors: load_safetensors(path)?,
+        settings: LoraSettings::default(),
+        scales: BTreeMap::new(),
+        training: StatedTraining::default(),
+        problems: Vec::new(),
+        set_aside: Vec::new(),
+    })
 }
 
 /// Reads the single file of mlx-examples: no settings, so the scale is the one that it always used.

@@ -11,5 +11,6 @@ mod stored;
 pub use attach::{AttachError, attach, attached_modules, check_rank, target_modules};
 pub use file::{AdapterFileError, load_adapter, save_adapter, stored_configuration, stored_tensors};
 pub use fuse::fuse;
+pub use mlx_lm::resumed_file;
 pub use settings::LoraSettings;
 pub use stored::{AdapterFormat, AdapterKind, Application, StatedTraining, StoredAdapter};

@@ -45,8 +45,6 @@ pub enum AdapterKind {
 pub struct StatedTraining {
     /// The base model.
     pub base: Option<String>,
-    /// The adapter that it went on from.
-    pub resumed_from: Option<String>,
     /// Peak learning rate.
     pub learning_rate: Option<f64>,
     /// Steps.
@@ -125,6 +123,14 @@ impl StoredAdapter {
                 found: entries(folder),
             })
         }
+    }
+
+    /// Reads one file of tensors in mlx-lm's names, for their places only: their settings are not known.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub fn of_tensors(path: &Path) -> Result<Self, AdapterFileError> {
+        mlx_lm::read_tensors(path)
     }
 
     /// The scale of one module.
@@ -225,7 +231,12 @@ impl StoredAdapter {
         let (outputs, inputs) = linear.shape();
         let stored = |ending: &str| self.tensors.get(&format!("{module}.{ending}"));
         let (lora_a, lora_b, magnitude) = (stored(LORA_A), stored(LORA_B), stored(MAGNITUDE));
-        let rank = lora_a.filter(|lora_a| lora_a.ndim() == 2).map(|lora_a| lora_a.dim(1));
+        let side = |matrix: Option<&Array>, axis| {
+            matrix
+                .filter(|matrix| matrix.ndim() == 2)
+                .map(|matrix| matrix.dim(axis))
+        };
+        let rank = side(lora_a, 1).or_else(|| side(lora_b, 0));
         let expected = [
             (LORA_A, lora_a, rank.map(|rank| vec![inputs, rank])),
             (LORA_B, lora_b, rank.map(|rank| vec![rank, outputs])),

@@ -140,6 +140,9 @@ pub struct DiagnoseArguments {
         "dropout", "layers", "keys", "inject", "apply_fix",
     ])]
     pub adapter: Option<PathBuf>,
+    /// What its trainer wrote: mlx-lm's output, trainer_state.json, JSON lines or CSV
+    #[arg(long, value_name = "FILE", requires = "adapter")]
+    pub log: Option<PathBuf>,
     /// File with one prompt on each line [default: two general questions and the first two of the data]
     #[arg(long, value_name = "FILE")]
     pub prompts: Option<PathBuf>,

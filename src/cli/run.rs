@@ -279,6 +279,7 @@ fn options(arguments: &DiagnoseArguments, source: ModelSource) -> Result<Diagnos
         adapter: arguments.adapter.as_ref().map(|folder| FinishedAdapter {
             folder: folder.clone(),
             name: folder.display().to_string(),
+            log: arguments.log.clone(),
             mask_prompt: arguments.no_mask_prompt.then_some(false),
             max_sequence_length: arguments.max_seq_length,
         }),

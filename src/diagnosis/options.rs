@@ -46,6 +46,8 @@ pub struct FinishedAdapter {
     pub folder: PathBuf,
     /// What the user called it.
     pub name: String,
+    /// What its trainer wrote while it ran; `None` when the user has no such file.
+    pub log: Option<PathBuf>,
     /// Whether prompts carried no loss; `None` for what the adapter states, or the default.
     pub mask_prompt: Option<bool>,
     /// Longest row in tokens; `None` as above.
@@ -108,6 +110,11 @@ impl DiagnosisOptions {
             model: self.model_name.clone(),
             data: self.data_name.clone(),
             adapter: self.adapter.as_ref().map(|adapter| adapter.name.clone()),
+            log: self
+                .adapter
+                .as_ref()
+                .and_then(|adapter| adapter.log.as_ref())
+                .map(|path| path.display().to_string()),
             prompts: self.prompts_file.clone(),
             dtype: self.precision.dtype.map(|dtype| dtype_name(dtype).to_owned()),
             keep_packed: self.precision.keep_packed,
@@ -142,6 +149,7 @@ impl DiagnosisOptions {
             data: _,
             prompts: _,
             adapter,
+            log: _,
             dtype,
             keep_packed,
             check_only,

@@ -25,6 +25,7 @@ fn of_diagnosis(error: &DiagnosisError) -> RefusalKind {
         DiagnosisError::Adapter(error) => of_adapter(error),
         DiagnosisError::TokenOutOfRange { .. } => RefusalKind::Tokenizer,
         DiagnosisError::Prompt(PromptError::TooLong { .. } | PromptError::Empty)
+        | DiagnosisError::Log(_)
         | DiagnosisError::PackedWeights
         | DiagnosisError::Mlx(_) => RefusalKind::Other,
     }

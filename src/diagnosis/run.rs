@@ -22,7 +22,7 @@ use crate::evidence::{
 use crate::interrupt::Interrupt;
 use crate::model::{CausalModel, LoadError, LoadedModel, Packing, StopSet, Tokenizer, TokenizerError};
 use crate::param_snapshot::ParameterSnapshot;
-use crate::probes::data::DataProbe;
+use crate::probes::data::{DataProbe, split_turn_ends};
 use crate::probes::generation::{GenerationError, GenerationProbe, Prompt};
 use crate::probes::parameters::{ParameterProbe, non_finite};
 use crate::probes::update_size::module_updates;
@@ -30,6 +30,7 @@ use crate::probes::{adapter_files, state, stop_rows};
 use crate::rules::Phase;
 use crate::rules::wording::bytes;
 use crate::train::Optimizer;
+use crate::training_log::{self, LogError};
 use crate::workflow::Workflow;
 
 /// Tokens of the row that logits are compared on.
@@ -53,6 +54,9 @@ pub(super) enum DiagnosisError {
     /// A prompt cannot be asked.
     #[error(transparent)]
     Prompt(#[from] PromptError),
+    /// The log that was given could not be read.
+    #[error(transparent)]
+    Log(#[from] LogError),
     /// The adapters asked for do not fit the model.
     #[error(transparent)]
     Adapter(#[from] AttachError),
@@ -108,6 +112,9 @@ fn check_and_run(
         .adapter
         .as_ref()
         .map(|finished| (finished, StoredAdapter::read(&finished.folder)));
+    if let Some(path) = options.adapter.as_ref().and_then(|finished| finished.log.as_ref()) {
+        evidence.log = Slot::Ran(training_log::read(path)?);
+    }
     let adopted;
     let options = if let Some((finished, Ok(stored))) = &finished {
         adopted = options.of_finished(finished, stored);
@@ -164,7 +171,8 @@ fn check_and_run(
         seconds: started.elapsed().as_secs_f64(),
     });
     evidence.model = Slot::Ran(examine(&loaded, &stop_set, stop_rows, &tokenizer)?);
-    if let Some((_, stored)) = &finished {
+    if let Some((finished, stored)) = &finished {
+        evidence.resumed = adapter_files::resumed(&finished.folder, &loaded.model);
         evidence.adapter_files = match stored {
             Ok(_) => Slot::skipped("the run ended before the adapter was applied"),
             Err(error) => Slot::crashed(error),
@@ -214,6 +222,8 @@ fn nothing_measured(options: &DiagnosisOptions, backend: Backend) -> Evidence {
         refusal: None,
         model: Slot::skipped(REASON),
         data: Slot::skipped(REASON),
+        resumed: Slot::skipped("no finished adapter was given"),
+        log: Slot::skipped("no log of a training was given"),
         adapter_files: Slot::skipped(if options.adapter.is_some() {
             REASON
         } else {
@@ -298,6 +308,7 @@ fn examine(
         non_finite: non_finite(&snapshot)?,
         stop_tokens: stop_set.tokens().to_vec(),
         stop_rows,
+        split_turn_ends: split_turn_ends(tokenizer)?,
         beginning_of_text: tokenizer.bos_id().and_then(|id| tokenizer.token_text(id)),
         stored_dtype: loaded.stored_dtype.clone(),
         tied_output: configuration.tie_word_embeddings,

@@ -1,4 +1,4 @@
-use super::{Listing, Slot};
+use super::Listing;
 use serde::{Deserialize, Serialize};
 
 /// A finished adapter as its files hold it, and what became of them on the base.
@@ -30,10 +30,6 @@ pub struct AdapterFilesEvidence {
     pub only_last_blocks: Option<usize>,
     /// The base that the configuration names.
     pub trained_on: Option<String>,
-    /// The adapter that training went on from.
-    pub resumed_from: Option<String>,
-    /// That adapter's own file; `Skipped` when there is none or it is not here any more.
-    pub resumed: Slot<ResumedAdapter>,
     /// The loss of the first rows with the adapter's change multiplied; empty for whole weights and magnitudes.
     pub scaled_losses: Vec<ScaledLoss>,
     /// The learning rate of the training, as stated.
@@ -42,14 +38,16 @@ pub struct AdapterFilesEvidence {
     pub steps: Option<usize>,
 }
 
-/// The file of the adapter that training went on from.
+/// The adapter that the training of a finished one went on from.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ResumedAdapter {
+    /// The file as the configuration names it.
+    pub file: String,
     /// Tensors in it.
     pub tensors: usize,
-    /// Of these, tensors without a namesake of the same shape in the finished adapter.
-    pub other: Listing,
+    /// Of these, tensors that the base has no place for, or one of another shape.
+    pub misfits: Listing,
 }
 
 /// The loss of the first rows with the adapter's change multiplied.

@@ -27,6 +27,8 @@ pub struct DataEvidence {
     pub rows_only_stop_tokens: Listing,
     /// Rows whose last supervised token is in the stop set or is followed only by white space after such a token.
     pub rows_ending_in_stop: usize,
+    /// Conversations whose last answer has no words, or none but a stop token's.
+    pub rows_with_empty_answer: Listing,
     /// Rows that should close with a stop token and hold none there: answers and plain text that were not cut.
     pub rows_without_end: Listing,
     /// Rows with supervised tokens whose closing stop token is there but is no target.

@@ -13,6 +13,7 @@ mod data;
 mod fit;
 mod generation;
 mod listing;
+mod log;
 mod model;
 mod parameters;
 mod refusal;
@@ -28,6 +29,7 @@ pub use data::{BoundaryEvidence, DataEvidence, PromptDifference, TemplateEvidenc
 pub use fit::{FitComparison, FitEvidence, PairingFit, ValidationLoss};
 pub use generation::{Answer, FinishReason, FreeRun, GenerationEvidence, GenerationSummary, Repetition};
 pub use listing::Listing;
+pub use log::{LogEntry, LogEvidence, LoggedNumber};
 pub use model::{ModelEvidence, Quantization, StopRow, StopToken};
 pub use parameters::{AdapterEvidence, GroupChange, ModuleUpdate, ParameterEvidence, TensorChange};
 pub use refusal::{Refusal, RefusalKind};
@@ -63,6 +65,10 @@ pub struct Evidence {
     pub data: Slot<DataEvidence>,
     /// The finished adapter that was given; `Skipped` when none was.
     pub adapter_files: Slot<AdapterFilesEvidence>,
+    /// The adapter that its training went on from; `Skipped` when there is none, or when its file is not here any more.
+    pub resumed: Slot<ResumedAdapter>,
+    /// The log of the training that was given; `Skipped` when none was.
+    pub log: Slot<LogEvidence>,
     /// Phase 1: the answers of the untouched base.
     pub baseline: Slot<GenerationEvidence>,
     /// What training was predicted to need, before it began.

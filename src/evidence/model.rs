@@ -86,6 +86,8 @@ pub struct ModelEvidence {
     pub stop_tokens: Vec<StopToken>,
     /// Output rows of the stop tokens, by id; empty when no stop token has one, or when most output rows are zero.
     pub stop_rows: Vec<StopRow>,
+    /// Tags that the chat template writes behind an answer, when none of them is a token; empty otherwise.
+    pub split_turn_ends: Vec<String>,
     /// Text of the beginning-of-text token; `None` when the tokenizer declares none.
     pub beginning_of_text: Option<String>,
     /// Whether a chat template was found.

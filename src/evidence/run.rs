@@ -46,6 +46,8 @@ pub struct RunSettings {
     pub data: String,
     /// The folder of the finished adapter as given; `None` when one is trained here.
     pub adapter: Option<String>,
+    /// The log of its training as given; `None` without one.
+    pub log: Option<String>,
     /// The file of prompts as given; `None` for the program's own prompts.
     pub prompts: Option<String>,
     /// The element type that was asked for; `None` for the program's choice.
@@ -95,6 +97,7 @@ impl Default for RunSettings {
             model: Self::EMBEDDED.to_owned(),
             data: Self::EMBEDDED.to_owned(),
             adapter: None,
+            log: None,
             prompts: None,
             dtype: None,
             keep_packed: false,

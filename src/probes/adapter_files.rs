@@ -4,10 +4,10 @@ use std::path::Path;
 
 use mlx_rs::error::Result;
 
-use crate::adapter::{AdapterFormat, AdapterKind, Application, StoredAdapter};
+use crate::adapter::{AdapterFormat, AdapterKind, Application, StoredAdapter, resumed_file};
 use crate::data::Batch;
-use crate::evidence::{AdapterFilesEvidence, Listing, ResumedAdapter, ScaledLoss, Slot};
-use crate::model::{CausalModel, load_safetensors};
+use crate::evidence::{AdapterFilesEvidence, ResumedAdapter, ScaledLoss, Slot};
+use crate::model::CausalModel;
 use crate::train::{Lanes, mean_loss};
 
 /// What the change of an adapter is multiplied by: the steps between 1 and mlx-lm's default scale of 20, and beyond.
@@ -40,36 +40,31 @@ pub fn measure(adapter: &StoredAdapter, application: &Application) -> AdapterFil
         configured_blocks: adapter.settings.layers,
         only_last_blocks: application.only_last_blocks,
         trained_on: adapter.training.base.clone(),
-        resumed_from: adapter.training.resumed_from.clone(),
-        resumed: match &adapter.training.resumed_from {
-            Some(path) => resumed(Path::new(path), adapter),
-            None => Slot::skipped("training did not go on from an earlier adapter"),
-        },
         scaled_losses: Vec::new(),
         learning_rate: adapter.training.learning_rate,
         steps: adapter.training.steps,
     }
 }
 
-/// The file that training went on from, when it is still there.
-fn resumed(path: &Path, adapter: &StoredAdapter) -> Slot<ResumedAdapter> {
-    if !path.exists() {
-        return Slot::skipped(format!("`{}` is not here", path.display()));
-    }
-    let tensors = match load_safetensors(path) {
-        Ok(tensors) => tensors,
-        Err(error) => return Slot::crashed(error),
+/// The adapter that the training of the one in `folder` went on from, on the base `model`.
+pub fn resumed(folder: &Path, model: &CausalModel) -> Slot<ResumedAdapter> {
+    let Some(file) = resumed_file(folder) else {
+        return Slot::skipped("training did not go on from an earlier adapter");
     };
-    let is_other = |name: &str, shape: &[i32]| adapter.tensors.get(name).is_none_or(|own| own.shape() != shape);
-    let other: Listing = tensors
-        .iter()
-        .filter(|(name, tensor)| is_other(name, tensor.shape()))
-        .map(|(name, _)| name.clone())
-        .collect();
-    Slot::Ran(ResumedAdapter {
-        tensors: tensors.len(),
-        other,
-    })
+    let path = Path::new(&file);
+    if !path.exists() {
+        return Slot::skipped(format!("`{file}` is not here"));
+    }
+    let measured = StoredAdapter::of_tensors(path)
+        .and_then(|adapter| Ok((adapter.apply(&mut model.clone())?, adapter.tensors.len())));
+    match measured {
+        Ok((application, tensors)) => Slot::Ran(ResumedAdapter {
+            file,
+            tensors,
+            misfits: application.unused.into_iter().chain(application.other_shape).collect(),
+        }),
+        Err(error) => Slot::crashed(error),
+    }
 }
 
 /// The loss of `rows` with the change of the adapters of `adapted` multiplied.

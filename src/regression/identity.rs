@@ -67,6 +67,7 @@ fn settings(stored: &RunSettings, now: &RunSettings) -> Vec<Difference> {
             data: _,
             prompts: _,
             adapter,
+            log: _,
             dtype,
             keep_packed,
             check_only,

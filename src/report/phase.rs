@@ -1,7 +1,7 @@
 use super::signal::means_in_words;
 use crate::evidence::{
     AdapterFilesEvidence, DataEvidence, Evidence, FineTuneKind, FitComparison, GenerationEvidence, GenerationSummary,
-    ModelEvidence, ParameterEvidence, Slot, StateEvidence, TrainingEvidence,
+    LogEvidence, ModelEvidence, ParameterEvidence, Slot, StateEvidence, TrainingEvidence,
 };
 use crate::rules::Phase;
 use crate::rules::wording::{bytes, counted, difference, grouped, nats, shortest};
@@ -249,6 +249,7 @@ fn training(evidence: &Evidence) -> PhaseReport {
         figures.push(data_figure(data));
     }
     figures.extend(evidence.adapter_files.ran().map(adapter_files_figure));
+    figures.extend(evidence.log.ran().map(log_figure));
     let ran = evidence.training.ran();
     figures.extend(ran.map_or_else(Vec::new, step_figures));
     figures.extend(evidence.fit.ran().map(|fit| fit_figure(fit, evidence)));
@@ -290,6 +291,22 @@ fn adapter_files_figure(files: &AdapterFilesEvidence) -> Figure {
             "stated_steps": files.steps,
             "stated_learning_rate": files.learning_rate,
         }),
+    )
+}
+
+fn log_figure(log: &LogEvidence) -> Figure {
+    let numbers = |losses: Vec<(usize, f64)>| losses.into_iter().map(|(_, loss)| Some(loss)).collect::<Vec<_>>();
+    let (losses, validation) = (numbers(log.losses()), numbers(log.validation_losses()));
+    figure(
+        "log",
+        format!(
+            "{} of {}, losses {}; of validation rows {}",
+            counted(log.entries.len(), "line"),
+            log.format,
+            series(&losses),
+            series(&validation)
+        ),
+        json!({ "log_format": log.format, "logged_losses": losses, "logged_validation_losses": validation }),
     )
 }
 

@@ -105,6 +105,13 @@ fn measured_elsewhere(evidence: &Evidence, fit: &FitEvidence) -> Option<&'static
     if changed.is_some_and(|difference| difference > tolerance) {
         return Some("fresh adapters had changed the model when it was measured");
     }
+    if evidence
+        .model
+        .ran()
+        .is_some_and(|model| !model.split_turn_ends.is_empty())
+    {
+        return Some("the chat template writes another model's format");
+    }
     let foreign = |data: &DataEvidence| !data.template.rows_with_foreign_markers.is_empty();
     (fit.unsupervised.is_none() && evidence.data.ran().is_some_and(foreign))
         .then_some("the rows are written in another model family's format")

@@ -1,7 +1,8 @@
+use super::logged_losses::log;
 use super::rule::declare_rule;
 use super::wording::{factor, nats};
 use super::{Finding, Fix, Outcome, Severity};
-use crate::evidence::{Evidence, Listing, Slot, StepRecord, TrainingEvidence};
+use crate::evidence::{Evidence, Listing, LogEntry, Slot, StepRecord};
 use crate::thresholds::{ABNORMAL_RISE, BURST_RATIO, SPIKE_RATIO};
 
 declare_rule! {
@@ -48,16 +49,18 @@ declare_rule! {
 const USUAL_STEPS: usize = 2;
 
 fn check(evidence: &Evidence) -> Outcome {
-    let Slot::Ran(training) = &evidence.training else {
-        return Outcome::not_measured("training", &evidence.training);
+    let steps: Vec<Step> = match (&evidence.training, log(evidence)) {
+        (Slot::Ran(training), _) => training.steps.iter().map(Step::made).collect(),
+        (_, Some(log)) => log.entries.iter().filter_map(Step::logged).collect(),
+        (absent, None) => return Outcome::not_measured("training", absent),
     };
     let Slot::Ran(model) = &evidence.model else {
         return Outcome::not_measured("the model", &evidence.model);
     };
-    if training.steps.len() <= USUAL_STEPS {
+    if steps.len() <= USUAL_STEPS {
         return Outcome::not_applicable("there are too few steps to say what is usual");
     }
-    let spikes = spikes(training, model.uniform_loss());
+    let spikes = spikes(&steps, model.uniform_loss());
     let Some((worst, ratio)) = spikes.iter().max_by(|(_, left), (_, right)| left.total_cmp(right)) else {
         return Outcome::Pass;
     };
@@ -79,12 +82,9 @@ fn check(evidence: &Evidence) -> Outcome {
     .with("ratio", *ratio)
     .with(
         "gradient_norms",
-        training.steps.iter().map(|step| step.gradient_norm).collect::<Vec<_>>(),
+        steps.iter().map(|step| step.gradient_norm).collect::<Vec<_>>(),
     )
-    .with(
-        "losses",
-        training.steps.iter().map(|step| step.loss).collect::<Vec<_>>(),
-    )
+    .with("losses", steps.iter().map(|step| step.loss).collect::<Vec<_>>())
     .fix(Fix::by_hand(if evidence.settings.clip_norm.is_some() {
         "look at the rows of the step: clipping shortens its gradient, and what made it so large is still there"
     } else {
@@ -97,12 +97,38 @@ fn check(evidence: &Evidence) -> Outcome {
     finding.into()
 }
 
+/// What a step, made here or logged, says about its gradient; `None` where it is not finite.
+struct Step {
+    step: usize,
+    loss: Option<f64>,
+    gradient_norm: Option<f64>,
+}
+
+impl Step {
+    fn made(step: &StepRecord) -> Self {
+        Self {
+            step: step.step,
+            loss: step.loss,
+            gradient_norm: step.gradient_norm,
+        }
+    }
+
+    /// `None` for lines that do not hold both numbers.
+    fn logged(entry: &LogEntry) -> Option<Self> {
+        Some(Self {
+            step: entry.step,
+            loss: entry.loss?.finite(),
+            gradient_norm: entry.gradient_norm?.finite(),
+        })
+    }
+}
+
 /// The steps whose gradient stands out, with how many times it is larger than usual.
-fn spikes(training: &TrainingEvidence, uniform_loss: f64) -> Vec<(&StepRecord, f64)> {
+fn spikes(steps: &[Step], uniform_loss: f64) -> Vec<(&Step, f64)> {
     let mut norms = Vec::new();
     let mut losses = Vec::new();
     let mut spikes = Vec::new();
-    for step in &training.steps {
+    for step in steps {
         let (Some(norm), Some(loss)) = (step.gradient_norm, step.loss) else {
             break;
         };

@@ -48,7 +48,12 @@ fn check(evidence: &Evidence) -> Outcome {
     if data.supervised_tokens == 0 {
         return Outcome::not_applicable("no token is supervised at all");
     }
-    let rows = &data.rows_only_stop_tokens;
+    // Where prompts are trained too, they are all that rows with an empty answer teach.
+    let rows = if data.rows_with_empty_answer.total > data.rows_only_stop_tokens.total {
+        &data.rows_with_empty_answer
+    } else {
+        &data.rows_only_stop_tokens
+    };
     let only_stop = data.supervised_stop_tokens == data.supervised_tokens;
     let share = rows.total as f64 / data.rows.max(1) as f64;
     let lowered = if only_stop || share >= MOST {
@@ -87,7 +92,8 @@ fn check(evidence: &Evidence) -> Outcome {
     )
     .at(rows)
     .with("rows", data.rows)
-    .with("rows_only_stop_tokens", rows)
+    .with("rows_only_stop_tokens", &data.rows_only_stop_tokens)
+    .with("rows_with_empty_answer", &data.rows_with_empty_answer)
     .with("supervised_tokens", data.supervised_tokens)
     .with("supervised_stop_tokens", data.supervised_stop_tokens)
     .with("stop_tokens", stop_tokens);

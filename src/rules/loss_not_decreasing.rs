@@ -1,9 +1,10 @@
+use super::logged_losses::{curve, log};
 use super::row_fit::fit;
 use super::rule::declare_rule;
 use super::wording::{counted, shortest};
 use super::{Applicability, Finding, Fix, Outcome, Rerun, Severity};
-use crate::evidence::{Evidence, Slot, TrainingEvidence};
-use crate::thresholds::{FITTED_LOSS, LEARNING_RATE_CUT, PREDICTED_DROP, SAME_LOSS, TREND_STEPS};
+use crate::evidence::{Evidence, LogEvidence, Slot, TrainingEvidence};
+use crate::thresholds::{FITTED_LOSS, FLAT_LOSS, LEARNING_RATE_CUT, PREDICTED_DROP, SAME_LOSS, TREND_STEPS};
 
 declare_rule! {
     /// ## What it finds
@@ -49,6 +50,9 @@ declare_rule! {
 }
 
 fn check(evidence: &Evidence) -> Outcome {
+    if let Some(log) = log(evidence) {
+        return in_log(log);
+    }
     let Slot::Ran(training) = &evidence.training else {
         return Outcome::not_measured("training", &evidence.training);
     };
@@ -111,6 +115,38 @@ fn check(evidence: &Evidence) -> Outcome {
             "if that does not help, check that the gradient is that of the loss, with its sign",
         ))
         .into()
+}
+
+/// Whether the losses of a log, of training rows and of validation rows where there are any, stay where they began.
+fn in_log(log: &LogEvidence) -> Outcome {
+    let losses = log.losses();
+    if losses.len() < TREND_STEPS {
+        return Outcome::not_applicable("the log has too few losses to see a trend");
+    }
+    let third = losses.len() / 3;
+    let mean = |losses: &[(usize, f64)]| losses.iter().map(|(_, loss)| loss).sum::<f64>() / losses.len() as f64;
+    let (first, last) = (mean(&losses[..third]), mean(&losses[losses.len() - third..]));
+    let validation = log.validation_losses();
+    let validation_fell = match (validation.first(), validation.last()) {
+        (Some((_, first)), Some((_, last))) if validation.len() > 1 => first - last > FLAT_LOSS * first,
+        _ => false,
+    };
+    if first - last > FLAT_LOSS * first || validation_fell || first < FITTED_LOSS {
+        return Outcome::Pass;
+    }
+    let (from, to) = (losses[0].0, losses[losses.len() - 1].0);
+    Finding::new(
+        format!("the loss in the log did not fall from step {from} to step {to}"),
+        format!("a mean of {first:.3} in the first third and {last:.3} in the last: {}", curve(&losses)),
+        "a loss that falls",
+    )
+    .with("mean_of_first_third", first)
+    .with("mean_of_last_third", last)
+    .with("losses", losses.iter().map(|(_, loss)| *loss).collect::<Vec<_>>())
+    .fix(Fix::by_hand(
+        "see that the optimizer gets the adapters' parameters and a learning rate above 0, and that the adapters are attached",
+    ))
+    .into()
 }
 
 /// Lower bound of the drop that the updates predict to first order, in nats.

@@ -1,3 +1,4 @@
+use super::logged_losses::log;
 use super::rule::declare_rule;
 use super::wording::{counted, grouped};
 use super::{Finding, Fix, Outcome};
@@ -61,11 +62,14 @@ struct Origin<'a> {
 fn check(evidence: &Evidence) -> Outcome {
     let origin = in_base(evidence)
         .or_else(|| in_training(evidence))
+        .or_else(|| in_log(evidence))
         .or_else(|| in_parameters(evidence))
         .or_else(|| in_answers(evidence));
     let Some(origin) = origin else {
+        let is_finished = evidence.settings.adapter.is_some() && evidence.parameters.ran().is_some();
         return match &evidence.training {
             Slot::Ran(_) => Outcome::Pass,
+            Slot::Skipped { .. } if is_finished => Outcome::Pass,
             absent => Outcome::not_measured("training", absent),
         };
     };
@@ -88,6 +92,16 @@ fn in_base(evidence: &Evidence) -> Option<Origin<'_>> {
         headline: "the base model holds values that are not finite".to_owned(),
         found: format!("{} with NaN or infinity", counted(model.non_finite.total, "tensor")),
         location: model.non_finite.clone(),
+        step: None,
+    })
+}
+
+fn in_log(evidence: &Evidence) -> Option<Origin<'_>> {
+    let (entry, name) = log(evidence)?.first_not_finite()?;
+    Some(Origin {
+        headline: format!("the {name} in the log is not finite at step {}", entry.step),
+        found: format!("a {name} of NaN or infinity, from step {} on", entry.step),
+        location: Listing::numbered("step", std::iter::once(entry.step)),
         step: None,
     })
 }

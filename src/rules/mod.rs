@@ -8,6 +8,7 @@ mod family;
 mod gradient_slope;
 mod live_adapters;
 mod live_state;
+mod logged_losses;
 mod loss_reading;
 mod outcome;
 mod pages;
@@ -112,6 +113,7 @@ mod tokenizer_unusable;
 mod trained_state_not_used_in_generation;
 mod training_diverged;
 mod training_does_not_fit;
+mod turn_end_not_a_token;
 mod turn_end_undeclared;
 mod update_not_as_configured;
 mod update_too_large;
@@ -148,6 +150,7 @@ pub static RULES: &[&Rule] = &[
     &data_unusable::DATA_UNUSABLE,
     &parameter_tree_incomplete::PARAMETER_TREE_INCOMPLETE,
     &end_token_untrained::END_TOKEN_UNTRAINED,
+    &turn_end_not_a_token::TURN_END_NOT_A_TOKEN,
     &turn_end_undeclared::TURN_END_UNDECLARED,
     &token_ids_out_of_range::TOKEN_IDS_OUT_OF_RANGE,
     &double_beginning::DOUBLE_BEGINNING,
@@ -177,11 +180,11 @@ pub static RULES: &[&Rule] = &[
     &answers_not_to_their_prompts::ANSWERS_NOT_TO_THEIR_PROMPTS,
     &training_does_not_fit::TRAINING_DOES_NOT_FIT,
     &memory_grows::MEMORY_GROWS,
+    &resumed_adapter_not_loaded::RESUMED_ADAPTER_NOT_LOADED,
     &finished_adapter_unreadable::FINISHED_ADAPTER_UNREADABLE,
     &finished_adapter_does_not_fit::FINISHED_ADAPTER_DOES_NOT_FIT,
     &finished_adapter_misdescribed::FINISHED_ADAPTER_MISDESCRIBED,
     &finished_adapter_incomplete::FINISHED_ADAPTER_INCOMPLETE,
-    &resumed_adapter_not_loaded::RESUMED_ADAPTER_NOT_LOADED,
     &adapter_not_attached::ADAPTER_NOT_ATTACHED,
     &adapter_settings_not_applied::ADAPTER_SETTINGS_NOT_APPLIED,
     &few_layers_adapted::FEW_LAYERS_ADAPTED,

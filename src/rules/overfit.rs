@@ -1,8 +1,9 @@
+use super::logged_losses::{curve, log};
 use super::row_fit::fit;
 use super::rule::declare_rule;
 use super::wording::counted;
 use super::{Applicability, Finding, Fix, Outcome, Rerun};
-use crate::evidence::{Evidence, FitComparison, Slot};
+use crate::evidence::{Evidence, FitComparison, LogEvidence, Slot};
 use crate::thresholds::{LOST_AGAIN, OVERFIT_RISE};
 
 declare_rule! {
@@ -43,6 +44,9 @@ declare_rule! {
 }
 
 fn check(evidence: &Evidence) -> Outcome {
+    if let Some(log) = log(evidence) {
+        return in_log(log);
+    }
     let Slot::Ran(training) = &evidence.training else {
         return Outcome::not_measured("training", &evidence.training);
     };
@@ -101,6 +105,43 @@ fn check(evidence: &Evidence) -> Outcome {
     } else {
         finding
     }
+    .fix(Fix::by_hand(
+        "take more rows, a lower rank or learning rate, or some dropout",
+    ))
+    .into()
+}
+
+/// The same from the losses that a log holds.
+fn in_log(log: &LogEvidence) -> Outcome {
+    let (losses, validation) = (log.losses(), log.validation_losses());
+    let ends = |losses: &[(usize, f64)]| Some((losses.first()?.1, losses.last().filter(|_| losses.len() > 1)?.1));
+    let (Some((trained_before, trained_after)), Some((first, after))) = (ends(&losses), ends(&validation)) else {
+        return Outcome::not_applicable("the log has no losses of validation rows at two moments");
+    };
+    let lowest = validation.iter().min_by(|(_, left), (_, right)| left.total_cmp(right));
+    let &(step, lowest) = lowest.unwrap_or(&validation[0]);
+    let limit = if first - lowest > LOST_AGAIN {
+        LOST_AGAIN
+    } else {
+        OVERFIT_RISE
+    };
+    if after - lowest <= limit || trained_after >= trained_before {
+        return Outcome::Pass;
+    }
+    Finding::new(
+        format!("the loss of validation rows in the log rose from {lowest:.3} to {after:.3} while that of training rows fell"),
+        format!(
+            "validation: {}; training from {trained_before:.3} to {trained_after:.3}",
+            curve(&validation)
+        ),
+        format!("a loss of validation rows of about {lowest:.3} or below"),
+    )
+    .with("validation_loss_lowest", lowest)
+    .with("validation_loss_after", after)
+    .with("lowest_at_step", step)
+    .fix(Fix::by_hand(format!(
+        "take the checkpoint of step {step} or the one nearest to it, where validation rows were best"
+    )))
     .fix(Fix::by_hand(
         "take more rows, a lower rank or learning rate, or some dropout",
     ))

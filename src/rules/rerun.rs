@@ -95,6 +95,7 @@ impl Rerun {
     /// With one setting of the training changed; a finished adapter cannot take it on, so one is trained.
     fn trained_with(mut self, change: impl FnOnce(&mut RunSettings)) -> Self {
         self.0.adapter = None;
+        self.0.log = None;
         change(&mut self.0);
         self
     }
@@ -118,6 +119,7 @@ impl fmt::Display for Rerun {
             model,
             data,
             adapter,
+            log,
             prompts,
             dtype,
             keep_packed,
@@ -143,6 +145,7 @@ impl fmt::Display for Rerun {
         command.text("--model", (*model != default.model).then_some(model.as_str()));
         command.text("--data", (*data != default.data).then_some(data.as_str()));
         command.text("--adapter", adapter.as_deref());
+        command.text("--log", log.as_deref());
         command.text("--prompts", prompts.as_deref());
         command.count("--max-tokens", *max_tokens, default.max_tokens);
         // A finished adapter brings the rest of its training along.

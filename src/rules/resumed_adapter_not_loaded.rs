@@ -1,4 +1,3 @@
-use super::finished_adapter::files;
 use super::rule::declare_rule;
 use super::wording::{counted, grouped};
 use super::{Finding, Fix, Outcome};
@@ -12,12 +11,13 @@ declare_rule! {
     /// ## Why it matters
     ///
     /// mlx-lm says "Loading fine-tuned weights from ..." and takes what fits. If no name fits, it starts from scratch without
-    /// a word, and the earlier training is lost.
+    /// a word, and the earlier training is lost. If names fit and shapes do not, it fails in the first forward pass, without
+    /// a word of the file.
     ///
     /// ## Evidence
     ///
-    /// Identity: every tensor in the file that `resume_adapter_file` names has the name and the shape of a tensor that the
-    /// adapter itself holds.
+    /// Identity: every tensor in the file that `resume_adapter_file` names has a layer of that name in the base, with the
+    /// same inputs and outputs.
     ///
     /// ## How to fix
     ///
@@ -35,25 +35,18 @@ declare_rule! {
         severity: Error,
         status: Preview,
         since: "0.1.0",
-        explains: &["adapter-too-weak"],
+        explains: &["finished-adapter-unreadable", "adapter-too-weak"],
     }
 }
 
 fn check(evidence: &Evidence) -> Outcome {
-    let files = match files(evidence) {
-        Ok(files) => files,
-        Err(outcome) => return outcome,
+    let Slot::Ran(resumed) = &evidence.resumed else {
+        return Outcome::not_measured("the adapter that training went on from", &evidence.resumed);
     };
-    let Some(named) = &files.resumed_from else {
-        return Outcome::not_applicable("training did not go on from an earlier adapter");
-    };
-    let Slot::Ran(resumed) = &files.resumed else {
-        return Outcome::not_measured("the adapter that training went on from", &files.resumed);
-    };
-    if resumed.tensors > 0 && resumed.other.is_empty() {
+    if resumed.tensors > 0 && resumed.misfits.is_empty() {
         return Outcome::Pass;
     }
-    let fitting = resumed.tensors - resumed.other.total;
+    let fitting = resumed.tensors.saturating_sub(resumed.misfits.total);
     Finding::new(
         if fitting == 0 {
             "training started from scratch: the adapter that it was to go on from holds nothing for it".to_owned()
@@ -65,16 +58,17 @@ fn check(evidence: &Evidence) -> Outcome {
             )
         },
         format!(
-            "{} in `{named}`, {} of them with a name and shape of the adapter's own",
+            "{} in `{}`, {} of them with a place in the base",
             counted(resumed.tensors, "tensor"),
+            resumed.file,
             grouped(fitting as u64)
         ),
-        "the same names and shapes in both files",
+        "a place in the base for every tensor",
     )
-    .at(&resumed.other)
-    .with("resumed_from", named.clone())
+    .at(&resumed.misfits)
+    .with("resumed_from", resumed.file.clone())
     .with("tensors", resumed.tensors)
-    .with("other", &resumed.other)
+    .with("misfits", &resumed.misfits)
     .fix(Fix::by_hand(
         "give `--resume-adapter-file` the file of an adapter that was trained on this base and these layers",
     ))

@@ -1,7 +1,8 @@
+use super::logged_losses::{self, log};
 use super::rule::declare_rule;
 use super::wording::{nats, shortest};
 use super::{Applicability, Finding, Fix, Outcome, Rerun};
-use crate::evidence::{Evidence, FineTuneKind, FitComparison, RunSettings, Slot, TrainingEvidence};
+use crate::evidence::{Evidence, FineTuneKind, FitComparison, RunSettings, Slot, StepRecord, TrainingEvidence};
 use crate::thresholds::{
     ADAPTER_LEARNING_RATE, DIVERGED_RISE, FULL_LEARNING_RATE, KNOWS_SOMETHING, LEARNING_RATE_CUT, PINNED_TO_UNIFORM,
 };
@@ -44,6 +45,7 @@ declare_rule! {
         status: Stable,
         since: "0.1.0",
         explains: &[
+            "overfit",
             "loss-not-finite",
             "loss-not-decreasing",
             "end-of-text-spam",
@@ -56,23 +58,31 @@ declare_rule! {
 }
 
 fn check(evidence: &Evidence) -> Outcome {
-    let Slot::Ran(training) = &evidence.training else {
-        return Outcome::not_measured("training", &evidence.training);
-    };
     let Slot::Ran(model) = &evidence.model else {
         return Outcome::not_measured("the model", &evidence.model);
     };
-    let (Some(before), Some(after)) = (evidence.loss_before(), loss_after(evidence, training)) else {
-        return Outcome::not_applicable("no finite loss before and after an update");
+    let (courses, curve) = match &evidence.training {
+        Slot::Ran(training) => {
+            let ends = evidence.loss_before().zip(loss_after(evidence, training));
+            (vec![ends], format!("losses by step: {}", curve(training)))
+        }
+        _ if evidence.settings.adapter.is_some() => finished(evidence),
+        absent => return Outcome::not_measured("training", absent),
     };
     let uniform = model.uniform_loss();
-    let rise = after - before;
-    let worse_than_uniform =
-        after > before && before < KNOWS_SOMETHING * uniform && after >= uniform * (1.0 - PINNED_TO_UNIFORM);
-    if rise <= DIVERGED_RISE && !worse_than_uniform {
-        return Outcome::Pass;
+    let courses: Vec<(f64, f64)> = courses.into_iter().flatten().collect();
+    if courses.is_empty() {
+        return Outcome::not_applicable("no finite loss before and after an update");
     }
-    let pinned = worse_than_uniform && after <= uniform * (1.0 + PINNED_TO_UNIFORM);
+    let diverged = |&&(before, after): &&(f64, f64)| {
+        let worse_than_uniform =
+            after > before && before < KNOWS_SOMETHING * uniform && after >= uniform * (1.0 - PINNED_TO_UNIFORM);
+        after - before > DIVERGED_RISE || worse_than_uniform
+    };
+    let Some(&(before, after)) = courses.iter().find(diverged) else {
+        return Outcome::Pass;
+    };
+    let pinned = (after / uniform - 1.0).abs() <= PINNED_TO_UNIFORM;
     let headline = if pinned {
         format!("training drove the loss from {before:.3} up to {after:.3}, as bad as a uniform guess")
     } else {
@@ -81,23 +91,35 @@ fn check(evidence: &Evidence) -> Outcome {
     let settings = &evidence.settings;
     let finding = Finding::new(
         headline,
-        format!("losses by step: {}; a uniform guess has {uniform:.3}", curve(training)),
+        format!("{curve}; a uniform guess has {uniform:.3}"),
         format!("a loss after training below the {before:.3} before it"),
     )
     .with("loss_before", before)
     .with("loss_after", after)
     .with("uniform_loss", uniform)
-    .with(
-        "losses",
-        training.steps.iter().map(|step| step.loss).collect::<Vec<_>>(),
-    )
-    .with(
-        "gradient_norms",
-        training.steps.iter().map(|step| step.gradient_norm).collect::<Vec<_>>(),
-    )
+    .with("losses", of_steps(evidence, |step| step.loss))
+    .with("gradient_norms", of_steps(evidence, |step| step.gradient_norm))
     .with("learning_rate", settings.learning_rate)
     .with("scale", settings.scale);
     fixes(settings).into_iter().fold(finding, Finding::fix).into()
+}
+
+/// The loss of the rows without a finished adapter and with it, and those of the log, each before and after.
+fn finished(evidence: &Evidence) -> (Vec<Option<(f64, f64)>>, String) {
+    let fit = evidence.fit.ran();
+    let of_rows = fit.and_then(|fit| fit.loss_before().zip(fit.loss_after()));
+    let log = log(evidence);
+    let in_words = log.map_or_else(
+        || "the loss of the rows, without the adapter and with it".to_owned(),
+        |log| format!("losses in the log: {}", logged_losses::curve(&log.losses())),
+    );
+    (vec![of_rows, log.and_then(logged_losses::ends)], in_words)
+}
+
+/// One number of every step that was made here.
+fn of_steps(evidence: &Evidence, number: fn(&StepRecord) -> Option<f64>) -> Vec<Option<f64>> {
+    let steps = evidence.training.ran().map(|training| training.steps.as_slice());
+    steps.unwrap_or_default().iter().map(number).collect()
 }
 
 /// Loss of the first batch after training, or the mean of the last finite losses of steps that followed an update.

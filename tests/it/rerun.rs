@@ -28,6 +28,7 @@ fn read_back(command: &str) -> RunSettings {
         data: given.data.map_or_else(|| "embedded".to_owned(), path),
         prompts: given.prompts.map(path),
         adapter: given.adapter.map(|path| path.display().to_string()),
+        log: given.log.map(|path| path.display().to_string()),
         dtype: given
             .dtype
             .map(|dtype| dtype.to_possible_value().unwrap().get_name().to_owned()),
@@ -64,6 +65,7 @@ fn everything_set() -> RunSettings {
         model: "models/Tiny Chat".to_owned(),
         data: "data/it's mine; rm -rf $HOME".to_owned(),
         adapter: None,
+        log: None,
         prompts: Some("-prompts\n.txt".to_owned()),
         dtype: Some("bfloat16".to_owned()),
         keep_packed: true,
@@ -103,7 +105,7 @@ fn all_weights() -> RunSettings {
 #[case::nothing_set(RunSettings::default())]
 #[case::everything_set(everything_set())]
 #[case::all_weights(all_weights())]
-#[case::finished_adapter(RunSettings { model: "base".to_owned(), data: "data".to_owned(), adapter: Some("-adapters of mine".to_owned()), ..RunSettings::default() })]
+#[case::finished_adapter(RunSettings { model: "base".to_owned(), data: "data".to_owned(), adapter: Some("-adapters of mine".to_owned()), log: Some("out log".to_owned()), ..RunSettings::default() })]
 #[case::zeros(RunSettings { learning_rate: 0.0, scale: 0.0, ..RunSettings::default() })]
 fn a_command_read_back_means_the_same_run(#[case] settings: RunSettings) {
     let command = Rerun::of(&settings).to_string();

@@ -25,6 +25,24 @@ pub fn is_last(source: &RowSource) -> Option<bool> {
     }
 }
 
+/// Whether the last answer has no words beside `stop_texts`; false for what is no conversation.
+pub fn is_empty(source: &RowSource, stop_texts: &[&str]) -> bool {
+    let answer = match &source.record {
+        Some(Record::Chat { messages, .. }) => messages
+            .last()
+            .filter(|message| message.role() == ASSISTANT)
+            .map(|message| message.content().unwrap_or_default()),
+        Some(Record::Completions { completion, .. }) => Some(completion.as_str()),
+        Some(Record::Text(_)) | None => None,
+    };
+    answer.is_some_and(|answer| {
+        let words = stop_texts
+            .iter()
+            .fold(answer.to_owned(), |words, stop| words.replace(stop, ""));
+        words.trim().is_empty()
+    })
+}
+
 /// Where the words of the answers stand among the row's own tokens, each with the control token that closes it.
 ///
 /// The words are looked for in the rendered conversation, message by message. Answers whose words a template changes or

@@ -45,6 +45,7 @@ impl DataProbe<'_> {
         let mut lengths: Vec<usize> = rows.iter().map(Row::length).collect();
         lengths.sort_unstable();
         let mut seen = HashSet::new();
+        let stop_texts: Vec<&str> = self.stop_set.tokens().iter().map(|token| token.text.as_str()).collect();
         Ok(DataEvidence {
             format: self.dataset.format.name().to_owned(),
             rows: rows.len(),
@@ -57,6 +58,7 @@ impl DataProbe<'_> {
             rows_only_stop_tokens: listed(&rows, Row::teaches_only_the_end),
             rows_ending_in_stop: rows.iter().filter(|row| row.ends_in_supervised_stop()).count(),
             rows_without_end: listed(&rows, Row::lacks_an_end),
+            rows_with_empty_answer: listed(&rows, |row| answers::is_empty(&row.example.source, &stop_texts)),
             rows_with_masked_end: listed(&rows, Row::masks_its_end),
             rows_with_repeated_end: named(repeated.iter().map(|&targets| targets > 0)),
             repeated_end_tokens: repeated.iter().sum(),

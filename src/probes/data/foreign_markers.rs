@@ -35,6 +35,33 @@ pub fn foreign_to(tokenizer: &Tokenizer) -> Result<Vec<&'static str>, TokenizerE
         .collect())
 }
 
+/// The tags, `<...>`, that the chat template writes behind an answer, when the tokenizer has a token for none of them.
+pub fn split_turn_ends(tokenizer: &Tokenizer) -> Result<Vec<String>, TokenizerError> {
+    const ANSWER: &str = "Answer";
+    if tokenizer.chat_template().is_none() {
+        return Ok(Vec::new());
+    }
+    let conversation = [Message::new("user", "Question"), Message::new("assistant", ANSWER)];
+    let rendered = tokenizer.render_chat(&conversation, None, false)?;
+    let behind = rendered.rsplit_once(ANSWER).map_or("", |(_, behind)| behind);
+    let tags = tags(behind);
+    let is_token = |tag: &&str| tokenizer.token_id(tag).is_some();
+    Ok(if tags.iter().any(is_token) {
+        Vec::new()
+    } else {
+        tags.into_iter().map(str::to_owned).collect()
+    })
+}
+
+/// Everything in angle brackets without white space.
+fn tags(text: &str) -> Vec<&str> {
+    let begins = text.match_indices('<').map(|(begin, _)| &text[begin..]);
+    begins
+        .filter_map(|rest| rest.find('>').map(|end| &rest[..=end]))
+        .filter(|tag| !tag.contains(char::is_whitespace))
+        .collect()
+}
+
 /// Those of `markers` that a row's text, or the words of its messages, hold.
 pub fn held_by<'markers>(source: &RowSource, markers: &[&'markers str]) -> Vec<&'markers str> {
     let texts: Vec<&str> = match &source.record {

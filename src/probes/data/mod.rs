@@ -10,3 +10,4 @@ mod question;
 mod row;
 
 pub use audit::DataProbe;
+pub use foreign_markers::split_turn_ends;
