@@ -13,7 +13,7 @@ use crate::model::{CausalModel, LowRankSettings, WeightFileError, load_safetenso
 /// mlx-lm's name for the adapter's tensors.
 pub(super) const WEIGHTS: &str = "adapters.safetensors";
 /// mlx-lm's name for the adapter's settings.
-const CONFIGURATION: &str = "adapter_config.json";
+pub(super) const CONFIGURATION: &str = "adapter_config.json";
 
 /// Why an adapter folder could not be written or read.
 #[derive(Debug, Error)]

@@ -1,6 +1,7 @@
 //! Low-rank adapters: which layers they go to, attaching them, and mlx-lm's files.
 
 mod attach;
+mod convert;
 mod file;
 mod fuse;
 mod mlx_lm;
@@ -9,6 +10,7 @@ mod settings;
 mod stored;
 
 pub use attach::{AttachError, attach, attached_modules, check_rank, target_modules};
+pub use convert::{ConvertError, TargetFormat, convert};
 pub use file::{AdapterFileError, load_adapter, save_adapter, stored_configuration, stored_tensors};
 pub use fuse::fuse;
 pub use mlx_lm::resumed_file;

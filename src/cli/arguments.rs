@@ -52,6 +52,9 @@ pub enum Command {
     ///
     /// Exit codes: 0 every fault found and no error on a healthy run; 1 otherwise; 2 could not complete.
     Selftest(SelftestArguments),
+    /// Write the same thing in another program's format
+    #[command(subcommand)]
+    Convert(Convert),
     /// Compute single figures for comparison with other programs
     #[command(subcommand)]
     Verify(Verify),
@@ -80,6 +83,34 @@ pub struct SelftestArguments {
     pub only: Vec<String>,
 }
 
+/// What can be converted.
+#[derive(Debug, Subcommand)]
+pub enum Convert {
+    /// A finished adapter of mlx-lm, mlx-examples or PEFT
+    Adapter {
+        /// Its folder
+        source: PathBuf,
+        /// The format to write
+        #[arg(long, value_enum, value_name = "FORMAT")]
+        to: AdapterFormatArgument,
+        /// A new folder for it
+        #[arg(long, value_name = "DIR")]
+        out: PathBuf,
+        /// Its base; for mlx-lm, so that the adapted blocks can be counted from the last
+        #[arg(long, value_name = "DIR|FILE.gguf|HUB_ID")]
+        model: Option<String>,
+    },
+}
+
+/// Formats of adapters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum AdapterFormatArgument {
+    /// mlx-lm's
+    MlxLm,
+    /// PEFT's
+    Peft,
+}
+
 /// Figures for comparison with other programs.
 #[derive(Debug, Subcommand)]
 pub enum Verify {
@@ -88,7 +119,7 @@ pub enum Verify {
         /// Folder or GGUF file
         #[arg(long)]
         model: PathBuf,
-        /// mlx-lm adapter folder
+        /// Adapter folder of mlx-lm or PEFT
         #[arg(long)]
         adapter: Option<PathBuf>,
         /// Token ids, separated by commas
@@ -140,7 +171,7 @@ pub struct DiagnoseArguments {
         "dropout", "layers", "keys", "inject", "apply_fix",
     ])]
     pub adapter: Option<PathBuf>,
-    /// What its trainer wrote: mlx-lm's output, trainer_state.json, JSON lines or CSV
+    /// What its trainer wrote: mlx-lm's output, `trainer_state.json`, JSON lines or CSV
     #[arg(long, value_name = "FILE", requires = "adapter")]
     pub log: Option<PathBuf>,
     /// File with one prompt on each line [default: two general questions and the first two of the data]

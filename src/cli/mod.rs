@@ -3,6 +3,7 @@
 mod apply_fix;
 mod arguments;
 mod baseline;
+mod convert;
 mod embedded;
 mod output;
 mod progress;

@@ -8,7 +8,7 @@ use colored::Colorize;
 use super::arguments::{Arguments, Command, DiagnoseArguments, Format, OutputArguments};
 use super::baseline::Baseline;
 use super::output::{choose_colour, note, print};
-use super::{apply_fix, embedded, progress, selftest, verify};
+use super::{apply_fix, convert, embedded, progress, selftest, verify};
 use crate::adapter::LoraSettings;
 use crate::atomic_write::write_file;
 use crate::device::PrecisionChoice;
@@ -91,6 +91,7 @@ fn dispatch(arguments: Arguments) -> Result<u8> {
             listen_for_interrupt(&interrupt)?;
             selftest::run(arguments, &interrupt)
         }
+        Some(Command::Convert(what)) => convert::run(&what).map(|()| EXIT_HEALTHY),
         Some(Command::Verify(what)) => verify::run(what).map(|()| EXIT_HEALTHY),
     }
 }

@@ -8,7 +8,7 @@ use serde_json::json;
 use super::arguments::Verify;
 use super::output::print;
 use super::run::resolve_model;
-use crate::adapter::{LoraSettings, attach, load_adapter};
+use crate::adapter::{LoraSettings, StoredAdapter, attach};
 use crate::atomic_write::write_file;
 use crate::data::{Batches, Example};
 use crate::device::{Backend, PrecisionChoice};
@@ -50,7 +50,21 @@ fn load(model: &Path) -> Result<(Backend, LoadedModel)> {
 fn logits(model: &Path, adapter: Option<&Path>, ids: &[u32], out: &Path) -> Result<()> {
     let (_, mut loaded) = load(model)?;
     if let Some(folder) = adapter {
-        load_adapter(&mut loaded.model, folder)?;
+        let adapter = StoredAdapter::read(folder)?;
+        let application = adapter.apply(&mut loaded.model)?;
+        let left_out = [
+            adapter.problems,
+            adapter.set_aside,
+            application.unused,
+            application.other_shape,
+            application.missing,
+        ];
+        if let Some(first) = left_out.into_iter().flatten().next() {
+            return Err(anyhow!(
+                "the adapter in `{}` does not fit the model\n  found: {first}",
+                folder.display()
+            ));
+        }
     }
     check_ids(ids, loaded.configuration.vocab_size)?;
     let tokens: Vec<i32> = ids.iter().map(|&id| id as i32).collect();

@@ -4,7 +4,8 @@ use super::costs::Costs;
 use super::row_fit::RowFit;
 use super::run::{Run, Subject};
 use super::validation_course::ValidationCourse;
-use crate::adapter::StoredAdapter;
+use super::{DiagnosisOptions, FinishedAdapter};
+use crate::adapter::{AdapterFileError, StoredAdapter};
 use crate::data::Batches;
 use crate::evidence::{Evidence, FineTuneKind, FitComparison, Slot};
 use crate::model::CausalModel;
@@ -15,13 +16,52 @@ use crate::rules::Phase;
 /// Why nothing of the training itself is known.
 const TRAINED_BEFORE: &str = "the adapter was trained before, and nothing is trained here";
 
+/// The finished adapter that was given, as far as its files can be read.
+pub(super) struct GivenAdapter<'run> {
+    finished: &'run FinishedAdapter,
+    stored: Result<StoredAdapter, AdapterFileError>,
+}
+
+impl<'run> GivenAdapter<'run> {
+    /// Reads it; that its files cannot be read is a finding, and no reason to stop.
+    pub(super) fn read(finished: &'run FinishedAdapter) -> Self {
+        Self {
+            finished,
+            stored: StoredAdapter::read(&finished.folder),
+        }
+    }
+
+    /// The adapter, when it could be read.
+    pub(super) fn stored(&self) -> Option<&StoredAdapter> {
+        self.stored.as_ref().ok()
+    }
+
+    /// `options` with what the adapter says of its training.
+    pub(super) fn adopted_by(&self, options: &DiagnosisOptions) -> DiagnosisOptions {
+        match &self.stored {
+            Ok(stored) => options.of_finished(self.finished, stored),
+            Err(_) => options.clone(),
+        }
+    }
+
+    /// Compares its files with the base, which changes nothing.
+    pub(super) fn check(&self, base: &CausalModel, evidence: &mut Evidence) -> Result<(), Exception> {
+        evidence.resumed = adapter_files::resumed(&self.finished.folder, base);
+        evidence.adapter_files = match &self.stored {
+            Ok(stored) => Slot::Ran(adapter_files::measure(stored, &stored.apply(&mut base.clone())?)),
+            Err(error) => Slot::crashed(error),
+        };
+        Ok(())
+    }
+}
+
 impl Run<'_> {
     /// Puts a finished adapter in the place of training; `None` when it cannot be used.
     pub(super) fn adopt(&mut self, stored: &StoredAdapter, evidence: &mut Evidence) -> Option<Subject> {
         self.progress.phase(Phase::Training, None);
         evidence.memory = Slot::skipped(TRAINED_BEFORE);
         evidence.training = Slot::skipped(TRAINED_BEFORE);
-        let subject = match self.with_adapter(stored, evidence) {
+        let subject = match self.with_adapter(stored) {
             Ok(subject) => subject,
             Err(error) => {
                 evidence.adapter_files = Slot::crashed(error);
@@ -41,12 +81,11 @@ impl Run<'_> {
         Some(subject)
     }
 
-    fn with_adapter(&self, stored: &StoredAdapter, evidence: &mut Evidence) -> Result<Subject, Exception> {
+    fn with_adapter(&self, stored: &StoredAdapter) -> Result<Subject, Exception> {
         let compared = self.compared_row();
         let base_logits = self.loaded.model.logits(&compared)?;
         let mut model = self.loaded.model.clone();
         let application = stored.apply(&mut model)?;
-        evidence.adapter_files = Slot::Ran(adapter_files::measure(stored, &application));
         Ok(Subject {
             base: ParameterSnapshot::capture(&self.loaded.model),
             untrained: self.loaded.model.clone(),

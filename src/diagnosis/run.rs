@@ -7,6 +7,7 @@ use mlx_rs::module::ModuleParameters;
 use thiserror::Error;
 
 use super::costs::Costs;
+use super::finished::GivenAdapter;
 use super::prompts::{self, PromptError};
 use super::refusal::refusal;
 use super::state::StatePhase;
@@ -26,7 +27,7 @@ use crate::probes::data::{DataProbe, split_turn_ends};
 use crate::probes::generation::{GenerationError, GenerationProbe, Prompt};
 use crate::probes::parameters::{ParameterProbe, non_finite};
 use crate::probes::update_size::module_updates;
-use crate::probes::{adapter_files, state, stop_rows};
+use crate::probes::{state, stop_rows};
 use crate::rules::Phase;
 use crate::rules::wording::bytes;
 use crate::train::Optimizer;
@@ -108,21 +109,13 @@ fn check_and_run(
     backend: Backend,
     evidence: &mut Evidence,
 ) -> Result<(), DiagnosisError> {
-    let finished = options
-        .adapter
-        .as_ref()
-        .map(|finished| (finished, StoredAdapter::read(&finished.folder)));
+    let given = options.adapter.as_ref().map(GivenAdapter::read);
+    let adopted = given.as_ref().map(|given| given.adopted_by(options));
+    let options = adopted.as_ref().unwrap_or(options);
+    evidence.settings = options.settings();
     if let Some(path) = options.adapter.as_ref().and_then(|finished| finished.log.as_ref()) {
         evidence.log = Slot::Ran(training_log::read(path)?);
     }
-    let adopted;
-    let options = if let Some((finished, Ok(stored))) = &finished {
-        adopted = options.of_finished(finished, stored);
-        evidence.settings = adopted.settings();
-        &adopted
-    } else {
-        options
-    };
     let files = options.source.open()?;
     let configuration = files.configuration().map_err(LoadError::from)?;
     let precision = backend.precision(&configuration, options.precision);
@@ -171,24 +164,15 @@ fn check_and_run(
         seconds: started.elapsed().as_secs_f64(),
     });
     evidence.model = Slot::Ran(examine(&loaded, &stop_set, stop_rows, &tokenizer)?);
-    if let Some((finished, stored)) = &finished {
-        evidence.resumed = adapter_files::resumed(&finished.folder, &loaded.model);
-        evidence.adapter_files = match stored {
-            Ok(_) => Slot::skipped("the run ended before the adapter was applied"),
-            Err(error) => Slot::crashed(error),
-        };
+    if let Some(given) = &given {
+        given.check(&loaded.model, evidence)?;
     } else if options.fine_tune == FineTuneKind::Lora {
         let targets = target_modules(&loaded.model, &options.lora)?;
         check_rank(&loaded.model, &options.lora, &targets)?;
     } else if loaded.model.is_packed() {
         return Err(DiagnosisError::PackedWeights);
     }
-    let stored = finished.and_then(|(_, stored)| stored.ok());
     if options.check_only {
-        if let Some(stored) = &stored {
-            let application = stored.apply(&mut loaded.model.clone())?;
-            evidence.adapter_files = Slot::Ran(adapter_files::measure(stored, &application));
-        }
         skip_phases(evidence, "`--check-only`");
         progress.finish("files, tokenizer, data and settings checked");
         return Ok(());
@@ -196,7 +180,7 @@ fn check_and_run(
     skip_phases(evidence, "the run ended before this phase");
     Run {
         options,
-        stored: stored.as_ref(),
+        stored: given.as_ref().and_then(GivenAdapter::stored),
         workflow,
         interrupt,
         progress,

@@ -67,7 +67,7 @@ fn check(evidence: &Evidence) -> Outcome {
     let mut finding = Finding::new(
         format!(
             "the gradient of step {} is {} times larger than its loss explains",
-            worst.step,
+            worst.number,
             factor(*ratio)
         ),
         format!(
@@ -77,8 +77,8 @@ fn check(evidence: &Evidence) -> Outcome {
         ),
         "a norm like those of the steps before",
     )
-    .at(&Listing::numbered("step", spikes.iter().map(|(step, _)| step.step)))
-    .with("step", worst.step)
+    .at(&Listing::numbered("step", spikes.iter().map(|(step, _)| step.number)))
+    .with("step", worst.number)
     .with("ratio", *ratio)
     .with(
         "gradient_norms",
@@ -99,7 +99,7 @@ fn check(evidence: &Evidence) -> Outcome {
 
 /// What a step, made here or logged, says about its gradient; `None` where it is not finite.
 struct Step {
-    step: usize,
+    number: usize,
     loss: Option<f64>,
     gradient_norm: Option<f64>,
 }
@@ -107,7 +107,7 @@ struct Step {
 impl Step {
     fn made(step: &StepRecord) -> Self {
         Self {
-            step: step.step,
+            number: step.step,
             loss: step.loss,
             gradient_norm: step.gradient_norm,
         }
@@ -116,7 +116,7 @@ impl Step {
     /// `None` for lines that do not hold both numbers.
     fn logged(entry: &LogEntry) -> Option<Self> {
         Some(Self {
-            step: entry.step,
+            number: entry.step,
             loss: entry.loss?.finite(),
             gradient_norm: entry.gradient_norm?.finite(),
         })

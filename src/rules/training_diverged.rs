@@ -113,7 +113,14 @@ fn finished(evidence: &Evidence) -> (Vec<Option<(f64, f64)>>, String) {
         || "the loss of the rows, without the adapter and with it".to_owned(),
         |log| format!("losses in the log: {}", logged_losses::curve(&log.losses())),
     );
-    (vec![of_rows, log.and_then(logged_losses::ends)], in_words)
+    let of_log = log.and_then(logged_losses::ends);
+    // Whatever the training counted, prompts or answers, the base was at least this good at it.
+    let of_base = fit.and_then(|fit| fit.before.ran()).and_then(|base| {
+        let answers = base.supervised?;
+        Some(base.unsupervised.map_or(answers, |prompts| prompts.max(answers)))
+    });
+    let from_base = of_base.zip(of_log.map(|(_, after)| after));
+    (vec![of_rows, of_log, from_base], in_words)
 }
 
 /// One number of every step that was made here.

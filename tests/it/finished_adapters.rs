@@ -5,7 +5,9 @@ use std::fs;
 use std::path::Path;
 
 use approx::assert_relative_eq;
-use mlx_diagnose::adapter::{AdapterKind, Application, LoraSettings, StoredAdapter, attach, fuse, save_adapter};
+use mlx_diagnose::adapter::{
+    AdapterKind, Application, LoraSettings, StoredAdapter, TargetFormat, attach, convert, fuse, save_adapter,
+};
 use mlx_diagnose::model::{CausalModel, ModelSource, load_safetensors, save_safetensors};
 use mlx_rs::{Array, random};
 use npyz::WriterBuilder;
@@ -451,4 +453,63 @@ fn files_that_cannot_be_read_are_refused(#[case] files: &[(&str, &str)], #[case]
     let error = StoredAdapter::read(folder.path()).unwrap_err().to_string();
     let message = message.replace("FOLDER", &folder.path().display().to_string());
     assert!(error.contains(&message), "{error}");
+}
+
+#[rstest]
+#[case::mlx_lm(TargetFormat::MlxLm)]
+#[case::peft(TargetFormat::Peft)]
+fn a_converted_adapter_does_what_it_did(#[case] target: TargetFormat) {
+    // One module has half of the ranks, two have scales of their own, and one block has no adapter.
+    let kept = |name: &str, tensor: Array| {
+        let axis = i32::from(name.ends_with("lora_a"));
+        tensor.take_axis(Array::from_slice(&[0_i32, 1], &[2]), axis).unwrap()
+    };
+    let folder = peft_folder(
+        &json!({
+            "peft_type": "LORA", "r": 4, "lora_alpha": 12, "rank_pattern": {"layers.2.mlp.up_proj": 2},
+            "alpha_pattern": {"layers.[12].self_attn.q_proj": 48},
+        }),
+        |name, tensor| {
+            if name.contains("layers.2.mlp.up_proj") {
+                kept(name, tensor)
+            } else {
+                tensor
+            }
+        },
+    );
+    let path = folder.path().join(PEFT);
+    let mut tensors = load_safetensors(&path).unwrap();
+    tensors.retain(|name, _| !name.contains("layers.0.") && !name.contains("layers.3.mlp."));
+    save_safetensors(&tensors, None, &path).unwrap();
+    let (stored, expected, _) = applied(folder.path());
+    let converted = tempfile::tempdir().unwrap();
+    convert(&stored, target, Some(4), converted.path()).unwrap();
+    let (read, model, application) = applied(converted.path());
+    assert_same_logits(&model, &expected);
+    assert_eq!(
+        (read.problems, read.set_aside),
+        (Vec::<String>::new(), Vec::<String>::new())
+    );
+    assert_eq!(
+        (application.missing, application.unused, application.only_last_blocks),
+        (Vec::<String>::new(), Vec::<String>::new(), None)
+    );
+}
+
+#[test]
+fn what_conversion_would_lose_is_refused_and_nothing_is_written() {
+    let folder = peft_folder(
+        &json!({"peft_type": "LORA", "r": 4, "lora_alpha": 12, "bias": "all"}),
+        |_, tensor| tensor,
+    );
+    let stored = StoredAdapter::read(folder.path()).unwrap();
+    let out = tempfile::tempdir().unwrap();
+    let error = convert(&stored, TargetFormat::MlxLm, None, out.path())
+        .unwrap_err()
+        .to_string();
+    assert!(
+        error.starts_with("the adapter cannot be converted without loss\n  `bias`"),
+        "{error}"
+    );
+    assert_eq!(fs::read_dir(out.path()).unwrap().count(), 0);
 }

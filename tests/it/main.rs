@@ -30,6 +30,7 @@ mod selftest;
 mod situations;
 mod stop_rows;
 mod tokenizer;
+mod training_logs;
 mod training_parity;
 mod training_probes;
 mod variants;

@@ -1,0 +1,114 @@
+//! What trainers write while they run, read back.
+
+use std::fs;
+
+use mlx_diagnose::evidence::{LogEntry, LogEvidence, LoggedNumber};
+use mlx_diagnose::training_log::read;
+use rstest::rstest;
+
+/// Lines of `mlx_lm.lora` 0.32.2 as it wrote them into a file, colours and all.
+const TABLE: &str = "Loading pretrained model
+\u{1b}[34m│\u{1b}[0m    \u{1b}[39mbatch · iters\u{1b}[0m   \u{1b}[1m2 · 20\u{1b}[0m   \u{1b}[34m│\u{1b}[0m
+Trainable parameters: 8.350% (0.082M/0.981M)
+  \u{1b}[1miter   train_loss     tok/s     tokens\u{1b}[0m
+  \u{1b}[38;5;244m   1\u{1b}[0m    \u{1b}[1;35mval\u{1b}[0m \u{1b}[1m3.878\u{1b}[0m    \u{1b}[38;5;244m1.77s\u{1b}[0m
+  \u{1b}[38;5;244m   5\u{1b}[0m    \u{1b}[1;32m3.215 ▼\u{1b}[0m    \u{1b}[1m    6\u{1b}[0m    \u{1b}[38;5;244m  0.3k\u{1b}[0m
+  \u{1b}[38;5;244m1,000\u{1b}[0m    \u{1b}[1;32m  nan ▼\u{1b}[0m    \u{1b}[1m  152\u{1b}[0m    \u{1b}[38;5;244m  0.6k\u{1b}[0m
+\u{1b}[1;34mtrain\u{1b}[0m \u{1b}[34m██████\u{1b}[0m \u{1b}[1;34m100%\u{1b}[0m \u{1b}[38;5;244m·\u{1b}[0m \u{1b}[1;34m   20\u{1b}[0m\u{1b}[38;5;244m/20\u{1b}[0m
+";
+
+/// The same in the words of mlx-lm before 0.32.
+const SENTENCES: &str = "Starting training..., iters: 1000
+Iter 1: Val loss 3.878, Val took 1.770s
+Iter 5: Train loss 3.215, Learning Rate 1.000e-05, It/sec 0.514, Tokens/sec 6.1, Trained Tokens 300, Peak mem 2.1 GB
+Iter 1000: Train loss nan, Learning Rate 1.000e-05, It/sec 0.514, Tokens/sec 6.1, Trained Tokens 600, Peak mem 2.1 GB
+Iter 100: Saved adapter weights to adapters/adapters.safetensors.
+";
+
+const TRAINER_STATE: &str = r#"{"global_step": 1000, "log_history": [
+  {"epoch": 0.1, "eval_loss": 3.878, "eval_runtime": 1.7, "step": 1},
+  {"epoch": 0.5, "grad_norm": 7.25, "learning_rate": 1e-05, "loss": 3.215, "step": 5},
+  {"epoch": 1.0, "grad_norm": NaN, "learning_rate": 1e-05, "loss": NaN, "step": 1000},
+  {"epoch": 1.0, "total_flos": 1.0, "train_loss": 3.0, "train_runtime": 9.0, "step": 1000}
+], "note": "NaN in \"text\" stays"}"#;
+
+const JSON_LINES: &str = r#"{"iteration": 1, "val_loss": 3.878}
+{"iteration": 5, "train_loss": 3.215, "lr": 1e-05, "grad_norm": 7.25}
+
+{"iteration": 1000, "train_loss": null, "lr": 1e-05, "grad_norm": Infinity}
+{"iteration": 1001, "train_lo"#;
+
+const TABLE_OF_NAMES: &str = "step,loss,eval_loss,learning_rate,grad_norm
+1,,3.878,,
+5,3.215,,1e-05,7.25
+1000,nan,,1e-05,inf
+";
+
+fn parsed(name: &str, text: &str) -> LogEvidence {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join(name);
+    fs::write(&path, text).unwrap();
+    read(&path).unwrap()
+}
+
+fn entry(step: usize) -> LogEntry {
+    LogEntry {
+        step,
+        loss: None,
+        validation_loss: None,
+        gradient_norm: None,
+        learning_rate: None,
+    }
+}
+
+#[rstest]
+#[case::a_table("mlx-lm", TABLE, false, false)]
+#[case::sentences("mlx-lm", SENTENCES, true, false)]
+#[case::trainer_state("trainer_state.json", TRAINER_STATE, true, true)]
+#[case::json_lines("JSON lines", JSON_LINES, true, true)]
+#[case::csv("CSV", TABLE_OF_NAMES, true, true)]
+fn every_format_says_the_same(#[case] format: &str, #[case] text: &str, #[case] rates: bool, #[case] norms: bool) {
+    let log = parsed("log", text);
+    let learning_rate = rates.then_some(1e-5);
+    let norm = |norm| norms.then_some(norm);
+    let expected = [
+        LogEntry {
+            validation_loss: Some(LoggedNumber::Finite(3.878)),
+            ..entry(1)
+        },
+        LogEntry {
+            loss: Some(LoggedNumber::Finite(3.215)),
+            gradient_norm: norm(LoggedNumber::Finite(7.25)),
+            learning_rate,
+            ..entry(5)
+        },
+        LogEntry {
+            loss: Some(LoggedNumber::NotFinite),
+            gradient_norm: norm(LoggedNumber::NotFinite),
+            learning_rate,
+            ..entry(1000)
+        },
+    ];
+    assert_eq!(
+        (log.format.as_str(), log.entries.as_slice()),
+        (format, expected.as_slice())
+    );
+    assert_eq!(
+        log.first_not_finite().map(|(entry, name)| (entry.step, name)),
+        Some((1000, "loss"))
+    );
+}
+
+#[rstest]
+#[case::another_text("Hello,\nthis is no log.\n", "holds no losses")]
+#[case::nothing("", "holds no losses")]
+#[case::another_object("{\"step\": 1}\n", "holds no losses")]
+#[case::half_a_line_in_the_middle("{\"step\": 1, \"loss\": 2}\n{\"step\n{\"step\": 3, \"loss\": 2}\n", "line 2")]
+#[case::too_many_fields("step,loss\n1,2\n2,3,4\n", "is broken")]
+fn what_is_no_log_is_refused(#[case] text: &str, #[case] message: &str) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("log");
+    fs::write(&path, text).unwrap();
+    let error = read(&path).unwrap_err().to_string();
+    assert!(error.contains(message), "{error}");
+}
