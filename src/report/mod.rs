@@ -2,6 +2,7 @@
 
 mod answers;
 mod costs;
+mod curves;
 mod document;
 mod exit;
 mod indicator;
@@ -12,11 +13,13 @@ mod regression;
 mod remedy;
 mod signal;
 mod text;
+mod update_map;
 mod verdict;
 mod wrap;
 
 pub use answers::{AnswerPair, ShownAnswer};
 pub use costs::Costs;
+pub use curves::{CurvePoint, CurveStep, Curves};
 pub use document::{CheckOutcome, REPORT_SCHEMA_VERSION, Report, ReportedCheck, ReportedFinding};
 pub use exit::{EXIT_FAULT, EXIT_HEALTHY, EXIT_INCOMPLETE, FailOn, exit_code};
 pub use indicator::{Indicator, IndicatorStatus};
@@ -26,4 +29,5 @@ pub use phase::{Figure, PhaseReport, PhaseStatus};
 pub use remedy::Remedy;
 pub use signal::Signal;
 pub use text::to_text;
+pub use update_map::{UpdateKind, UpdateMap, UpdateSize};
 pub use verdict::Verdict;
