@@ -251,6 +251,20 @@ pub enum Format {
     Json,
     /// For issues and notes
     Markdown,
+    /// `JUnit`'s XML: a test case for each rule
+    Junit,
+    /// Annotations of a GitHub Actions workflow
+    Github,
+}
+
+impl Format {
+    /// Whether two reports in a row are no document of this format.
+    pub fn is_one_document(self) -> bool {
+        match self {
+            Self::Json | Self::Junit => true,
+            Self::Text | Self::Markdown | Self::Github => false,
+        }
+    }
 }
 
 /// Severities that fail a run.

@@ -17,7 +17,9 @@ use crate::evidence::{EVIDENCE_SCHEMA_VERSION, Evidence, FineTuneKind, Refusal, 
 use crate::interrupt::Interrupt;
 use crate::model::{HubSettings, ModelSource};
 use crate::regression::compare;
-use crate::report::{EXIT_HEALTHY, EXIT_INCOMPLETE, Report, exit_code, to_json, to_markdown, to_text};
+use crate::report::{
+    EXIT_HEALTHY, EXIT_INCOMPLETE, Report, exit_code, to_github, to_json, to_junit, to_markdown, to_text,
+};
 use crate::rules;
 use crate::workflow::{ReferenceWorkflow, Workflow};
 
@@ -154,8 +156,8 @@ fn run_and_judge(arguments: &DiagnoseArguments) -> Result<u8> {
         let code = conclude(&evidence, &report, arguments.out.as_deref(), &arguments.output)?;
         return compared.and(stored).map(|()| code);
     };
-    // Two JSON documents in a row are no JSON: there, only the last one is printed.
-    if arguments.output.format == Format::Json {
+    // Two documents in a row are no document: only the last one is printed.
+    if arguments.output.format.is_one_document() {
         if let Some(folder) = &arguments.out {
             write_outputs(folder, &evidence, &report)?;
         }
@@ -371,6 +373,8 @@ fn finish(report: &Report, output: &OutputArguments) -> Result<u8> {
         Format::Text => to_text(report, width()),
         Format::Json => to_json(report)?,
         Format::Markdown => to_markdown(report),
+        Format::Junit => to_junit(report)?,
+        Format::Github => to_github(report),
     };
     print(&text)?;
     Ok(exit_code(report, output.fail_on.into()))

@@ -19,6 +19,7 @@ mod hub;
 mod model_files;
 mod new_rule;
 mod pack_folder;
+mod pipeline_report;
 mod refusals;
 mod regression;
 mod report;
