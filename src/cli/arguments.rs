@@ -212,7 +212,7 @@ pub struct DiagnoseArguments {
     /// Store what was measured, for later runs to compare with
     #[arg(long, value_name = "FILE", conflicts_with = "baseline")]
     pub save_baseline: Option<PathBuf>,
-    /// Folder for report.json, report.md, evidence.json and the trained adapter
+    /// Folder for report.html, report.json, report.md, evidence.json and the trained adapter
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
 }
@@ -251,6 +251,8 @@ pub enum Format {
     Json,
     /// For issues and notes
     Markdown,
+    /// One page for a browser, with curves and a map of the updates
+    Html,
     /// `JUnit`'s XML: a test case for each rule
     Junit,
     /// Annotations of a GitHub Actions workflow
@@ -261,7 +263,7 @@ impl Format {
     /// Whether two reports in a row are no document of this format.
     pub fn is_one_document(self) -> bool {
         match self {
-            Self::Json | Self::Junit => true,
+            Self::Json | Self::Html | Self::Junit => true,
             Self::Text | Self::Markdown | Self::Github => false,
         }
     }

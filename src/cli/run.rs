@@ -18,7 +18,7 @@ use crate::interrupt::Interrupt;
 use crate::model::{HubSettings, ModelSource};
 use crate::regression::compare;
 use crate::report::{
-    EXIT_HEALTHY, EXIT_INCOMPLETE, Report, exit_code, to_github, to_json, to_junit, to_markdown, to_text,
+    EXIT_HEALTHY, EXIT_INCOMPLETE, Report, exit_code, to_github, to_html, to_json, to_junit, to_markdown, to_text,
 };
 use crate::rules;
 use crate::workflow::{ReferenceWorkflow, Workflow};
@@ -344,7 +344,7 @@ pub(super) fn check_writable(folder: &Path) -> Result<()> {
 }
 
 fn output_paths(folder: &Path) -> Vec<PathBuf> {
-    ["report.json", "report.md", "evidence.json"]
+    ["report.html", "report.json", "report.md", "evidence.json"]
         .map(|name| folder.join(name))
         .to_vec()
 }
@@ -356,6 +356,7 @@ fn write_outputs(folder: &Path, evidence: &Evidence, report: &Report) -> Result<
     };
     write("evidence.json", &evidence_json(evidence)?)?;
     write("report.json", &to_json(report)?)?;
+    write("report.html", &to_html(report))?;
     write("report.md", &to_markdown(report))
 }
 
@@ -373,6 +374,7 @@ fn finish(report: &Report, output: &OutputArguments) -> Result<u8> {
         Format::Text => to_text(report, width()),
         Format::Json => to_json(report)?,
         Format::Markdown => to_markdown(report),
+        Format::Html => to_html(report),
         Format::Junit => to_junit(report)?,
         Format::Github => to_github(report),
     };

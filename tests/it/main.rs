@@ -15,6 +15,7 @@ mod diagnosis;
 mod finished_adapters;
 mod forward_parity;
 mod golden;
+mod html_report;
 mod hub;
 mod model_files;
 mod new_rule;
