@@ -32,11 +32,13 @@ pub fn to_github(report: &Report) -> String {
             std::slice::from_ref(&report.headline),
         ));
     }
-    commands.extend(baseline(report));
+    let moved = baseline(report);
+    let is_unmoved = moved.is_none();
+    commands.extend(moved);
     for note in report.notes() {
         commands.push(command(Level::Notice, &title(note), &note_message(note)));
     }
-    if report.verdict == Verdict::Healthy {
+    if report.verdict == Verdict::Healthy && is_unmoved {
         commands.push(command(
             Level::Notice,
             report.verdict.name(),

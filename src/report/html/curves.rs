@@ -64,8 +64,20 @@ fn loss(curves: &Curves) -> String {
         plot.level("guess", uniform, &format!("a uniform guess, {uniform:.3}"));
     }
     plot.line(&losses, "loss of the step's batch", |value| format!("{value:.3}"));
-    plot.points("rows", Shape::Square, &curves.same_rows, "first training rows");
-    plot.points("validation", Shape::Diamond, &curves.validation, "validation rows");
+    plot.points(
+        "rows",
+        Shape::Square,
+        &curves.same_rows,
+        "first training rows",
+        "before and after",
+    );
+    plot.points(
+        "validation",
+        Shape::Diamond,
+        &curves.validation,
+        "validation rows",
+        "between the steps",
+    );
     plot.not_finite(&losses, "loss not finite");
     let mut description = course(&losses, "loss", |value| format!("{value:.3}"));
     for (what, points) in [
@@ -149,6 +161,8 @@ struct Plot<'curves> {
     unit: &'static str,
     axis: Axis,
     steps: &'curves [CurveStep],
+    /// The smallest and the largest number of a step.
+    ends: (f64, f64),
     body: String,
     /// What the marks mean, as markup.
     legend: Vec<String>,
@@ -162,6 +176,7 @@ impl<'curves> Plot<'curves> {
             unit,
             axis,
             steps: &curves.steps,
+            ends: numbers_of(&curves.steps),
             body: String::new(),
             legend: Vec::new(),
         };
@@ -169,18 +184,9 @@ impl<'curves> Plot<'curves> {
         plot
     }
 
-    /// The numbers of the first and the last step.
-    fn ends(&self) -> (f64, f64) {
-        let numbers = || self.steps.iter().map(|step| step.step as f64);
-        (
-            numbers().fold(f64::INFINITY, f64::min),
-            numbers().fold(f64::NEG_INFINITY, f64::max),
-        )
-    }
-
     /// A step stands in the middle of its part of the axis, and what was measured between two steps between them.
     fn x(&self, step: f64) -> f64 {
-        let (first, last) = self.ends();
+        let (first, last) = self.ends;
         let share = (step - first + 0.5) / (last - first + 1.0);
         LEFT + share.clamp(0.0, 1.0) * (WIDTH - LEFT - RIGHT)
     }
@@ -207,7 +213,7 @@ impl<'curves> Plot<'curves> {
                 escaped(&label)
             );
         }
-        let (first, last) = self.ends();
+        let (first, last) = self.ends;
         for step in step_labels(first, last) {
             let x = self.x(step);
             let _ = writeln!(
@@ -267,7 +273,7 @@ impl<'curves> Plot<'curves> {
         self.explain(&format!("<path class=\"line\" d=\"M0 6H18\"/>{dot}"), words);
     }
 
-    fn points(&mut self, class: &str, shape: Shape, points: &[CurvePoint], what: &str) {
+    fn points(&mut self, class: &str, shape: Shape, points: &[CurvePoint], what: &str, when: &str) {
         if points.is_empty() {
             return;
         }
@@ -290,7 +296,7 @@ impl<'curves> Plot<'curves> {
         }
         self.explain(
             &format!("<path class=\"{class}\" d=\"{}\"/>", outline(shape, 9.0, 6.0)),
-            &format!("{what}, between the steps"),
+            &format!("{what}, {when}"),
         );
     }
 
@@ -356,6 +362,15 @@ impl<'curves> Plot<'curves> {
             escaped(description)
         )
     }
+}
+
+/// The smallest and the largest number of a step.
+fn numbers_of(steps: &[CurveStep]) -> (f64, f64) {
+    let numbers = || steps.iter().map(|step| step.step as f64);
+    (
+        numbers().fold(f64::INFINITY, f64::min),
+        numbers().fold(f64::NEG_INFINITY, f64::max),
+    )
 }
 
 /// Numbers of steps to write under the axis.

@@ -63,7 +63,9 @@ pub(super) fn table(label: &str, head: &[&str], rows: &[Vec<String>], numbers: &
             ""
         }
     };
-    let mut text = format!("<div class=\"scroll\" tabindex=\"0\" role=\"group\" aria-label=\"{label}\"><table>\n");
+    let kind = if numbers.is_empty() { "" } else { " class=\"figures\"" };
+    let mut text =
+        format!("<div class=\"scroll\" tabindex=\"0\" role=\"group\" aria-label=\"{label}\"><table{kind}>\n");
     if !head.is_empty() {
         text.push_str("<thead><tr>");
         for (column, title) in head.iter().enumerate() {
@@ -91,4 +93,9 @@ pub(super) fn table(label: &str, head: &[&str], rows: &[Vec<String>], numbers: &
 /// Something to unfold; `summary` and `content` are markup.
 pub(super) fn folded(summary: &str, content: &str) -> String {
     format!("<details><summary>{summary}</summary>\n{content}</details>\n")
+}
+
+/// The same, unfolded until the reader folds it.
+pub(super) fn unfolded(summary: &str, content: &str) -> String {
+    format!("<details open=\"open\"><summary>{summary}</summary>\n{content}</details>\n")
 }

@@ -1,4 +1,4 @@
-use super::markup::{escaped, folded, prose, section, table};
+use super::markup::{escaped, folded, prose, section, table, unfolded};
 use super::{answers, curves, findings, update_map};
 use crate::report::costs::{duration, probe_in_words};
 use crate::report::regression;
@@ -51,10 +51,10 @@ fn sections(report: &Report) -> Vec<Part> {
     let parts = [
         ("findings", "Findings", findings::findings(report)),
         ("signals", "Signals that no finding explains", findings::signals(report)),
+        ("baseline", "Against the baseline", against_baseline(report)),
         ("notes", "Notes", findings::notes(report)),
         ("run", "Run", run(report)),
         ("indicators", "Indicators", indicators(report)),
-        ("baseline", "Against the baseline", against_baseline(report)),
         ("training", "Training", training),
         ("updates", "Updates", updates),
         ("answers", "Answers", answers::answers(&report.answers)),
@@ -71,7 +71,12 @@ fn sections(report: &Report) -> Vec<Part> {
 
 fn head(report: &Report, sections: &[Part]) -> String {
     let verdict = report.verdict.name();
+    let has_moved = report
+        .regression
+        .as_ref()
+        .is_some_and(|comparison| !comparison.moved.is_empty());
     let class = match report.verdict {
+        Verdict::Healthy if has_moved => "warning",
         Verdict::Healthy => "ok",
         Verdict::Findings => report.roots().next().map_or("error", |root| root.severity.name()),
         Verdict::Abnormal | Verdict::Incomplete => "warning",
@@ -207,6 +212,8 @@ fn phases(report: &Report) -> String {
         }
         if content.is_empty() {
             let _ = writeln!(text, "<p class=\"phase\">{summary}</p>");
+        } else if phase.status == PhaseStatus::Crashed {
+            text.push_str(&unfolded(&summary, &content));
         } else {
             text.push_str(&folded(&summary, &content));
         }
@@ -231,15 +238,17 @@ fn checks(report: &Report) -> String {
         .checks
         .iter()
         .map(|check| {
+            let finding = report.findings.iter().find(|finding| finding.name == check.name);
+            let severity = finding.map_or("error", |finding| finding.severity.name());
             let outcome = match check.outcome {
-                CheckOutcome::Passed => "<span class=\"status ok\">✓ passed</span>",
-                CheckOutcome::Found => "<span class=\"status error\">✕ found</span>",
-                CheckOutcome::NotApplicable => "<span class=\"status aside\">– not applicable</span>",
+                CheckOutcome::Passed => "<span class=\"status ok\">✓ passed</span>".to_owned(),
+                CheckOutcome::Found => format!("<span class=\"status {severity}\">✕ found, {severity}</span>"),
+                CheckOutcome::NotApplicable => "<span class=\"status aside\">– not applicable</span>".to_owned(),
             };
             vec![
                 escaped(check.code),
                 escaped(check.name),
-                outcome.to_owned(),
+                outcome,
                 check.reason.as_deref().map_or_else(String::new, prose),
             ]
         })

@@ -189,7 +189,10 @@ struct Layout {
 
 impl Layout {
     fn of(map: &UpdateMap) -> Self {
+        /// Width of one letter at most.
         const CHARACTER: usize = 6;
+        /// Width of two letters on average.
+        const TWO_LETTERS: usize = 11;
         const NARROW: usize = 26;
         const LONGEST_LABEL: usize = 30;
         let is_spacious = map.rows.len() <= SPACIOUS_LAYERS;
@@ -199,7 +202,7 @@ impl Layout {
             let (parent, name) = path(column);
             let longest = parent.chars().count().max(name.chars().count());
             right += if is_spacious {
-                (longest * CHARACTER + 4).clamp(48, 160)
+                ((longest * TWO_LETTERS).div_ceil(2) + 4).clamp(44, 160)
             } else {
                 NARROW
             };
