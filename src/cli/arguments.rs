@@ -251,11 +251,11 @@ pub enum Format {
     Json,
     /// For issues and notes
     Markdown,
-    /// One page for a browser, with curves and a map of the updates
+    /// For a browser: one page with curves and a map of the updates
     Html,
-    /// `JUnit`'s XML: a test case for each rule
+    /// For test reports: XML with a test case for each rule
     Junit,
-    /// Annotations of a GitHub Actions workflow
+    /// For GitHub Actions: annotations of the workflow
     Github,
 }
 
