@@ -246,7 +246,7 @@ pub struct DiagnoseArguments {
     /// Store what was measured, for later runs to compare with
     #[arg(long, value_name = "FILE", conflicts_with = "baseline")]
     pub save_baseline: Option<PathBuf>,
-    /// Folder for report.json, report.md, evidence.json and the trained adapter
+    /// Folder for report.html, report.json, report.md, evidence.json and the trained adapter
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
 }
@@ -285,6 +285,22 @@ pub enum Format {
     Json,
     /// For issues and notes
     Markdown,
+    /// For a browser: one page with curves and a map of the updates
+    Html,
+    /// For test reports: XML with a test case for each rule
+    Junit,
+    /// For GitHub Actions: annotations of the workflow
+    Github,
+}
+
+impl Format {
+    /// Whether two reports in a row are no document of this format.
+    pub fn is_one_document(self) -> bool {
+        match self {
+            Self::Json | Self::Html | Self::Junit => true,
+            Self::Text | Self::Markdown | Self::Github => false,
+        }
+    }
 }
 
 /// Severities that fail a run.

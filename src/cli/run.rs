@@ -17,7 +17,9 @@ use crate::evidence::{EVIDENCE_SCHEMA_VERSION, Evidence, FineTuneKind, Refusal, 
 use crate::interrupt::Interrupt;
 use crate::model::{HubSettings, ModelSource};
 use crate::regression::compare;
-use crate::report::{EXIT_HEALTHY, EXIT_INCOMPLETE, Report, exit_code, to_json, to_markdown, to_text};
+use crate::report::{
+    EXIT_HEALTHY, EXIT_INCOMPLETE, Report, exit_code, to_github, to_html, to_json, to_junit, to_markdown, to_text,
+};
 use crate::rules;
 use crate::workflow::{ReferenceWorkflow, Workflow};
 
@@ -155,8 +157,8 @@ fn run_and_judge(arguments: &DiagnoseArguments) -> Result<u8> {
         let code = conclude(&evidence, &report, arguments.out.as_deref(), &arguments.output)?;
         return compared.and(stored).map(|()| code);
     };
-    // Two JSON documents in a row are no JSON: there, only the last one is printed.
-    if arguments.output.format == Format::Json {
+    // Two documents in a row are no document: only the last one is printed.
+    if arguments.output.format.is_one_document() {
         if let Some(folder) = &arguments.out {
             write_outputs(folder, &evidence, &report)?;
         }
@@ -344,7 +346,7 @@ pub(super) fn check_writable(folder: &Path) -> Result<()> {
 }
 
 fn output_paths(folder: &Path) -> Vec<PathBuf> {
-    ["report.json", "report.md", "evidence.json"]
+    ["report.html", "report.json", "report.md", "evidence.json"]
         .map(|name| folder.join(name))
         .to_vec()
 }
@@ -356,6 +358,7 @@ fn write_outputs(folder: &Path, evidence: &Evidence, report: &Report) -> Result<
     };
     write("evidence.json", &evidence_json(evidence)?)?;
     write("report.json", &to_json(report)?)?;
+    write("report.html", &to_html(report))?;
     write("report.md", &to_markdown(report))
 }
 
@@ -373,6 +376,9 @@ fn finish(report: &Report, output: &OutputArguments) -> Result<u8> {
         Format::Text => to_text(report, width()),
         Format::Json => to_json(report)?,
         Format::Markdown => to_markdown(report),
+        Format::Html => to_html(report),
+        Format::Junit => to_junit(report)?,
+        Format::Github => to_github(report),
     };
     print(&text)?;
     Ok(exit_code(report, output.fail_on.into()))

@@ -4,7 +4,7 @@ use super::indicator::indicators;
 use super::phase::phases;
 use super::signal::signals;
 use super::verdict::incomplete_because;
-use super::{AnswerPair, Indicator, PhaseReport, Signal, Verdict};
+use super::{AnswerPair, Curves, Indicator, PhaseReport, Signal, UpdateMap, Verdict};
 use crate::evidence::{Evidence, RunEnvironment, RunSettings};
 use crate::regression::Comparison;
 use crate::rules::wording::counted;
@@ -102,6 +102,12 @@ pub struct Report {
     pub settings: RunSettings,
     /// Rows of each step: the batch size, or all rows where there are fewer.
     pub rows_per_step: usize,
+    /// What training showed step by step, for pictures; `None` without a step. The numbers are in the phases' figures.
+    #[serde(skip)]
+    pub curves: Option<Curves>,
+    /// The size of every update, for a picture; `None` when it was not measured. The numbers are in the evidence.
+    #[serde(skip)]
+    pub update_map: Option<UpdateMap>,
     /// What the probes cost.
     pub costs: Costs,
     /// This run against a stored one; `None` when no baseline was given.
@@ -133,6 +139,8 @@ impl Report {
             environment: evidence.environment.clone(),
             settings: evidence.settings.clone(),
             rows_per_step: rows_per_step(evidence),
+            curves: Curves::of(evidence),
+            update_map: UpdateMap::of(evidence),
             regression: None,
             outputs,
         }

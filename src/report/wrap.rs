@@ -17,9 +17,20 @@ pub(super) fn wrapped(text: &str, width: usize) -> Vec<String> {
     lines
 }
 
-/// The text without what could steer a terminal.
+/// The text without what could steer a terminal or a page.
 pub(super) fn printable(text: &str) -> String {
-    text.chars().filter(|character| !character.is_control()).collect()
+    text.chars().filter(|&character| !steers(character)).collect()
+}
+
+/// Whether the character is no text of its own: controls, what turns the direction of other text round, and what XML does
+/// not allow.
+///
+/// The marks of direction stay, since text in Arabic and Hebrew needs them and they turn nothing but themselves.
+pub(super) fn steers(character: char) -> bool {
+    let overrides_direction = matches!(character, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    let breaks_lines = matches!(character, '\u{2028}' | '\u{2029}');
+    let is_no_character = matches!(character, '\u{fffe}' | '\u{ffff}');
+    character.is_control() || overrides_direction || breaks_lines || is_no_character
 }
 
 /// Breaks a command before its options, with the backslash that lets it be pasted whole.

@@ -105,7 +105,7 @@ fn the_output_folder_holds_the_report_the_evidence_and_an_adapter_and_nothing_ha
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
         .collect();
     names.sort();
-    assert_eq!(names, ["evidence.json", "report.json", "report.md"]);
+    assert_eq!(names, ["evidence.json", "report.html", "report.json", "report.md"]);
     let report: Value = serde_json::from_str(&fs::read_to_string(folder.path().join("report.json")).unwrap()).unwrap();
     assert_eq!(report["verdict"], "findings");
     assert_eq!(report["findings"][0]["name"], "adapter-not-attached");
@@ -248,6 +248,32 @@ fn a_refused_run_is_a_report_for_programs_too() {
     assert_eq!(report["findings"][0]["name"], "adapter-targets-unknown");
 }
 
+#[rstest]
+#[case::html("html", "<!DOCTYPE html>")]
+#[case::junit("junit", "<?xml ")]
+#[case::github("github", "::error title=")]
+#[case::markdown("markdown", "# Diagnosis: incomplete")]
+fn a_refused_run_is_a_report_in_every_format_but_text(#[case] format: &str, #[case] start: &str) {
+    let output = run(&["--layers", "9", "--format", format]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(stderr(&output).starts_with("error: cannot adapt the last 9 blocks"));
+    assert!(stdout(&output).starts_with(start), "{}", stdout(&output));
+    assert!(
+        stdout(&output).contains("adapter-targets-unknown"),
+        "{}",
+        stdout(&output)
+    );
+}
+
+#[rstest]
+#[case::html("html", "</html>")]
+#[case::junit("junit", "</testsuites>")]
+fn a_fix_that_is_applied_leaves_one_document(#[case] format: &str, #[case] end: &str) {
+    let output = run(&["--inject", "learning-rate-high", "--apply-fix", "--format", format]);
+    assert_eq!(stdout(&output).matches(end).count(), 1, "{}", stdout(&output));
+    assert!(stdout(&output).ends_with(&format!("{end}\n")), "{}", stdout(&output));
+}
+
 #[test]
 fn checks_alone_do_not_look_like_a_run_that_failed() {
     let output = run(&["--check-only"]);
@@ -295,7 +321,9 @@ fn a_byte_order_mark_is_no_part_of_the_first_prompt() {
 }
 
 #[rstest]
-fn a_name_that_could_steer_a_terminal_does_not_reach_it(#[values("text", "markdown")] format: &str) {
+fn a_name_that_could_steer_a_terminal_does_not_reach_it(
+    #[values("text", "markdown", "html", "junit", "github")] format: &str,
+) {
     let folder = tempfile::tempdir().unwrap();
     let data = folder.path().join("ro\u{1b}[2Jws\u{7}.jsonl");
     fs::copy(root().join("fixtures/embedded/minimal/train.jsonl"), &data).unwrap();

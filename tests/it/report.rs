@@ -12,7 +12,13 @@ use rstest::rstest;
 use std::path::PathBuf;
 
 fn report(evidence: &Evidence) -> Report {
-    let outputs = ["out/report.json", "out/report.md", "out/evidence.json"].map(PathBuf::from);
+    let outputs = [
+        "out/report.html",
+        "out/report.json",
+        "out/report.md",
+        "out/evidence.json",
+    ]
+    .map(PathBuf::from);
     Report::new(evidence, outputs.to_vec())
 }
 

@@ -1,0 +1,11 @@
+//! The report as a page for a browser: findings first, then the run, its curves, its updates and its answers.
+
+mod answers;
+mod axis;
+mod curves;
+mod findings;
+mod markup;
+mod page;
+mod update_map;
+
+pub use page::to_html;
