@@ -21,15 +21,16 @@
 //! | `engine` | `interrupt`, `model`, `readback` |
 //! | `device` | `evidence`, `model`, `train` |
 //! | `workflow` | `adapter`, `data`, `device`, `model`, `train` |
+//! | `external` | `interrupt`, `suggestion` |
 //! | `faults` | `adapter`, `atomic_write`, `data`, `diagnosis`, `evidence`, `model`, `param_snapshot`, `suggestion`, `train`, `workflow` |
 //! | `probes` | `adapter`, `data`, `engine`, `evidence`, `interrupt`, `model`, `param_diff`, `param_snapshot`, `readback`, `train` |
 //! | `rules` | `evidence`, `suggestion`, `thresholds` |
 //! | `regression` | `evidence` |
 //! | `report` | `evidence`, `regression`, `rules`, `thresholds` |
-//! | `diagnosis` | `adapter`, `data`, `device`, `evidence`, `interrupt`, `model`, `param_snapshot`, `probes`, `rules`, `train`, `training_log`, `workflow` |
+//! | `diagnosis` | `adapter`, `data`, `device`, `evidence`, `external`, `interrupt`, `model`, `param_snapshot`, `probes`, `rules`, `train`, `training_log`, `workflow` |
 //! | `training_log` | `evidence` |
 //! | `selftest` | `adapter`, `atomic_write`, `data`, `device`, `diagnosis`, `evidence`, `faults`, `interrupt`, `model`, `report`, `rules`, `suggestion`, `train`, `workflow` |
-//! | `cli` | `adapter`, `atomic_write`, `data`, `device`, `diagnosis`, `evidence`, `faults`, `interrupt`, `model`, `regression`, `report`, `rules`, `selftest`, `train`, `workflow` |
+//! | `cli` | `adapter`, `atomic_write`, `data`, `device`, `diagnosis`, `evidence`, `external`, `faults`, `interrupt`, `model`, `regression`, `report`, `rules`, `selftest`, `train`, `workflow` |
 
 pub mod adapter;
 pub mod atomic_write;
@@ -39,6 +40,7 @@ pub mod device;
 pub mod diagnosis;
 pub mod engine;
 pub mod evidence;
+pub mod external;
 pub mod faults;
 pub mod interrupt;
 pub mod model;

@@ -171,6 +171,14 @@ pub struct DiagnoseArguments {
         "dropout", "layers", "keys", "inject", "apply_fix",
     ])]
     pub adapter: Option<PathBuf>,
+    /// The program that trains: `mlx-lm`, or a command for `sh` with `{model}`, `{data}`, `{output}`, `{steps}`,
+    /// `{learning_rate}`, `{rank}`, `{scale}`, `{dropout}`, `{layers}`, `{seed}`, `{batch_size}` and `{max_seq_length}`
+    /// [default: this one]
+    #[arg(long, value_name = "NAME|COMMAND", requires = "data", conflicts_with_all = ["adapter", "full", "inject", "apply_fix", "keys", "warmup_steps", "clip_norm", "bias_correction"])]
+    pub trainer: Option<String>,
+    /// Seconds that the trainer may take
+    #[arg(long, value_name = "N", default_value_t = 3600, requires = "trainer", value_parser = at_least_one, allow_negative_numbers = true)]
+    pub trainer_timeout: usize,
     /// What its trainer wrote: mlx-lm's output, `trainer_state.json`, JSON lines or CSV
     #[arg(long, value_name = "FILE", requires = "adapter")]
     pub log: Option<PathBuf>,

@@ -1,6 +1,6 @@
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result, anyhow};
 use colored::Colorize;
@@ -14,6 +14,7 @@ use crate::atomic_write::write_file;
 use crate::device::PrecisionChoice;
 use crate::diagnosis::{DataSource, DiagnosisOptions, FinishedAdapter, diagnose};
 use crate::evidence::{EVIDENCE_SCHEMA_VERSION, Evidence, FineTuneKind, Refusal, RunSettings};
+use crate::external::ExternalTrainer;
 use crate::interrupt::Interrupt;
 use crate::model::{HubSettings, ModelSource};
 use crate::regression::compare;
@@ -265,6 +266,13 @@ fn options(arguments: &DiagnoseArguments, source: ModelSource) -> Result<Diagnos
         None if arguments.model.is_none() => lines(embedded::PROMPTS),
         None => Vec::new(),
     };
+    let trainer = arguments.trainer.clone().map(|name| ExternalTrainer {
+        name,
+        timeout: Duration::from_secs(arguments.trainer_timeout as u64),
+    });
+    if let Some(trainer) = &trainer {
+        trainer.template().check()?;
+    }
     Ok(DiagnosisOptions {
         source,
         model_name: arguments
@@ -279,6 +287,7 @@ fn options(arguments: &DiagnoseArguments, source: ModelSource) -> Result<Diagnos
             Some(path) => DataSource::Path(path.clone()),
             None => DataSource::Embedded(embedded::MINIMAL_DATA),
         },
+        trainer,
         adapter: arguments.adapter.as_ref().map(|folder| FinishedAdapter {
             folder: folder.clone(),
             name: folder.display().to_string(),

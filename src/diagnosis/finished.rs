@@ -14,7 +14,7 @@ use crate::probes::{adapter_files, fit};
 use crate::rules::Phase;
 
 /// Why nothing of the training itself is known.
-const TRAINED_BEFORE: &str = "the adapter was trained before, and nothing is trained here";
+const TRAINED_ELSEWHERE: &str = "the adapter was trained elsewhere, and nothing is trained here";
 
 /// The finished adapter that was given, as far as its files can be read.
 pub(super) struct GivenAdapter<'run> {
@@ -59,9 +59,9 @@ impl Run<'_> {
     /// Puts a finished adapter in the place of training; `None` when it cannot be used.
     pub(super) fn adopt(&mut self, stored: &StoredAdapter, evidence: &mut Evidence) -> Option<Subject> {
         self.progress.phase(Phase::Training, None);
-        evidence.memory = Slot::skipped(TRAINED_BEFORE);
-        evidence.training = Slot::skipped(TRAINED_BEFORE);
-        let subject = match self.with_adapter(stored) {
+        evidence.memory = Slot::skipped(TRAINED_ELSEWHERE);
+        evidence.training = Slot::skipped(TRAINED_ELSEWHERE);
+        let subject = match self.with_adapter(stored, evidence) {
             Ok(subject) => subject,
             Err(error) => {
                 evidence.adapter_files = Slot::crashed(error);
@@ -81,11 +81,12 @@ impl Run<'_> {
         Some(subject)
     }
 
-    fn with_adapter(&self, stored: &StoredAdapter) -> Result<Subject, Exception> {
+    fn with_adapter(&self, stored: &StoredAdapter, evidence: &mut Evidence) -> Result<Subject, Exception> {
         let compared = self.compared_row();
         let base_logits = self.loaded.model.logits(&compared)?;
         let mut model = self.loaded.model.clone();
         let application = stored.apply(&mut model)?;
+        evidence.adapter_files = Slot::Ran(adapter_files::measure(stored, &application));
         Ok(Subject {
             base: ParameterSnapshot::capture(&self.loaded.model),
             untrained: self.loaded.model.clone(),

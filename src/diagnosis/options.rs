@@ -6,6 +6,7 @@ use crate::adapter::{AdapterKind, LoraSettings, StoredAdapter};
 use crate::data::{DataError, DataFiles, RecordFile};
 use crate::device::{PrecisionChoice, dtype_name, dtype_named};
 use crate::evidence::{FineTuneKind, RunSettings};
+use crate::external::ExternalTrainer;
 use crate::model::ModelSource;
 use crate::train::{AdamWSettings, Schedule, TrainSettings};
 
@@ -67,6 +68,8 @@ pub struct DiagnosisOptions {
     pub data_name: String,
     /// The finished adapter to judge; `None` to train one.
     pub adapter: Option<FinishedAdapter>,
+    /// The program that trains; `None` for this one.
+    pub trainer: Option<ExternalTrainer>,
     /// The prompts, one each; empty for the program's own choice.
     pub prompts: Vec<String>,
     /// The file that the prompts were read from, as the user named it.
@@ -110,6 +113,7 @@ impl DiagnosisOptions {
             model: self.model_name.clone(),
             data: self.data_name.clone(),
             adapter: self.adapter.as_ref().map(|adapter| adapter.name.clone()),
+            trainer: self.trainer.as_ref().map(|trainer| trainer.name.clone()),
             log: self
                 .adapter
                 .as_ref()
@@ -149,6 +153,7 @@ impl DiagnosisOptions {
             data: _,
             prompts: _,
             adapter,
+            trainer: _,
             log: _,
             dtype,
             keep_packed,

@@ -206,6 +206,7 @@ fn nothing_measured(options: &DiagnosisOptions, backend: Backend) -> Evidence {
         refusal: None,
         model: Slot::skipped(REASON),
         data: Slot::skipped(REASON),
+        external: Slot::skipped("no other trainer was asked for"),
         resumed: Slot::skipped("no finished adapter was given"),
         log: Slot::skipped("no log of a training was given"),
         adapter_files: Slot::skipped(if options.adapter.is_some() {
@@ -319,7 +320,7 @@ pub(super) struct Run<'run> {
     /// The finished adapter; `None` when there is none, or when it cannot be read.
     stored: Option<&'run StoredAdapter>,
     workflow: &'run dyn Workflow,
-    interrupt: &'run Interrupt,
+    pub(super) interrupt: &'run Interrupt,
     pub(super) progress: &'run mut dyn Progress,
     pub(super) backend: Backend,
     pub(super) loaded: &'run LoadedModel,
@@ -351,10 +352,11 @@ impl Run<'_> {
         if self.interrupted(evidence, Phase::Baseline) {
             return;
         }
-        let subject = match (&self.options.adapter, self.stored) {
-            (None, _) => self.train(evidence),
-            (Some(_), Some(stored)) => self.adopt(stored, evidence),
-            (Some(_), None) => None,
+        let subject = match (&self.options.trainer, &self.options.adapter, self.stored) {
+            (Some(trainer), ..) => self.train_elsewhere(trainer, evidence),
+            (None, None, _) => self.train(evidence),
+            (None, Some(_), Some(stored)) => self.adopt(stored, evidence),
+            (None, Some(_), None) => None,
         };
         let Some(subject) = subject else {
             return;
@@ -398,7 +400,7 @@ impl Run<'_> {
         };
         evidence.costs.extend(costs.into_list());
         self.progress.finish("parameters compared");
-        let is_trained = evidence.training.ran().is_some() || self.stored.is_some();
+        let is_trained = evidence.training.ran().is_some() || evidence.adapter_files.ran().is_some();
         if self.interrupted(evidence, Phase::Parameters) || !is_trained {
             return;
         }

@@ -10,6 +10,7 @@ mod adapter_files;
 mod checks;
 mod cost;
 mod data;
+mod external;
 mod fit;
 mod generation;
 mod listing;
@@ -26,6 +27,7 @@ pub use adapter_files::{AdapterFilesEvidence, ResumedAdapter, ScaledLoss};
 pub use checks::{GradientCheck, LossCheck, LossReading, OptimizerCheck, ReadLoss, ReadUpdate, Slope, UpdateReading};
 pub use cost::ProbeCost;
 pub use data::{BoundaryEvidence, DataEvidence, PromptDifference, TemplateEvidence, ValidationEvidence};
+pub use external::ExternalTraining;
 pub use fit::{FitComparison, FitEvidence, PairingFit, ValidationLoss};
 pub use generation::{Answer, FinishReason, FreeRun, GenerationEvidence, GenerationSummary, Repetition};
 pub use listing::Listing;
@@ -63,7 +65,9 @@ pub struct Evidence {
     pub model: Slot<ModelEvidence>,
     /// The training rows after tokenisation and masking.
     pub data: Slot<DataEvidence>,
-    /// The finished adapter that was given; `Skipped` when none was.
+    /// The training by another program; `Skipped` when this one trained, or nobody.
+    pub external: Slot<ExternalTraining>,
+    /// The finished adapter that was given or left by another program; `Skipped` when there is none.
     pub adapter_files: Slot<AdapterFilesEvidence>,
     /// The adapter that its training went on from; `Skipped` when there is none, or when its file is not here any more.
     pub resumed: Slot<ResumedAdapter>,

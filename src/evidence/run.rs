@@ -46,6 +46,8 @@ pub struct RunSettings {
     pub data: String,
     /// The folder of the finished adapter as given; `None` when one is trained here.
     pub adapter: Option<String>,
+    /// The trainer that is called: `mlx-lm`, or a command; `None` for this program's own.
+    pub trainer: Option<String>,
     /// The log of its training as given; `None` without one.
     pub log: Option<String>,
     /// The file of prompts as given; `None` for the program's own prompts.
@@ -97,6 +99,7 @@ impl Default for RunSettings {
             model: Self::EMBEDDED.to_owned(),
             data: Self::EMBEDDED.to_owned(),
             adapter: None,
+            trainer: None,
             log: None,
             prompts: None,
             dtype: None,
@@ -125,4 +128,9 @@ impl Default for RunSettings {
 impl RunSettings {
     /// What a model or data set is called that the program carries itself.
     pub const EMBEDDED: &str = "embedded";
+
+    /// Whether the adapter that is judged was trained by another program, or before.
+    pub fn is_trained_elsewhere(&self) -> bool {
+        self.adapter.is_some() || self.trainer.is_some()
+    }
 }

@@ -67,6 +67,7 @@ fn settings(stored: &RunSettings, now: &RunSettings) -> Vec<Difference> {
             data: _,
             prompts: _,
             adapter,
+            trainer,
             log: _,
             dtype,
             keep_packed,
@@ -90,6 +91,7 @@ fn settings(stored: &RunSettings, now: &RunSettings) -> Vec<Difference> {
         } = settings;
         json!({
             "finished_adapter": adapter.is_some(),
+            "trainer": trainer,
             "dtype": dtype,
             "keep_packed": keep_packed,
             "check_only": check_only,

@@ -93,7 +93,7 @@ fn adapter_groups(evidence: &Evidence, parameters: Option<&ParameterEvidence>) -
     if evidence.settings.fine_tune == FineTuneKind::Full {
         return Indicator::not_measured(NAME, "not asked for", "none");
     }
-    if evidence.settings.adapter.is_some() {
+    if evidence.settings.is_trained_elsewhere() {
         return Indicator::not_measured(NAME, "trained before", "at least 1");
     }
     let Some(parameters) = parameters else {
@@ -115,7 +115,7 @@ fn adapter_groups(evidence: &Evidence, parameters: Option<&ParameterEvidence>) -
 
 fn parameters_changed(evidence: &Evidence, parameters: Option<&ParameterEvidence>) -> Indicator {
     const NAME: &str = "changed";
-    if evidence.settings.adapter.is_some() {
+    if evidence.settings.is_trained_elsewhere() {
         return Indicator::not_measured(NAME, "trained before", "all trainable, 0 base");
     }
     let Some(parameters) = parameters else {

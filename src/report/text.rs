@@ -359,6 +359,15 @@ pub(super) fn training_in_words(report: &Report) -> String {
         ),
         FineTuneKind::Full => "all weights".to_owned(),
     };
+    if let Some(trainer) = &settings.trainer {
+        return format!(
+            "{what}; {} of {}, learning rate {}, seed {}; by `{trainer}`",
+            counted(settings.steps, "step"),
+            counted(report.rows_per_step, "row"),
+            shortest(settings.learning_rate),
+            settings.seed
+        );
+    }
     if let Some(folder) = &settings.adapter {
         return format!("{what}; finished, from {folder}");
     }

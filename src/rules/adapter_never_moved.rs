@@ -48,7 +48,7 @@ declare_rule! {
 }
 
 fn check(evidence: &Evidence) -> Outcome {
-    if evidence.settings.adapter.is_some() {
+    if evidence.settings.is_trained_elsewhere() {
         return finished(evidence);
     }
     let Slot::Ran(training) = &evidence.training else {

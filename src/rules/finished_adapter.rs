@@ -5,7 +5,7 @@ use crate::evidence::{AdapterFilesEvidence, Evidence, Slot};
 
 /// The files of the adapter that was given.
 pub(super) fn files(evidence: &Evidence) -> Result<&AdapterFilesEvidence, Outcome> {
-    if evidence.settings.adapter.is_none() {
+    if !evidence.settings.is_trained_elsewhere() {
         return Err(Outcome::not_applicable("the adapter was trained here"));
     }
     match &evidence.adapter_files {

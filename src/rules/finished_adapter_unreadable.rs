@@ -39,9 +39,9 @@ declare_rule! {
 }
 
 fn check(evidence: &Evidence) -> Outcome {
-    let Some(folder) = &evidence.settings.adapter else {
+    if !evidence.settings.is_trained_elsewhere() {
         return Outcome::not_applicable("the adapter was trained here");
-    };
+    }
     let error = match &evidence.adapter_files {
         Slot::Ran(_) => return Outcome::Pass,
         Slot::Crashed { error } => error,
@@ -54,7 +54,7 @@ fn check(evidence: &Evidence) -> Outcome {
         if found.is_empty() { headline.to_owned() } else { found.join("; ") },
         "a folder with the whole files of one adapter",
     )
-    .with("adapter", folder.clone())
+    .with("adapter", evidence.settings.adapter.clone())
     .with("error", error.clone())
     .fix(Fix::by_hand(
         "copy the folder again from where it was trained, or put one of its numbered checkpoints in the place of the file",

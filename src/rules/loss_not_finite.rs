@@ -66,7 +66,7 @@ fn check(evidence: &Evidence) -> Outcome {
         .or_else(|| in_parameters(evidence))
         .or_else(|| in_answers(evidence));
     let Some(origin) = origin else {
-        let is_finished = evidence.settings.adapter.is_some() && evidence.parameters.ran().is_some();
+        let is_finished = evidence.settings.is_trained_elsewhere() && evidence.parameters.ran().is_some();
         return match &evidence.training {
             Slot::Ran(_) => Outcome::Pass,
             Slot::Skipped { .. } if is_finished => Outcome::Pass,

@@ -111,6 +111,7 @@ mod tied_output_mismatch;
 mod token_ids_out_of_range;
 mod tokenizer_unusable;
 mod trained_state_not_used_in_generation;
+mod trainer_failed;
 mod training_diverged;
 mod training_does_not_fit;
 mod turn_end_not_a_token;
@@ -180,6 +181,7 @@ pub static RULES: &[&Rule] = &[
     &answers_not_to_their_prompts::ANSWERS_NOT_TO_THEIR_PROMPTS,
     &training_does_not_fit::TRAINING_DOES_NOT_FIT,
     &memory_grows::MEMORY_GROWS,
+    &trainer_failed::TRAINER_FAILED,
     &resumed_adapter_not_loaded::RESUMED_ADAPTER_NOT_LOADED,
     &finished_adapter_unreadable::FINISHED_ADAPTER_UNREADABLE,
     &finished_adapter_does_not_fit::FINISHED_ADAPTER_DOES_NOT_FIT,

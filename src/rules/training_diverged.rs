@@ -66,7 +66,7 @@ fn check(evidence: &Evidence) -> Outcome {
             let ends = evidence.loss_before().zip(loss_after(evidence, training));
             (vec![ends], format!("losses by step: {}", curve(training)))
         }
-        _ if evidence.settings.adapter.is_some() => finished(evidence),
+        _ if evidence.settings.is_trained_elsewhere() => finished(evidence),
         absent => return Outcome::not_measured("training", absent),
     };
     let uniform = model.uniform_loss();

@@ -171,6 +171,7 @@ impl Cell {
             data: DataSource::Path(files.data.clone()),
             data_name: "drawn rows".to_owned(),
             adapter: None,
+            trainer: None,
             prompts: rows.questions(),
             prompts_file: None,
             check_only: false,

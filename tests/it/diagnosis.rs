@@ -25,6 +25,7 @@ fn options() -> DiagnosisOptions {
         data: DataSource::Path(root().join("fixtures/embedded/minimal")),
         data_name: "minimal".to_owned(),
         adapter: None,
+        trainer: None,
         prompts: vec![
             "Who is the harbour keeper?".to_owned(),
             "Tell me about the bakery.".to_owned(),

@@ -26,6 +26,7 @@ fn checks(model: &Path) -> DiagnosisOptions {
         data: DataSource::Path(root().join("fixtures/embedded/minimal")),
         data_name: "minimal".to_owned(),
         adapter: None,
+        trainer: None,
         prompts: vec!["Who is the harbour keeper?".to_owned()],
         prompts_file: None,
         check_only: true,

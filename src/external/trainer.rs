@@ -1,0 +1,123 @@
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde_json::json;
+
+use super::Template;
+
+/// Files by which a folder is known to hold an adapter.
+const ADAPTER_FILES: [&str; 3] = ["adapters.safetensors", "adapter_model.safetensors", "adapters.npz"];
+/// The settings that mlx-lm takes from a file alone.
+const SETTINGS_FILE: &str = "lora.yaml";
+/// Python's mlx-lm: the module of the python on the path, or its own command, which may belong to another one.
+const MLX_LM: &str = "if python3 -c 'import mlx_lm' >/dev/null 2>&1; then set -- python3 -m mlx_lm lora; \
+     else set -- mlx_lm.lora; fi; \
+     exec \"$@\" --train --model {model} --data {data} --adapter-path {output} --iters {steps} \
+     --learning-rate {learning_rate} --batch-size {batch_size} --max-seq-length {max_seq_length} --seed {seed} \
+     --num-layers {layers} --steps-per-report 1 --steps-per-eval {steps} --config {settings}";
+
+/// A trainer that is another program.
+#[derive(Debug, Clone)]
+pub struct ExternalTrainer {
+    /// What the user called it: `mlx-lm`, or the command.
+    pub name: String,
+    /// Longest time it may take.
+    pub timeout: Duration,
+}
+
+/// What a trainer is asked to do.
+#[derive(Debug, Clone)]
+pub struct Assignment {
+    /// The base.
+    pub model: PathBuf,
+    /// A folder with `train.jsonl`.
+    pub data: PathBuf,
+    /// An empty folder for what it leaves.
+    pub output: PathBuf,
+    /// Optimizer steps.
+    pub steps: usize,
+    /// Peak learning rate.
+    pub learning_rate: f64,
+    /// Rank of the adapters.
+    pub rank: usize,
+    /// Factor on the adapters' output.
+    pub scale: f64,
+    /// Dropout on the adapters' input.
+    pub dropout: f64,
+    /// Blocks adapted, counted from the last; `None` for all.
+    pub layers: Option<usize>,
+    /// Whether prompts carry no loss.
+    pub mask_prompt: bool,
+    /// Seed of everything random.
+    pub seed: u64,
+    /// Rows per step.
+    pub batch_size: usize,
+    /// Longest row in tokens.
+    pub max_sequence_length: usize,
+}
+
+impl ExternalTrainer {
+    /// The preset for Python's mlx-lm.
+    pub const MLX_LM: &str = "mlx-lm";
+
+    /// The command with its placeholders.
+    pub fn template(&self) -> Template {
+        Template(if self.name == Self::MLX_LM {
+            MLX_LM.to_owned()
+        } else {
+            self.name.clone()
+        })
+    }
+}
+
+impl Assignment {
+    /// The values of all placeholders; `folder` takes a file with the settings that have no option.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn values(&self, folder: &Path) -> std::io::Result<BTreeMap<&'static str, String>> {
+        let settings = folder.join(SETTINGS_FILE);
+        // JSON is YAML.
+        let text = json!({
+            "lora_parameters": { "rank": self.rank, "scale": self.scale, "dropout": self.dropout },
+            "mask_prompt": self.mask_prompt,
+        });
+        std::fs::write(&settings, text.to_string())?;
+        let path = |path: &Path| path.display().to_string();
+        Ok(BTreeMap::from([
+            ("model", path(&self.model)),
+            ("data", path(&self.data)),
+            ("output", path(&self.output)),
+            ("steps", self.steps.to_string()),
+            ("learning_rate", self.learning_rate.to_string()),
+            ("rank", self.rank.to_string()),
+            ("scale", self.scale.to_string()),
+            ("dropout", self.dropout.to_string()),
+            (
+                "layers",
+                self.layers.map_or_else(|| "-1".to_owned(), |layers| layers.to_string()),
+            ),
+            ("seed", self.seed.to_string()),
+            ("batch_size", self.batch_size.to_string()),
+            ("max_seq_length", self.max_sequence_length.to_string()),
+            ("settings", path(&settings)),
+        ]))
+    }
+}
+
+/// The folder in which a trainer left an adapter: its output, or the last of the folders in it by name.
+pub fn find_adapter(output: &Path) -> Option<PathBuf> {
+    let has_adapter = |folder: &Path| ADAPTER_FILES.iter().any(|file| folder.join(file).exists());
+    if has_adapter(output) {
+        return Some(output.to_owned());
+    }
+    let mut folders: Vec<PathBuf> = output
+        .read_dir()
+        .ok()?
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .filter(|path| path.is_dir() && has_adapter(path))
+        .collect();
+    folders.sort();
+    folders.pop()
+}
