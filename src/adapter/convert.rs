@@ -58,7 +58,18 @@ pub fn convert(
     blocks: Option<usize>,
     folder: &Path,
 ) -> Result<usize, ConvertError> {
-    let losses: Vec<String> = adapter.problems.iter().chain(&adapter.set_aside).cloned().collect();
+    let incomplete = if adapter.kind == AdapterKind::Full {
+        Vec::new()
+    } else {
+        incomplete(adapter)
+    };
+    let losses: Vec<String> = adapter
+        .problems
+        .iter()
+        .chain(&adapter.set_aside)
+        .cloned()
+        .chain(incomplete)
+        .collect();
     if !losses.is_empty() {
         return Err(ConvertError::Loss(losses));
     }
@@ -92,6 +103,36 @@ pub fn convert(
     let path = folder.join(CONFIGURATION);
     write_file(&path, format!("{configuration:#}\n").as_bytes()).map_err(io_error(&path))?;
     Ok(tensors.len())
+}
+
+/// What keeps the tensors from being whole adapters, one clause each.
+fn incomplete(adapter: &StoredAdapter) -> Vec<String> {
+    let modules = adapter.modules();
+    if modules.is_empty() {
+        return vec!["there is no `lora_a` and no `lora_b`".to_owned()];
+    }
+    let mut found: Vec<String> = adapter
+        .tensors
+        .keys()
+        .filter(|name| {
+            name.rsplit_once('.')
+                .is_none_or(|(module, _)| !modules.contains(module))
+        })
+        .map(|name| format!("`{name}` is no tensor of an adapter"))
+        .collect();
+    for module in modules {
+        let shape = |ending: &str| adapter.tensors.get(&format!("{module}.{ending}")).map(Array::shape);
+        match (shape(LORA_A), shape(LORA_B)) {
+            (Some([_, left]), Some([right, _])) if left == right && *left > 0 => {}
+            (None, _) | (_, None) => found.push(format!("`{module}` has one of its two matrices")),
+            (Some(left), Some(right)) => {
+                found.push(format!(
+                    "the matrices of `{module}` do not fit together: {left:?} and {right:?}"
+                ));
+            }
+        }
+    }
+    found
 }
 
 type Converted = (BTreeMap<String, Array>, Value);

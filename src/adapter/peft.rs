@@ -191,6 +191,22 @@ impl Reader {
                 }
             }
         }
+        for key in [
+            "layer_replication",
+            "alora_invocation_tokens",
+            "use_qalora",
+            "trainable_token_indices",
+        ] {
+            let is_set = self
+                .configuration
+                .get(key)
+                .is_some_and(|value| !value.is_null() && *value != Value::Bool(false));
+            if is_set {
+                self.problems.push(format!(
+                    "`{key}` is set, which changes what the tensors mean and is not applied"
+                ));
+            }
+        }
         if self.flag("lora_bias") {
             self.problems
                 .push("`lora_bias` is set, and the biases are not read".to_owned());

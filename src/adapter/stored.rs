@@ -158,8 +158,8 @@ impl StoredAdapter {
     pub fn ranks(&self) -> BTreeSet<i32> {
         self.tensors
             .iter()
-            .filter(|(name, _)| matches!(split(name), Some((_, LORA_A))))
-            .map(|(_, tensor)| tensor.dim(-1))
+            .filter(|(name, tensor)| matches!(split(name), Some((_, LORA_A))) && tensor.ndim() == 2)
+            .map(|(_, tensor)| tensor.dim(1))
             .collect()
     }
 
@@ -192,6 +192,19 @@ impl StoredAdapter {
             application.problems.push(problem);
             self.modules().into_iter().map(str::to_owned).collect()
         });
+        let called_for: BTreeSet<&str> = application.expected.iter().map(String::as_str).collect();
+        let linears: BTreeSet<String> = model.linears().into_iter().map(|(path, _)| path).collect();
+        let more = self
+            .modules()
+            .into_iter()
+            .filter(|module| linears.contains(*module) && !called_for.contains(module));
+        match more.count() {
+            0 => {}
+            more => application.problems.push(format!(
+                "`num_layers` and `keys` do not call for {more} of {} modules that have tensors, and mlx-lm refuses to load them",
+                self.modules().len()
+            )),
+        }
         application.only_last_blocks = self.complete_last_blocks(&application.expected);
         if application.only_last_blocks.is_some() {
             let stored = self.modules();
@@ -236,7 +249,8 @@ impl StoredAdapter {
                 .filter(|matrix| matrix.ndim() == 2)
                 .map(|matrix| matrix.dim(axis))
         };
-        let rank = side(lora_a, 1).or_else(|| side(lora_b, 0));
+        // A rank of zero would be no matrix.
+        let rank = side(lora_a, 1).or_else(|| side(lora_b, 0)).filter(|&rank| rank > 0);
         let expected = [
             (LORA_A, lora_a, rank.map(|rank| vec![inputs, rank])),
             (LORA_B, lora_b, rank.map(|rank| vec![rank, outputs])),
@@ -248,7 +262,7 @@ impl StoredAdapter {
                 continue;
             };
             if shape.as_deref() != Some(tensor.shape()) {
-                let expected = shape.map_or_else(|| "two dimensions".to_owned(), |shape| format!("{shape:?}"));
+                let expected = shape.map_or_else(|| "two dimensions above 0".to_owned(), |shape| format!("{shape:?}"));
                 application
                     .other_shape
                     .push(format!("{module}.{ending}: {:?} for {expected}", tensor.shape()));

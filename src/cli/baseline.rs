@@ -17,9 +17,11 @@ pub struct Baseline {
 
 impl Baseline {
     /// Fails before the work where the stored run was another one or the new one cannot be stored.
-    pub fn of(arguments: &DiagnoseArguments, settings: &RunSettings) -> Result<Self> {
+    ///
+    /// `settings` are those of the new run; `None` when they are not known yet.
+    pub fn of(arguments: &DiagnoseArguments, settings: Option<&RunSettings>) -> Result<Self> {
         let stored = arguments.output.baseline.as_deref().map(read_evidence).transpose()?;
-        if let Some(stored) = &stored {
+        if let (Some(stored), Some(settings)) = (&stored, settings) {
             check_settings(&stored.settings, settings)?;
         }
         if let Some(file) = &arguments.save_baseline {

@@ -63,11 +63,18 @@ impl LogEvidence {
     }
 
     /// The first entry with a number that is not finite, and what it is of.
+    ///
+    /// A gradient norm counts only when no finite one follows: float16 training skips such steps while it looks for a scale.
     pub fn first_not_finite(&self) -> Option<(&LogEntry, &'static str)> {
-        self.entries.iter().find_map(|entry| {
+        let is_finite = |entry: &LogEntry| matches!(entry.gradient_norm, Some(LoggedNumber::Finite(_)));
+        let last_finite_norm = self.entries.iter().rposition(is_finite);
+        self.entries.iter().enumerate().find_map(|(index, entry)| {
+            let norm = entry
+                .gradient_norm
+                .filter(|_| last_finite_norm.is_none_or(|last| index > last));
             let numbers = [
                 (entry.loss, "loss"),
-                (entry.gradient_norm, "gradient norm"),
+                (norm, "gradient norm"),
                 (entry.validation_loss, "validation loss"),
             ];
             let lost = numbers

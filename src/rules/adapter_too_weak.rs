@@ -72,7 +72,7 @@ fn check(evidence: &Evidence) -> Outcome {
         let reachable = before - loss;
         factor >= WEAK_FACTOR && reachable >= WEAK_GAIN && before - after < WEAK_SHARE * reachable
     });
-    let is_tiny = update.is_some_and(|update| update > 0.0 && update < UPDATE_IN_ALL);
+    let is_tiny = update.is_some_and(|update| update < UPDATE_IN_ALL);
     if !gains && !is_tiny {
         return Outcome::Pass;
     }

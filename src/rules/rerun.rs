@@ -94,8 +94,11 @@ impl Rerun {
 
     /// With one setting of the training changed; a finished adapter cannot take it on, so one is trained.
     fn trained_with(mut self, change: impl FnOnce(&mut RunSettings)) -> Self {
-        self.0.adapter = None;
-        self.0.log = None;
+        if self.0.adapter.take().is_some() {
+            self.0.log = None;
+            // Nothing would be trained.
+            self.0.check_only = false;
+        }
         change(&mut self.0);
         self
     }

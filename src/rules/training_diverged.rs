@@ -101,7 +101,12 @@ fn check(evidence: &Evidence) -> Outcome {
     .with("gradient_norms", of_steps(evidence, |step| step.gradient_norm))
     .with("learning_rate", settings.learning_rate)
     .with("scale", settings.scale);
-    fixes(settings).into_iter().fold(finding, Finding::fix).into()
+    let fixes = if settings.is_trained_elsewhere() {
+        fixes_elsewhere(evidence)
+    } else {
+        fixes(settings)
+    };
+    fixes.into_iter().fold(finding, Finding::fix).into()
 }
 
 /// The loss of the rows without a finished adapter and with it, and those of the log, each before and after.
@@ -159,6 +164,21 @@ fn curve(training: &TrainingEvidence) -> String {
         losses[..SHOWN_AT_EACH_END].join(", "),
         losses[losses.len() - SHOWN_AT_EACH_END..].join(", ")
     )
+}
+
+/// Of a training that this program did not make, only what its files state is known.
+fn fixes_elsewhere(evidence: &Evidence) -> Vec<Fix> {
+    let stated = evidence.adapter_files.ran().and_then(|files| files.learning_rate);
+    let rate = stated.map_or_else(String::new, |rate| format!(" than the stated {}", shortest(rate)));
+    vec![
+        Fix::by_hand(format!(
+            "train again with a lower learning rate{rate}, or clip gradients"
+        )),
+        Fix::by_hand(format!(
+            "see that the adapter is loaded with the scale it was trained with: here it is {}",
+            shortest(evidence.settings.scale)
+        )),
+    ]
 }
 
 fn fixes(settings: &RunSettings) -> Vec<Fix> {

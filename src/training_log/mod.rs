@@ -41,10 +41,18 @@ pub enum LogError {
 /// # Errors
 /// The file cannot be read, is broken, or holds no losses.
 pub fn read(path: &Path) -> Result<LogEvidence, LogError> {
-    let bytes = std::fs::read(path).map_err(|source| LogError::Read {
+    let unreadable = |source| LogError::Read {
         path: path.to_owned(),
         source,
-    })?;
+    };
+    // A pipe would be waited for.
+    if !path.metadata().map_err(unreadable)?.is_file() {
+        return Err(LogError::Broken {
+            path: path.to_owned(),
+            found: "no regular file".to_owned(),
+        });
+    }
+    let bytes = std::fs::read(path).map_err(unreadable)?;
     // Terminals' logs may hold anything; what is no text cannot be a number.
     let text = String::from_utf8_lossy(&bytes);
     let text = text.trim_start_matches('\u{feff}');

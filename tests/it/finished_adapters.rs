@@ -385,6 +385,10 @@ type Rewrite = fn(&mut Value);
 )]
 #[case::kind(|c: &mut Value| c["fine_tune_type"] = json!("qlora"), "`fine_tune_type` is \"qlora\", none of `lora`, `dora` and `full`")]
 #[case::keys(|c: &mut Value| c["lora_parameters"]["keys"] = json!("q_proj"), "`keys` is \"q_proj\", no list of paths")]
+#[case::fewer_blocks_than_there_are(
+    |c: &mut Value| c["num_layers"] = json!(2),
+    "`num_layers` and `keys` do not call for 14 of 28 modules that have tensors, and mlx-lm refuses to load them"
+)]
 #[case::unknown_key(|c: &mut Value| c["lora_parameters"]["keys"] = json!(["auto"]), "no linear layer matches `auto`")]
 #[case::layers(|c: &mut Value| c["num_layers"] = json!("all"), "`num_layers` is \"all\", no whole number")]
 #[case::parameters(|c: &mut Value| c["lora_parameters"] = Value::Null, "`lora_parameters` is absent")]
@@ -494,6 +498,31 @@ fn a_converted_adapter_does_what_it_did(#[case] target: TargetFormat) {
         (application.missing, application.unused, application.only_last_blocks),
         (Vec::<String>::new(), Vec::<String>::new(), None)
     );
+}
+
+type Damage = fn(&mut Tensors);
+
+#[rstest]
+#[case::one_of_two(|tensors: &mut Tensors| drop_names(tensors, |name| name == "model.layers.1.mlp.up_proj.lora_b"), "`model.layers.1.mlp.up_proj` has one of its two matrices")]
+#[case::no_matrix(
+    |tensors: &mut Tensors| { tensors.insert("model.layers.1.mlp.up_proj.lora_a".to_owned(), Array::from_slice(&[1.0_f32; 8], &[8])); },
+    "the matrices of `model.layers.1.mlp.up_proj` do not fit together"
+)]
+#[case::a_number(
+    |tensors: &mut Tensors| { tensors.insert("model.layers.1.mlp.up_proj.lora_a".to_owned(), Array::from_f32(1.0)); },
+    "the matrices of `model.layers.1.mlp.up_proj` do not fit together"
+)]
+#[case::nothing(Tensors::clear, "there is no `lora_a` and no `lora_b`")]
+fn what_is_no_whole_adapter_is_not_converted(
+    #[case] damage: Damage,
+    #[case] message: &str,
+    #[values(TargetFormat::MlxLm, TargetFormat::Peft)] target: TargetFormat,
+) {
+    let folder = mlx_lm_folder(|tensors, _| damage(tensors));
+    let (stored, ..) = applied(folder.path());
+    let out = tempfile::tempdir().unwrap();
+    let error = convert(&stored, target, Some(4), out.path()).unwrap_err().to_string();
+    assert!(error.contains(message), "{error}");
 }
 
 #[test]

@@ -99,6 +99,34 @@ fn every_format_says_the_same(#[case] format: &str, #[case] text: &str, #[case] 
     );
 }
 
+#[test]
+fn a_norm_that_is_infinite_only_at_first_is_a_scale_that_was_looked_for() {
+    let lines = |norms: [&str; 3]| -> String {
+        let line =
+            |(step, norm): (usize, &str)| format!("{{\"step\": {step}, \"loss\": 2.5, \"grad_norm\": {norm}}}\n");
+        norms.into_iter().enumerate().map(line).collect()
+    };
+    assert_eq!(
+        parsed("log", &lines(["Infinity", "1.5", "1.4"])).first_not_finite(),
+        None
+    );
+    let lost = parsed("log", &lines(["1.5", "NaN", "NaN"]));
+    assert_eq!(
+        lost.first_not_finite().map(|(entry, name)| (entry.step, name)),
+        Some((1, "gradient norm"))
+    );
+}
+
+#[test]
+fn a_pipe_is_not_waited_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("pipe");
+    let made = std::process::Command::new("mkfifo").arg(&path).status().unwrap();
+    assert!(made.success());
+    let error = read(&path).unwrap_err().to_string();
+    assert!(error.contains("no regular file"), "{error}");
+}
+
 #[rstest]
 #[case::another_text("Hello,\nthis is no log.\n", "holds no losses")]
 #[case::nothing("", "holds no losses")]
