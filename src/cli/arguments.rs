@@ -179,7 +179,7 @@ pub struct DiagnoseArguments {
     /// Seconds that the trainer may take
     #[arg(long, value_name = "N", default_value_t = 3600, requires = "trainer", value_parser = at_least_one, allow_negative_numbers = true)]
     pub trainer_timeout: usize,
-    /// What its trainer wrote: mlx-lm's output, `trainer_state.json`, JSON lines or CSV
+    /// What its trainer wrote: the output of mlx-lm or transformers, `trainer_state.json`, JSON lines or CSV
     #[arg(long, value_name = "FILE", requires = "adapter")]
     pub log: Option<PathBuf>,
     /// File with one prompt on each line [default: two general questions and the first two of the data]

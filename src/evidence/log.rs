@@ -40,7 +40,7 @@ pub struct LogEntry {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LogEvidence {
-    /// `mlx-lm`, `trainer_state.json`, `JSON lines` or `CSV`.
+    /// `mlx-lm`, `transformers' output`, `trainer_state.json`, `JSON lines` or `CSV`.
     pub format: String,
     /// In order of the file.
     pub entries: Vec<LogEntry>,

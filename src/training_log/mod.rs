@@ -1,4 +1,5 @@
-//! Reads what trainers write while they run: mlx-lm's lines, transformers' `trainer_state.json`, JSON lines and CSV.
+//! Reads what trainers write while they run: mlx-lm's lines, transformers' output and `trainer_state.json`, JSON lines and
+//! CSV.
 
 mod mlx_lm;
 mod records;
@@ -21,7 +22,7 @@ pub enum LogError {
         source: std::io::Error,
     },
     /// No line of it is one of a training.
-    #[error("`{}` holds no losses\n  expected: mlx-lm's output, transformers' trainer_state.json, or JSON lines or CSV with `step` and `loss`", path.display())]
+    #[error("`{}` holds no losses\n  expected: the output of mlx-lm or transformers, trainer_state.json, or JSON lines or CSV with `step` and `loss`", path.display())]
     NoLosses {
         /// The file.
         path: PathBuf,
@@ -60,12 +61,14 @@ pub fn read(path: &Path) -> Result<LogEvidence, LogError> {
         path: path.to_owned(),
         found,
     };
-    let (format, entries) = if text.trim_start().starts_with('{') {
+    let (format, entries) = if text.trim_start().starts_with('{') && !text.trim_start().starts_with("{'") {
         if let Some(entries) = records::trainer_state(text) {
             ("trainer_state.json", entries)
         } else {
             ("JSON lines", records::json_lines(text).map_err(broken)?)
         }
+    } else if let Some(entries) = records::printed(text) {
+        ("transformers' output", entries)
     } else if records::is_csv(text) {
         ("CSV", records::csv(text).map_err(broken)?)
     } else {

@@ -33,6 +33,30 @@ pub(super) fn trainer_state(text: &str) -> Option<Vec<LogEntry>> {
     Some(steps.filter_map(|record| entry(record, None)).collect())
 }
 
+/// The records that transformers prints as Python writes a dictionary; `None` when there is none.
+///
+/// They name no step, so they are counted.
+pub(super) fn printed(text: &str) -> Option<Vec<LogEntry>> {
+    let records = text
+        .split(['\n', '\r'])
+        .map(str::trim)
+        .filter(|line| line.starts_with("{'") && line.ends_with('}') && !line.contains("'train_runtime'"))
+        .filter_map(|line| serde_json::from_str::<Map<String, Value>>(&python_json(&with_json_words(line))).ok());
+    let entries: Vec<LogEntry> = records
+        .enumerate()
+        .filter_map(|(index, record)| entry(&record, Some(index + 1)))
+        .collect();
+    (!entries.is_empty()).then_some(entries)
+}
+
+/// Python's quotes and its words for what is no number, as JSON's neighbours write them.
+fn with_json_words(line: &str) -> String {
+    line.replace('\'', "\"")
+        .replace(": nan", ": NaN")
+        .replace(": inf", ": Infinity")
+        .replace(": -inf", ": -Infinity")
+}
+
 /// One record in each line.
 ///
 /// # Errors

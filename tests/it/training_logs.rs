@@ -117,6 +117,41 @@ fn a_norm_that_is_infinite_only_at_first_is_a_scale_that_was_looked_for() {
     );
 }
 
+#[rstest]
+#[case::numbers(
+    "{'loss': 3.2, 'grad_norm': 7.25, 'learning_rate': 1e-05, 'epoch': 0.5}",
+    "{'loss': nan, 'grad_norm': nan, 'epoch': 1.0}"
+)]
+#[case::texts(
+    "{'loss': '3.2', 'grad_norm': '7.25', 'learning_rate': '1e-05', 'epoch': '0.5'}",
+    "{'loss': 'nan', 'grad_norm': 'nan', 'epoch': '1'}"
+)]
+fn what_transformers_prints_is_counted_in_its_order(#[case] first: &str, #[case] second: &str) {
+    let bar = " 50%|#####     | 1/2 [00:01<00:01,  1.00s/it]\r";
+    let summary = "{'train_runtime': 9.0, 'train_loss': 3.0}";
+    let log = parsed(
+        "log",
+        &format!("Some heading\n{bar}{first}\n{bar}{second}\n{summary}\n"),
+    );
+    let expected = [
+        LogEntry {
+            loss: Some(LoggedNumber::Finite(3.2)),
+            gradient_norm: Some(LoggedNumber::Finite(7.25)),
+            learning_rate: Some(1e-5),
+            ..entry(1)
+        },
+        LogEntry {
+            loss: Some(LoggedNumber::NotFinite),
+            gradient_norm: Some(LoggedNumber::NotFinite),
+            ..entry(2)
+        },
+    ];
+    assert_eq!(
+        (log.format.as_str(), log.entries.as_slice()),
+        ("transformers' output", expected.as_slice())
+    );
+}
+
 #[test]
 fn a_pipe_is_not_waited_for() {
     let folder = tempfile::tempdir().unwrap();
