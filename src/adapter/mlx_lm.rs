@@ -10,7 +10,7 @@ use npyz::npz::NpzArchive;
 use serde_json::Value;
 
 use super::file::{stored_configuration, stored_tensors};
-use super::{AdapterFileError, AdapterFormat, AdapterKind, LoraSettings, StatedTraining, StoredAdapter};
+use super::{AdapterFileError, AdapterFormat, AdapterKind, StatedTraining, StoredAdapter};
 use crate::model::load_safetensors;
 
 /// The file of mlx-examples.
@@ -36,14 +36,10 @@ pub(super) fn read(folder: &Path) -> Result<StoredAdapter, AdapterFileError> {
         }
     };
     let mut adapter = StoredAdapter {
-        format: AdapterFormat::MlxLm,
         kind,
-        tensors,
-        settings: LoraSettings::default(),
-        scales: BTreeMap::new(),
         training: training(&configuration),
         problems,
-        set_aside: Vec::new(),
+        ..StoredAdapter::new(AdapterFormat::MlxLm, tensors)
     };
     read_layers(&configuration, &mut adapter);
     if kind != AdapterKind::Full {
@@ -141,16 +137,7 @@ fn training(configuration: &Value) -> StatedTraining {
 
 /// Reads a single file of tensors in mlx-lm's names, without any settings.
 pub(super) fn read_tensors(path: &Path) -> Result<StoredAdapter, AdapterFileError> {
-    Ok(StoredAdapter {
-        format: AdapterFormat::MlxNpz,
-        kind: AdapterKind::Lora,
-        tensors: load_safetensors(path)?,
-        settings: LoraSettings::default(),
-        scales: BTreeMap::new(),
-        training: StatedTraining::default(),
-        problems: Vec::new(),
-        set_aside: Vec::new(),
-    })
+    Ok(StoredAdapter::new(AdapterFormat::MlxNpz, load_safetensors(path)?))
 }
 
 /// Reads the single file of mlx-examples: no settings, so the scale is the one that it always used.
@@ -192,21 +179,9 @@ pub(super) fn read_npz(folder: &Path) -> Result<StoredAdapter, AdapterFileError>
         };
         tensors.insert(name, tensor);
     }
-    let mut adapter = StoredAdapter {
-        format: AdapterFormat::MlxNpz,
-        kind: AdapterKind::Lora,
-        tensors,
-        settings: LoraSettings {
-            scale: NPZ_SCALE,
-            ..LoraSettings::default()
-        },
-        scales: BTreeMap::new(),
-        training: StatedTraining::default(),
-        problems: Vec::new(),
-        set_aside: Vec::new(),
-    };
-    let rank = adapter.ranks().first().copied();
-    if let Some(rank) = rank {
+    let mut adapter = StoredAdapter::new(AdapterFormat::MlxNpz, tensors);
+    adapter.settings.scale = NPZ_SCALE;
+    if let Some(rank) = adapter.ranks().first().copied() {
         adapter.settings.rank = rank as usize;
     }
     Ok(adapter)

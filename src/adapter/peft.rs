@@ -44,9 +44,7 @@ pub(super) fn read(folder: &Path) -> Result<StoredAdapter, AdapterFileError> {
         f64::from(rank)
     });
     let mut adapter = StoredAdapter {
-        format: AdapterFormat::Peft,
         kind,
-        tensors,
         settings: LoraSettings {
             rank: rank as usize,
             scale: reader.scale(alpha, rank),
@@ -54,13 +52,11 @@ pub(super) fn read(folder: &Path) -> Result<StoredAdapter, AdapterFileError> {
             layers: None,
             keys: Vec::new(),
         },
-        scales: BTreeMap::new(),
         training: StatedTraining {
             base: reader.text("base_model_name_or_path"),
             ..StatedTraining::default()
         },
-        problems: Vec::new(),
-        set_aside: Vec::new(),
+        ..StoredAdapter::new(AdapterFormat::Peft, tensors)
     };
     let modules: BTreeSet<String> = adapter.modules().into_iter().map(str::to_owned).collect();
     for module in modules {

@@ -101,6 +101,20 @@ pub struct Application {
 }
 
 impl StoredAdapter {
+    /// Low-rank matrices of which nothing else is known yet.
+    pub(super) fn new(format: AdapterFormat, tensors: BTreeMap<String, Array>) -> Self {
+        Self {
+            format,
+            kind: AdapterKind::Lora,
+            tensors,
+            settings: LoraSettings::default(),
+            scales: BTreeMap::new(),
+            training: StatedTraining::default(),
+            problems: Vec::new(),
+            set_aside: Vec::new(),
+        }
+    }
+
     /// Reads the adapter in `folder`, in whichever format it is.
     ///
     /// # Errors

@@ -10,6 +10,16 @@ pub enum LoggedNumber {
     NotFinite,
 }
 
+impl From<f64> for LoggedNumber {
+    fn from(value: f64) -> Self {
+        if value.is_finite() {
+            Self::Finite(value)
+        } else {
+            Self::NotFinite
+        }
+    }
+}
+
 impl LoggedNumber {
     /// The number, when it is one.
     pub fn finite(self) -> Option<f64> {

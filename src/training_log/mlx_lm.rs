@@ -63,10 +63,5 @@ fn validation(step: usize, loss: LoggedNumber) -> LogEntry {
 }
 
 fn number(text: &str) -> Option<LoggedNumber> {
-    let value: f64 = text.parse().ok()?;
-    Some(if value.is_finite() {
-        LoggedNumber::Finite(value)
-    } else {
-        LoggedNumber::NotFinite
-    })
+    text.parse::<f64>().ok().map(LoggedNumber::from)
 }

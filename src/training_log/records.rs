@@ -140,11 +140,7 @@ fn number(value: &Value) -> Option<LoggedNumber> {
         Value::String(text) => text.parse().ok()?,
         Value::Bool(_) | Value::Array(_) | Value::Object(_) => return None,
     };
-    Some(if value.is_finite() {
-        LoggedNumber::Finite(value)
-    } else {
-        LoggedNumber::NotFinite
-    })
+    Some(value.into())
 }
 
 /// Python writes `NaN` and `Infinity` where JSON has no word for them; as texts they can be read.
