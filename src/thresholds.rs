@@ -49,6 +49,17 @@ thresholds! {
     /// Two: one greedy answer that loops or runs on is common in healthy small models.
     pub const AGREEING_PROMPTS: usize = 2;
 
+    /// Share of the longer of two answers that must begin alike for them to be the same.
+    ///
+    /// Half: the same weights in another precision take another word at a near tie, mostly late; answers of different
+    /// weights to one question part after a few words.
+    pub const SAME_ANSWER: f64 = 0.5;
+
+    /// Share of what the reference trainer learnt that another trainer must have learnt from the same rows in as many steps.
+    ///
+    /// Half: order of rows, start values and precision move what a short run learns by some tenths.
+    pub const LEARNT_SHARE: f64 = 0.5;
+
     /// Share of a run with the stop set off that leading stop tokens must fill to count as spam on a single prompt.
     ///
     /// Half: a model that merely ends at once goes on to a new turn, a collapsed one repeats the token to the limit.

@@ -179,6 +179,16 @@ pub struct DiagnoseArguments {
     /// Seconds that the trainer may take
     #[arg(long, value_name = "N", default_value_t = 3600, requires = "trainer", value_parser = at_least_one, allow_negative_numbers = true)]
     pub trainer_timeout: usize,
+    /// A program that answers beside this one's engine: `mlx-lm`, a command for `sh` with `{model}`, `{adapter}`, `{prompt}`
+    /// and `{max_tokens}`, or the address of a server that speaks OpenAI's API
+    #[arg(long, value_name = "NAME|COMMAND|URL", conflicts_with_all = ["full", "inject", "apply_fix", "check_only"])]
+    pub generator: Option<String>,
+    /// The model to ask a server for [default: the one that it was started with]
+    #[arg(long, value_name = "NAME", requires = "generator")]
+    pub generator_model: Option<String>,
+    /// Seconds that the generator may take for an answer
+    #[arg(long, value_name = "N", default_value_t = 600, requires = "generator", value_parser = at_least_one, allow_negative_numbers = true)]
+    pub generator_timeout: usize,
     /// What its trainer wrote: the output of mlx-lm or transformers, `trainer_state.json`, JSON lines or CSV
     #[arg(long, value_name = "FILE", requires = "adapter")]
     pub log: Option<PathBuf>,

@@ -17,7 +17,7 @@ pub fn progress() -> Box<dyn Progress> {
             bar: ProgressBar::hidden(),
         })
     } else {
-        Box::new(Lines { phase: None })
+        Box::new(Lines { title: None })
     }
 }
 
@@ -29,12 +29,16 @@ fn title(phase: Phase) -> String {
     format!("phase {number} of {}: {}", Phase::ALL.len(), phase.name())
 }
 
+fn beside(work: &str) -> String {
+    format!("two by two: {work}")
+}
+
 struct Bar {
     bar: ProgressBar,
 }
 
-impl Progress for Bar {
-    fn phase(&mut self, phase: Phase, units: Option<usize>) {
+impl Bar {
+    fn begin(&mut self, title: String, units: Option<usize>) {
         if !self.bar.is_finished() {
             self.bar.finish_and_clear();
         }
@@ -48,8 +52,18 @@ impl Progress for Bar {
             None => ProgressBar::new_spinner(),
         }
         .with_style(style.progress_chars("=> "))
-        .with_prefix(title(phase));
+        .with_prefix(title);
         self.bar.enable_steady_tick(SPINNER_INTERVAL);
+    }
+}
+
+impl Progress for Bar {
+    fn phase(&mut self, phase: Phase, units: Option<usize>) {
+        self.begin(title(phase), units);
+    }
+
+    fn beside(&mut self, work: &str, units: Option<usize>) {
+        self.begin(beside(work), units);
     }
 
     fn advance(&mut self, done: usize, message: &str) {
@@ -64,19 +78,23 @@ impl Progress for Bar {
 }
 
 struct Lines {
-    phase: Option<Phase>,
+    title: Option<String>,
 }
 
 impl Progress for Lines {
     fn phase(&mut self, phase: Phase, _units: Option<usize>) {
-        self.phase = Some(phase);
+        self.title = Some(title(phase));
+    }
+
+    fn beside(&mut self, work: &str, _units: Option<usize>) {
+        self.title = Some(beside(work));
     }
 
     fn advance(&mut self, _done: usize, _message: &str) {}
 
     fn finish(&mut self, message: &str) {
-        if let Some(phase) = self.phase.take() {
-            super::output::note(&format!("{}: {message}", title(phase)));
+        if let Some(title) = self.title.take() {
+            super::output::note(&format!("{title}: {message}"));
         }
     }
 }

@@ -14,7 +14,7 @@ use crate::atomic_write::write_file;
 use crate::device::PrecisionChoice;
 use crate::diagnosis::{DataSource, DiagnosisOptions, FinishedAdapter, diagnose};
 use crate::evidence::{EVIDENCE_SCHEMA_VERSION, Evidence, FineTuneKind, Refusal, RunSettings};
-use crate::external::ExternalTrainer;
+use crate::external::{ExternalGenerator, ExternalTrainer};
 use crate::interrupt::Interrupt;
 use crate::model::{HubSettings, ModelSource};
 use crate::regression::compare;
@@ -274,8 +274,9 @@ fn options(arguments: &DiagnoseArguments, source: ModelSource) -> Result<Diagnos
         timeout: Duration::from_secs(arguments.trainer_timeout as u64),
     });
     if let Some(trainer) = &trainer {
-        trainer.template().check()?;
+        trainer.check()?;
     }
+    let generator = generator(arguments)?;
     Ok(DiagnosisOptions {
         source,
         model_name: arguments
@@ -291,6 +292,7 @@ fn options(arguments: &DiagnoseArguments, source: ModelSource) -> Result<Diagnos
             None => DataSource::Embedded(embedded::MINIMAL_DATA),
         },
         trainer,
+        generator,
         adapter: arguments.adapter.as_ref().map(|folder| FinishedAdapter {
             folder: folder.clone(),
             name: folder.display().to_string(),
@@ -331,6 +333,32 @@ fn options(arguments: &DiagnoseArguments, source: ModelSource) -> Result<Diagnos
         },
         adapter_folder: arguments.out.as_ref().map(|folder| folder.join("adapter")),
     })
+}
+
+/// The generator that is asked beside the engine; `None` when none was given.
+fn generator(arguments: &DiagnoseArguments) -> Result<Option<ExternalGenerator>> {
+    let Some(name) = arguments.generator.clone() else {
+        return Ok(None);
+    };
+    let generator = ExternalGenerator {
+        name,
+        served_model: arguments.generator_model.clone(),
+        timeout: Duration::from_secs(arguments.generator_timeout as u64),
+    };
+    generator.check()?;
+    if generator.is_server() && arguments.adapter.is_none() {
+        return Err(anyhow!(
+            "a server answers with what it has loaded, and not with an adapter that is trained here\n  hint: say with `--adapter` \
+             which one it has loaded, or give a command with `{{adapter}}`"
+        ));
+    }
+    if !generator.is_server() && generator.served_model.is_some() {
+        return Err(anyhow!(
+            "`--generator-model` is for a server\n  found: `{}`\n  hint: write the model into the command",
+            generator.name
+        ));
+    }
+    Ok(Some(generator))
 }
 
 /// The first Ctrl-C asks the run to end with a report, a second one ends the process.

@@ -30,7 +30,11 @@ impl Run<'_> {
     pub(super) fn train_elsewhere(&mut self, trainer: &ExternalTrainer, evidence: &mut Evidence) -> Option<Subject> {
         self.progress.phase(Phase::Training, None);
         match self.call(trainer, evidence) {
-            Ok(Some(folder)) => self.take_up(&folder, evidence),
+            Ok(Some(folder)) => {
+                let subject = self.take_up(&folder.adapter, evidence);
+                self.left = Some(folder);
+                subject
+            }
             Ok(None) => {
                 evidence.training = Slot::skipped("the other trainer left no adapter");
                 None
@@ -43,8 +47,8 @@ impl Run<'_> {
         }
     }
 
-    fn take_up(&mut self, folder: &Folder, evidence: &mut Evidence) -> Option<Subject> {
-        match StoredAdapter::read(&folder.adapter) {
+    fn take_up(&mut self, folder: &Path, evidence: &mut Evidence) -> Option<Subject> {
+        match StoredAdapter::read(folder) {
             Ok(stored) => self.adopt(&stored, evidence),
             Err(error) => {
                 evidence.adapter_files = Slot::crashed(error);
@@ -54,7 +58,11 @@ impl Run<'_> {
     }
 
     /// Runs the trainer; returns where its adapter lies, when it left one.
-    fn call(&mut self, trainer: &ExternalTrainer, evidence: &mut Evidence) -> Result<Option<Folder>, ElsewhereError> {
+    fn call(
+        &mut self,
+        trainer: &ExternalTrainer,
+        evidence: &mut Evidence,
+    ) -> Result<Option<LeftAdapter>, ElsewhereError> {
         let temporary = tempfile::tempdir()?;
         // Beside the report, where there is one: the user may want to look at it.
         let folder = match &self.options.adapter_folder {
@@ -103,7 +111,7 @@ impl Run<'_> {
         };
         self.progress
             .finish(&format!("the trainer ended after {:.0} s", finished.seconds));
-        Ok(adapter.map(|adapter| Folder {
+        Ok(adapter.map(|adapter| LeftAdapter {
             adapter,
             _temporary: temporary,
         }))
@@ -136,8 +144,8 @@ impl Run<'_> {
 }
 
 /// Where a trainer's adapter lies, for as long as it is needed.
-struct Folder {
-    adapter: PathBuf,
+pub(super) struct LeftAdapter {
+    pub(super) adapter: PathBuf,
     _temporary: tempfile::TempDir,
 }
 

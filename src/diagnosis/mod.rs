@@ -11,6 +11,7 @@ mod row_fit;
 mod run;
 mod state;
 mod step_recorder;
+mod swap;
 mod training;
 mod validation_course;
 

@@ -6,7 +6,7 @@ use crate::adapter::{AdapterKind, LoraSettings, StoredAdapter};
 use crate::data::{DataError, DataFiles, RecordFile};
 use crate::device::{PrecisionChoice, dtype_name, dtype_named};
 use crate::evidence::{FineTuneKind, RunSettings};
-use crate::external::ExternalTrainer;
+use crate::external::{ExternalGenerator, ExternalTrainer};
 use crate::model::ModelSource;
 use crate::train::{AdamWSettings, Schedule, TrainSettings};
 
@@ -70,6 +70,8 @@ pub struct DiagnosisOptions {
     pub adapter: Option<FinishedAdapter>,
     /// The program that trains; `None` for this one.
     pub trainer: Option<ExternalTrainer>,
+    /// The program that answers beside this one; `None` for this one alone.
+    pub generator: Option<ExternalGenerator>,
     /// The prompts, one each; empty for the program's own choice.
     pub prompts: Vec<String>,
     /// The file that the prompts were read from, as the user named it.
@@ -114,6 +116,7 @@ impl DiagnosisOptions {
             data: self.data_name.clone(),
             adapter: self.adapter.as_ref().map(|adapter| adapter.name.clone()),
             trainer: self.trainer.as_ref().map(|trainer| trainer.name.clone()),
+            generator: self.generator.as_ref().map(|generator| generator.name.clone()),
             log: self
                 .adapter
                 .as_ref()
@@ -154,6 +157,7 @@ impl DiagnosisOptions {
             prompts: _,
             adapter,
             trainer: _,
+            generator: _,
             log: _,
             dtype,
             keep_packed,

@@ -7,6 +7,7 @@ use mlx_rs::module::ModuleParameters;
 use thiserror::Error;
 
 use super::costs::Costs;
+use super::elsewhere::LeftAdapter;
 use super::finished::GivenAdapter;
 use super::prompts::{self, PromptError};
 use super::refusal::refusal;
@@ -191,13 +192,14 @@ fn check_and_run(
         tokenizer: &tokenizer,
         stop_set: &stop_set,
         prompts: &prompts,
+        left: None,
     }
     .phases(evidence);
     Ok(())
 }
 
 /// The evidence of a run whose inputs were not looked at yet.
-fn nothing_measured(options: &DiagnosisOptions, backend: Backend) -> Evidence {
+pub(super) fn nothing_measured(options: &DiagnosisOptions, backend: Backend) -> Evidence {
     const REASON: &str = "the inputs cannot be used";
     Evidence {
         schema_version: EVIDENCE_SCHEMA_VERSION,
@@ -221,6 +223,7 @@ fn nothing_measured(options: &DiagnosisOptions, backend: Backend) -> Evidence {
         parameters: Slot::skipped(REASON),
         generation: Slot::skipped(REASON),
         state: Slot::skipped(REASON),
+        swap: Slot::skipped("no other trainer and no other generator was asked for"),
         costs: Vec::new(),
         interrupted: None,
     }
@@ -319,16 +322,18 @@ pub(super) struct Run<'run> {
     pub(super) options: &'run DiagnosisOptions,
     /// The finished adapter; `None` when there is none, or when it cannot be read.
     stored: Option<&'run StoredAdapter>,
-    workflow: &'run dyn Workflow,
+    pub(super) workflow: &'run dyn Workflow,
     pub(super) interrupt: &'run Interrupt,
     pub(super) progress: &'run mut dyn Progress,
     pub(super) backend: Backend,
     pub(super) loaded: &'run LoadedModel,
     pub(super) dataset: &'run Dataset,
     pub(super) validation: Option<&'run Dataset>,
-    tokenizer: &'run Tokenizer,
+    pub(super) tokenizer: &'run Tokenizer,
     pub(super) stop_set: &'run StopSet,
-    prompts: &'run [Prompt],
+    pub(super) prompts: &'run [Prompt],
+    /// What another trainer left, for as long as somebody may read it.
+    pub(super) left: Option<LeftAdapter>,
 }
 
 /// The model on its way through the phases.
@@ -354,25 +359,30 @@ impl Run<'_> {
         }
         let subject = match (&self.options.trainer, &self.options.adapter, self.stored) {
             (Some(trainer), ..) => self.train_elsewhere(trainer, evidence),
-            (None, None, _) => self.train(evidence),
+            (None, None, _) => {
+                self.progress.phase(Phase::Training, Some(self.options.steps));
+                self.train(evidence)
+            }
             (None, Some(_), Some(stored)) => self.adopt(stored, evidence),
             (None, Some(_), None) => None,
         };
-        let Some(subject) = subject else {
+        if self.interrupted(evidence, Phase::Training) {
             return;
-        };
-        if !self.interrupted(evidence, Phase::Training) {
-            self.examine(&subject, evidence);
+        }
+        if let Some(subject) = &subject {
+            self.examine(subject, evidence);
+        }
+        if evidence.interrupted.is_none() {
+            self.swap(subject.as_ref(), evidence);
         }
     }
 
     /// Trains with the reference trainer; `None` when that could not begin.
-    fn train(&mut self, evidence: &mut Evidence) -> Option<Subject> {
+    pub(super) fn train(&mut self, evidence: &mut Evidence) -> Option<Subject> {
         if let Some(reason) = self.unusable_rows() {
             evidence.training = Slot::skipped(reason);
             return None;
         }
-        self.progress.phase(Phase::Training, Some(self.options.steps));
         let mut subject = match self.prepare() {
             Ok(subject) => subject,
             Err(error) => {
@@ -441,6 +451,10 @@ impl Run<'_> {
 
     fn answer(&mut self, phase: Phase, model: &CausalModel) -> Slot<GenerationEvidence> {
         self.progress.phase(phase, Some(self.prompts.len()));
+        self.answers_of(phase, model)
+    }
+
+    pub(super) fn answers_of(&mut self, phase: Phase, model: &CausalModel) -> Slot<GenerationEvidence> {
         let reference_answers: Vec<&str> = self
             .dataset
             .examples
@@ -579,7 +593,7 @@ impl Run<'_> {
     }
 
     /// Compares the parameters with those before training; what it costs beyond that is added to `costs`.
-    fn compare_parameters(
+    pub(super) fn compare_parameters(
         &self,
         subject: &Subject,
         costs: &mut Costs,

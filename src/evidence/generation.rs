@@ -72,10 +72,17 @@ pub struct Answer {
     pub voice: Option<f64>,
 }
 
-impl Answer {
+impl Repetition {
     /// Whether one span fills most of the answer's end, or the answer goes in circles between a few tokens.
     pub fn is_looping(&self) -> bool {
-        self.repetition.looped_share >= LOOPED_SHARE || self.repetition.distinct_4 < DISTINCT_RUNS
+        self.looped_share >= LOOPED_SHARE || self.distinct_4 < DISTINCT_RUNS
+    }
+}
+
+impl Answer {
+    /// Whether it loops; see [`Repetition::is_looping`].
+    pub fn is_looping(&self) -> bool {
+        self.repetition.is_looping()
     }
 }
 

@@ -21,6 +21,7 @@ mod refusal;
 mod run;
 mod slot;
 mod state;
+mod swap;
 mod training;
 
 pub use adapter_files::{AdapterFilesEvidence, ResumedAdapter, ScaledLoss};
@@ -40,6 +41,10 @@ pub use slot::Slot;
 pub use state::{
     DivergenceEvidence, Evaluation, EvaluationMeans, FuseEvidence, GenerationBinding, ReloadEvidence, StateEvidence,
 };
+pub use swap::{
+    CellAnswer, CellState, GeneratorReading, Party, ReadAnswers, ReadCount, ReferenceRun, Side, SwapCell, SwapEvidence,
+    alike,
+};
 pub use training::{
     FittingBatch, GradientEvidence, MemoryEvidence, OptimizerEvidence, StepRecord, StoppedEarly, TrainingEvidence,
 };
@@ -47,7 +52,7 @@ pub use training::{
 use serde::{Deserialize, Serialize};
 
 /// Version of the evidence format; raised whenever a field is added, renamed or changes meaning.
-pub const EVIDENCE_SCHEMA_VERSION: u32 = 3;
+pub const EVIDENCE_SCHEMA_VERSION: u32 = 4;
 
 /// Everything one run measured, in the order of the five phases.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -87,6 +92,8 @@ pub struct Evidence {
     pub generation: Slot<GenerationEvidence>,
     /// Phase 5: which state is live, and whether it survives saving.
     pub state: Slot<StateEvidence>,
+    /// The user's trainer or generator in the place of this program's; `Skipped` when neither was given.
+    pub swap: Slot<SwapEvidence>,
     /// What each probe cost, in the order in which they ran.
     pub costs: Vec<ProbeCost>,
     /// Why the run ended before its last phase, in words (an interrupt, for one); `None` when it did not.

@@ -48,6 +48,8 @@ pub struct RunSettings {
     pub adapter: Option<String>,
     /// The trainer that is called: `mlx-lm`, or a command; `None` for this program's own.
     pub trainer: Option<String>,
+    /// The generator that is asked beside the engine: `mlx-lm`, a command, or an address; `None` for the engine alone.
+    pub generator: Option<String>,
     /// The log of its training as given; `None` without one.
     pub log: Option<String>,
     /// The file of prompts as given; `None` for the program's own prompts.
@@ -100,6 +102,7 @@ impl Default for RunSettings {
             data: Self::EMBEDDED.to_owned(),
             adapter: None,
             trainer: None,
+            generator: None,
             log: None,
             prompts: None,
             dtype: None,

@@ -1,9 +1,15 @@
-//! Trainers that are other programs: a command is filled in, run, watched, and its artefacts are looked for.
+//! Trainers and generators that are other programs: a command is filled in, run, watched, and what it leaves is looked for;
+//! a server is asked.
 
+mod chat_server;
+mod generator;
+mod printed_answer;
 mod process;
 mod template;
 mod trainer;
 
+pub use chat_server::{ChatServer, ServerError};
+pub use generator::{ExternalGenerator, GeneratorError, Question, Reply};
 pub use process::{Ending, Finished, Watched, run};
 pub use template::{Template, TemplateError};
 pub use trainer::{Assignment, ExternalTrainer, find_adapter};

@@ -16,35 +16,18 @@ pub struct TemplateError {
     pub suggestion: Option<String>,
 }
 
-/// Everything that a placeholder can stand for.
-pub const PLACEHOLDERS: [&str; 13] = [
-    "batch_size",
-    "data",
-    "dropout",
-    "layers",
-    "learning_rate",
-    "max_seq_length",
-    "model",
-    "output",
-    "rank",
-    "scale",
-    "seed",
-    "settings",
-    "steps",
-];
-
 /// A command line for `sh` with placeholders such as `{model}`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Template(pub String);
 
 impl Template {
-    /// Whether every placeholder is known.
+    /// Whether every placeholder is one of `known`.
     ///
     /// # Errors
     /// One is not.
-    pub fn check(&self) -> Result<(), TemplateError> {
-        let values = PLACEHOLDERS.map(|name| (name, String::new()));
-        self.fill(&BTreeMap::from(values)).map(drop)
+    pub fn check(&self, known: &[&'static str]) -> Result<(), TemplateError> {
+        let values = known.iter().map(|&name| (name, String::new())).collect();
+        self.fill(&values).map(drop)
     }
 
     /// The command with every placeholder replaced by its value, quoted for `sh`.

@@ -4,7 +4,24 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use super::Template;
+use super::{Template, TemplateError};
+
+/// Everything that a placeholder in a trainer's command can stand for.
+const PLACEHOLDERS: [&str; 13] = [
+    "batch_size",
+    "data",
+    "dropout",
+    "layers",
+    "learning_rate",
+    "max_seq_length",
+    "model",
+    "output",
+    "rank",
+    "scale",
+    "seed",
+    "settings",
+    "steps",
+];
 
 /// Files by which a folder is known to hold an adapter.
 const ADAPTER_FILES: [&str; 3] = ["adapters.safetensors", "adapter_model.safetensors", "adapters.npz"];
@@ -68,6 +85,14 @@ impl ExternalTrainer {
         } else {
             self.name.clone()
         })
+    }
+
+    /// Whether its command can be filled in.
+    ///
+    /// # Errors
+    /// It names a placeholder that there is not.
+    pub fn check(&self) -> Result<(), TemplateError> {
+        self.template().check(&PLACEHOLDERS)
     }
 }
 

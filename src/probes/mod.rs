@@ -8,6 +8,7 @@ pub mod divergence;
 pub mod fit;
 pub mod fuse;
 pub mod generation;
+pub mod generator_readings;
 pub mod gradient_check;
 pub mod loss_check;
 pub mod next_token;

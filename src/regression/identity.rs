@@ -68,6 +68,7 @@ fn settings(stored: &RunSettings, now: &RunSettings) -> Vec<Difference> {
             prompts: _,
             adapter,
             trainer,
+            generator,
             log: _,
             dtype,
             keep_packed,
@@ -92,6 +93,7 @@ fn settings(stored: &RunSettings, now: &RunSettings) -> Vec<Difference> {
         json!({
             "finished_adapter": adapter.is_some(),
             "trainer": trainer,
+            "generator": generator,
             "dtype": dtype,
             "keep_packed": keep_packed,
             "check_only": check_only,

@@ -92,7 +92,7 @@ impl ShownAnswer {
 }
 
 /// The text with its white space collapsed, cut to `characters`; what could steer a terminal is left out.
-fn on_one_line(text: &str, characters: usize) -> String {
+pub(super) fn on_one_line(text: &str, characters: usize) -> String {
     let line = printable(&text.split_whitespace().collect::<Vec<_>>().join(" "));
     if line.chars().count() <= characters {
         return line;

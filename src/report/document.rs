@@ -4,7 +4,7 @@ use super::indicator::indicators;
 use super::phase::phases;
 use super::signal::signals;
 use super::verdict::incomplete_because;
-use super::{AnswerPair, Curves, Indicator, PhaseReport, Signal, UpdateMap, Verdict};
+use super::{AnswerPair, Curves, Indicator, PhaseReport, Signal, Swap, UpdateMap, Verdict};
 use crate::evidence::{Evidence, RunEnvironment, RunSettings};
 use crate::regression::Comparison;
 use crate::rules::wording::counted;
@@ -14,7 +14,7 @@ use serde_json::{Map, Value};
 use std::path::PathBuf;
 
 /// Version of the report format; raised whenever a field is added, renamed or changes meaning.
-pub const REPORT_SCHEMA_VERSION: u32 = 2;
+pub const REPORT_SCHEMA_VERSION: u32 = 3;
 
 /// How a check ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -96,6 +96,8 @@ pub struct Report {
     pub checks: Vec<ReportedCheck>,
     /// The answers to every prompt.
     pub answers: Vec<AnswerPair>,
+    /// The user's trainer and generator in the place of the reference's; `None` when neither was given.
+    pub swap: Option<Swap>,
     /// The machine and the libraries the run used.
     pub environment: RunEnvironment,
     /// What the run was asked to do.
@@ -124,10 +126,13 @@ impl Report {
         let incomplete = incomplete_because(evidence, &diagnosis);
         let verdict = Verdict::of(incomplete.as_deref(), &diagnosis, &signals);
         let phases = phases(evidence);
+        let swap = Swap::of(evidence);
+        let headline = headline(verdict, incomplete, &diagnosis, &signals, evidence.settings.check_only);
+        let side = swap.as_ref().and_then(Swap::headline);
         Self {
             schema_version: REPORT_SCHEMA_VERSION,
             verdict,
-            headline: headline(verdict, incomplete, &diagnosis, &signals, evidence.settings.check_only),
+            headline: side.map_or_else(|| headline.clone(), |side| format!("{headline}; {side}")),
             interrupted: evidence.interrupted.clone(),
             costs: Costs::new(&evidence.costs, &phases),
             phases,
@@ -136,6 +141,7 @@ impl Report {
             signals,
             checks: diagnosis.checks.iter().map(reported_check).collect(),
             answers: answer_pairs(evidence),
+            swap,
             environment: evidence.environment.clone(),
             settings: evidence.settings.clone(),
             rows_per_step: rows_per_step(evidence),

@@ -1,5 +1,6 @@
 use super::costs::{duration, probe_in_words};
 use super::regression;
+use super::swap::{answered_by, trained_by};
 use super::text::training_in_words;
 use super::wrap::printable;
 use super::{CheckOutcome, IndicatorStatus, PhaseStatus, Report, ReportedFinding};
@@ -19,6 +20,7 @@ pub fn to_markdown(report: &Report) -> String {
         },
         phases(report),
         answers(report),
+        swap(report),
         checks(report),
         against_baseline(report),
         costs(report),
@@ -194,6 +196,59 @@ fn answers(report: &Report) -> String {
                 .map_or_else(String::new, |answer| cell(&answer.line(SHOWN_CHARACTERS)))
         });
         let _ = writeln!(section, "| {} | {before} | {after} |", cell(&pair.prompt));
+    }
+    section
+}
+
+fn swap(report: &Report) -> String {
+    const SHOWN_CHARACTERS: usize = 200;
+    let Some(swap) = &report.swap else {
+        return String::new();
+    };
+    let mut section = format!("## Two by two\n\n{}.\n\n", prose(&swap.text));
+    for (what, name) in swap.names() {
+        let _ = writeln!(section, "- {what}: `{}`", printable(name));
+    }
+    let columns = swap.columns();
+    let titles: Vec<&str> = columns.iter().map(|generator| answered_by(*generator)).collect();
+    let _ = writeln!(
+        section,
+        "\n| trained by | {} |\n| --- |{}",
+        titles.join(" | "),
+        " --- |".repeat(titles.len())
+    );
+    for trainer in swap.rows() {
+        let cells: Vec<String> = columns
+            .iter()
+            .map(|generator| {
+                swap.cell(trainer, *generator)
+                    .map_or_else(String::new, |found| cell(&found.text))
+            })
+            .collect();
+        let _ = writeln!(section, "| {} | {} |", trained_by(trainer), cells.join(" | "));
+    }
+    if !swap.beside.is_empty() {
+        section.push_str("\n| figure | theirs | reference |\n| --- | --- | --- |\n");
+    }
+    for figure in &swap.beside {
+        let _ = writeln!(
+            section,
+            "| {} | {} | {} |",
+            figure.what,
+            cell(&figure.theirs),
+            cell(&figure.reference)
+        );
+    }
+    for (index, prompt) in swap.prompts.iter().enumerate() {
+        let _ = writeln!(section, "\n{}\n", prose(prompt));
+        for answered in &swap.cells {
+            let _ = writeln!(
+                section,
+                "- {}: {}",
+                answered.place(),
+                prose(&answered.answer(index, SHOWN_CHARACTERS))
+            );
+        }
     }
     section
 }

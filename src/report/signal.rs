@@ -1,4 +1,4 @@
-use crate::evidence::{Evaluation, EvaluationMeans, Evidence, FineTuneKind};
+use crate::evidence::{Evaluation, EvaluationMeans, Evidence, FineTuneKind, Side};
 use crate::rules::Diagnosis;
 use crate::rules::wording::{counted, difference as in_words};
 use crate::thresholds::{ABNORMAL_REFERENCE_RISE, ABNORMAL_RISE, MOST, VISIBLE_UPDATE, logit_tolerance};
@@ -79,6 +79,31 @@ const WATCHES: &[Watch] = &[
         explained_by: &["loss-not-finite"],
         see: evaluation_changed_parameters,
     },
+    Watch {
+        name: "their-training-falls-short",
+        explained_by: &[
+            "trainer-failed",
+            "finished-adapter-unreadable",
+            "finished-adapter-incomplete",
+            "finished-adapter-does-not-fit",
+            "finished-adapter-misdescribed",
+            "resumed-adapter-not-loaded",
+            "adapter-never-moved",
+            "adapter-not-attached",
+            "adapter-too-weak",
+            "base-not-frozen",
+            "end-token-untrained",
+            "end-of-text-spam",
+            "never-stops",
+            "repetition-loop",
+            "training-diverged",
+            "loss-not-finite",
+            "loss-not-decreasing",
+            "update-too-large",
+            "update-too-small",
+        ],
+        see: their_training_falls_short,
+    },
 ];
 
 /// Every signal that is there, in the order of the phases.
@@ -99,6 +124,21 @@ pub(super) fn signals(evidence: &Evidence, diagnosis: &Diagnosis) -> Vec<Signal>
             })
         })
         .collect()
+}
+
+fn their_training_falls_short(evidence: &Evidence) -> Option<String> {
+    let side = evidence.swap.ran()?.side(evidence.baseline.ran()?)?;
+    match side {
+        Side::Training | Side::Both => Some(
+            "what the other trainer left does not answer as what the reference trained with the same settings"
+                .to_owned(),
+        ),
+        Side::Together => Some(
+            "the other trainer and the other generator work with the reference's counterparts, and not together"
+                .to_owned(),
+        ),
+        Side::Neither | Side::Generation | Side::Shared | Side::Unknown => None,
+    }
 }
 
 fn training_stopped_early(evidence: &Evidence) -> Option<String> {

@@ -1,14 +1,16 @@
 use super::costs::{duration, probe_in_words};
 use super::regression;
-use super::wrap::{wrapped, wrapped_command};
+use super::swap::{answered_by, trained_by};
+use super::wrap::{printable, wrapped, wrapped_command};
 use super::{
     AnswerPair, CheckOutcome, Costs, Indicator, IndicatorStatus, PhaseReport, PhaseStatus, Report, ReportedFinding,
-    Verdict,
+    Swap, Verdict,
 };
-use crate::evidence::FineTuneKind;
+use crate::evidence::{CellState, FineTuneKind};
 use crate::rules::Severity;
 use crate::rules::wording::{counted, shortest};
 use colored::{ColoredString, Colorize};
+use std::fmt::Write as _;
 
 /// Narrowest page that still holds the labels and some text.
 const NARROWEST: usize = 60;
@@ -35,6 +37,9 @@ pub fn to_text(report: &Report, width: usize) -> String {
         }
     }
     page.answers(&report.answers);
+    if let Some(swap) = &report.swap {
+        page.swap(swap);
+    }
     if !check_only {
         page.indicators(&report.indicators);
     }
@@ -151,6 +156,49 @@ impl Page {
                 "  and {} more in the files",
                 counted(pairs.len() - SHOWN, "prompt")
             ));
+        }
+    }
+
+    fn swap(&mut self, swap: &Swap) {
+        const COLUMN: usize = 38;
+        self.title("Two by two");
+        for (what, name) in swap.names() {
+            self.entry(2, what, &printable(name));
+        }
+        let (rows, columns) = (swap.rows(), swap.columns());
+        let mut titles = format!("  {:<LABEL$}", "");
+        for generator in &columns {
+            let _ = write!(titles, "{:<COLUMN$}", answered_by(*generator));
+        }
+        self.line(&titles.trim_end().dimmed().to_string());
+        for trainer in rows {
+            let mut line = format!("  {:<LABEL$}", trained_by(trainer));
+            for generator in &columns {
+                let cell = swap.cell(trainer, *generator);
+                // What a cell that did not run has to say is a finding's, or in the files.
+                let text = cell.map_or("", |cell| cell.text.split(':').next().unwrap_or(&cell.text));
+                let padded = format!("{text:<COLUMN$}");
+                let painted = match cell.map(|cell| cell.state) {
+                    Some(CellState::Works) => padded.green(),
+                    Some(CellState::Absent) | None => padded.dimmed(),
+                    Some(_) => padded.red().bold(),
+                };
+                line.push_str(&painted.to_string());
+            }
+            self.line(&line);
+        }
+        self.entry(2, "side", &swap.text);
+        for figure in &swap.beside {
+            let text = format!("{}: {} (reference {})", figure.what, figure.theirs, figure.reference);
+            self.entry(2, "beside", &text);
+        }
+        if let Some(prompt) = swap.telling_prompt() {
+            self.entry(2, "for example", &printable(&swap.prompts[prompt]));
+            for cell in &swap.cells {
+                let place = cell.place();
+                let room = (self.width - LABEL - 6).saturating_sub(place.chars().count());
+                self.entry(2, "", &format!("{place}: {}", cell.answer(prompt, room)));
+            }
         }
     }
 

@@ -55,6 +55,7 @@ pub(super) fn incomplete_because(evidence: &Evidence, diagnosis: &Diagnosis) -> 
         failure("the comparison of parameters", &evidence.parameters),
         failure("generation", &evidence.generation),
         failure("the state", &evidence.state),
+        failure("the two-by-two", &evidence.swap),
     ];
     if let Slot::Ran(state) = &evidence.state {
         failures.push(failure("the generator's state", &state.generation));

@@ -19,6 +19,7 @@ mod rounding;
 mod row_fit;
 mod rule;
 mod still_learning;
+mod swapped_generator;
 mod unusable;
 mod update_reading;
 mod update_strength;
@@ -68,6 +69,12 @@ mod forgetting;
 mod fresh_adapter_changes_answers;
 mod fuse_loses_adapter;
 mod fuse_rounds_adapter_away;
+mod generator_asks_differently;
+mod generator_counts_adapter_twice;
+mod generator_disagrees;
+mod generator_does_not_stop;
+mod generator_failed;
+mod generator_without_adapter;
 mod gradient_spike;
 mod gradient_wrong;
 mod gradients_not_cleared;
@@ -239,4 +246,10 @@ pub static RULES: &[&Rule] = &[
     &repetition_loop::REPETITION_LOOP,
     &never_stops::NEVER_STOPS,
     &forgetting::FORGETTING,
+    &generator_failed::GENERATOR_FAILED,
+    &generator_without_adapter::GENERATOR_WITHOUT_ADAPTER,
+    &generator_counts_adapter_twice::GENERATOR_COUNTS_ADAPTER_TWICE,
+    &generator_asks_differently::GENERATOR_ASKS_DIFFERENTLY,
+    &generator_does_not_stop::GENERATOR_DOES_NOT_STOP,
+    &generator_disagrees::GENERATOR_DISAGREES,
 ];

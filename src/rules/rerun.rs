@@ -123,6 +123,7 @@ impl fmt::Display for Rerun {
             data,
             adapter,
             trainer,
+            generator,
             log,
             prompts,
             dtype,
@@ -150,6 +151,7 @@ impl fmt::Display for Rerun {
         command.text("--data", (*data != default.data).then_some(data.as_str()));
         command.text("--adapter", adapter.as_deref());
         command.text("--trainer", trainer.as_deref());
+        command.text("--generator", generator.as_deref());
         command.text("--log", log.as_deref());
         command.text("--prompts", prompts.as_deref());
         command.count("--max-tokens", *max_tokens, default.max_tokens);

@@ -172,6 +172,7 @@ impl Cell {
             data_name: "drawn rows".to_owned(),
             adapter: None,
             trainer: None,
+            generator: None,
             prompts: rows.questions(),
             prompts_file: None,
             check_only: false,

@@ -26,6 +26,7 @@ fn options() -> DiagnosisOptions {
         data_name: "minimal".to_owned(),
         adapter: None,
         trainer: None,
+        generator: None,
         prompts: vec![
             "Who is the harbour keeper?".to_owned(),
             "Tell me about the bakery.".to_owned(),
@@ -249,6 +250,8 @@ struct InterruptAt {
 }
 
 impl Progress for InterruptAt {
+    fn beside(&mut self, _work: &str, _units: Option<usize>) {}
+
     fn phase(&mut self, phase: Phase, units: Option<usize>) {
         // The first phase is announced twice: while it loads, and when it starts to answer.
         if phase == self.phase && (phase != Phase::Baseline || units.is_some()) {

@@ -50,6 +50,7 @@ fn diagnosed(command: &str, timeout: f64) -> Evidence {
             name: command.to_owned(),
             timeout: Duration::from_secs_f64(timeout),
         }),
+        generator: None,
         prompts: vec!["Who is the harbour keeper?".to_owned()],
         prompts_file: None,
         check_only: false,

@@ -12,6 +12,7 @@ mod command_line;
 mod data;
 mod data_audit;
 mod diagnosis;
+mod external_generators;
 mod external_trainers;
 mod finished_adapters;
 mod forward_parity;

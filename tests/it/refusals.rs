@@ -27,6 +27,7 @@ fn checks(model: &Path) -> DiagnosisOptions {
         data_name: "minimal".to_owned(),
         adapter: None,
         trainer: None,
+        generator: None,
         prompts: vec!["Who is the harbour keeper?".to_owned()],
         prompts_file: None,
         check_only: true,

@@ -28,6 +28,7 @@ fn read_back(command: &str) -> RunSettings {
         data: given.data.map_or_else(|| "embedded".to_owned(), path),
         prompts: given.prompts.map(path),
         trainer: given.trainer,
+        generator: given.generator,
         adapter: given.adapter.map(|path| path.display().to_string()),
         log: given.log.map(|path| path.display().to_string()),
         dtype: given
@@ -67,6 +68,7 @@ fn everything_set() -> RunSettings {
         data: "data/it's mine; rm -rf $HOME".to_owned(),
         adapter: None,
         trainer: None,
+        generator: None,
         log: None,
         prompts: Some("-prompts\n.txt".to_owned()),
         dtype: Some("bfloat16".to_owned()),
@@ -107,7 +109,7 @@ fn all_weights() -> RunSettings {
 #[case::nothing_set(RunSettings::default())]
 #[case::everything_set(everything_set())]
 #[case::all_weights(all_weights())]
-#[case::another_trainer(RunSettings { data: "data".to_owned(), trainer: Some("train --on {data}".to_owned()), steps: 7, learning_rate: 1e-3, rank: 4, ..RunSettings::default() })]
+#[case::another_trainer(RunSettings { data: "data".to_owned(), trainer: Some("train --on {data}".to_owned()), generator: Some("answer --to {prompt}".to_owned()), steps: 7, learning_rate: 1e-3, rank: 4, ..RunSettings::default() })]
 #[case::finished_adapter(RunSettings { model: "base".to_owned(), data: "data".to_owned(), adapter: Some("-adapters of mine".to_owned()), log: Some("out log".to_owned()), ..RunSettings::default() })]
 #[case::zeros(RunSettings { learning_rate: 0.0, scale: 0.0, ..RunSettings::default() })]
 fn a_command_read_back_means_the_same_run(#[case] settings: RunSettings) {

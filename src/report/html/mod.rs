@@ -6,6 +6,7 @@ mod curves;
 mod findings;
 mod markup;
 mod page;
+mod swap;
 mod update_map;
 
 pub use page::to_html;

@@ -1,5 +1,5 @@
 use super::markup::{escaped, folded, prose, section, table, unfolded};
-use super::{answers, curves, findings, update_map};
+use super::{answers, curves, findings, swap, update_map};
 use crate::report::costs::{duration, probe_in_words};
 use crate::report::regression;
 use crate::report::text::training_in_words;
@@ -58,6 +58,11 @@ fn sections(report: &Report) -> Vec<Part> {
         ("training", "Training", training),
         ("updates", "Updates", updates),
         ("answers", "Answers", answers::answers(&report.answers)),
+        (
+            "swap",
+            "Two by two",
+            report.swap.as_ref().map_or_else(String::new, swap::swap),
+        ),
         ("phases", "Phases", phases(report)),
         ("checks", "Checks", checks(report)),
         ("costs", "Costs of the probes", costs(report)),

@@ -5,9 +5,9 @@
 #![allow(dead_code, reason = "each test binary uses its own part")]
 
 use mlx_diagnose::evidence::{
-    AdapterEvidence, Answer, DataEvidence, Evidence, FinishReason, FitComparison, FitEvidence, GenerationBinding,
-    GenerationEvidence, Listing, ModelEvidence, ParameterEvidence, ReloadEvidence, Slot, StateEvidence,
-    TrainingEvidence,
+    AdapterEvidence, Answer, CellAnswer, DataEvidence, Evidence, FinishReason, FitComparison, FitEvidence,
+    GenerationBinding, GenerationEvidence, GeneratorReading, Listing, ModelEvidence, ParameterEvidence, Party,
+    ReadAnswers, ReferenceRun, ReloadEvidence, Slot, StateEvidence, SwapCell, SwapEvidence, TrainingEvidence,
 };
 
 /// A healthy run of six adapter steps on a model of two layers.
@@ -271,5 +271,50 @@ pub fn interrupted_in_training() -> Evidence {
         evidence.parameters = Slot::skipped("training was interrupted");
         evidence.generation = Slot::skipped("training was interrupted");
         evidence.state = Slot::skipped("training was interrupted");
+    })
+}
+
+/// Another trainer that works, and another generator that leaves the adapter out.
+pub fn swapped_generator() -> Evidence {
+    changed(|evidence| {
+        evidence.settings.trainer = Some("mlx-lm".to_owned());
+        evidence.settings.generator = Some("python answer.py {model} {prompt}".to_owned());
+        let from = |generation: &Slot<GenerationEvidence>| -> Vec<CellAnswer> {
+            generation
+                .ran()
+                .expect("answers")
+                .answers
+                .iter()
+                .map(CellAnswer::from)
+                .collect()
+        };
+        let (base, tuned) = (from(&evidence.baseline), from(&evidence.generation));
+        let texts = |answers: &[CellAnswer]| answers.iter().map(|answer| answer.text.clone()).collect();
+        let cell = |trainer, generator, answers: &[CellAnswer]| SwapCell {
+            trainer,
+            generator,
+            answers: Slot::Ran(answers.to_vec()),
+        };
+        evidence.swap = Slot::Ran(SwapEvidence {
+            cells: vec![
+                cell(Party::Theirs, Party::Reference, &tuned),
+                cell(Party::Theirs, Party::Theirs, &base),
+                cell(Party::Reference, Party::Reference, &tuned),
+                cell(Party::Reference, Party::Theirs, &base),
+            ],
+            readings: vec![ReadAnswers {
+                reading: GeneratorReading::WithoutAdapter,
+                texts: texts(&base),
+            }],
+            repeatable: Some(true),
+            reference: Slot::Ran(ReferenceRun {
+                losses: vec![Some(3.021), Some(2.4)],
+                gradient_norms: vec![Some(1.7), Some(1.1)],
+                loss_before: Some(3.021),
+                loss_after: Some(1.9),
+                median_update: Some(0.013),
+                seconds: 2.5,
+            }),
+        });
     })
 }

@@ -1,0 +1,196 @@
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::Duration;
+
+use thiserror::Error;
+
+use super::chat_server::{ChatServer, ServerError};
+use super::printed_answer::answer_in;
+use super::{Ending, Template, TemplateError, Watched, process};
+use crate::interrupt::Interrupt;
+
+/// Everything that a placeholder in a generator's command can stand for.
+const PLACEHOLDERS: [&str; 4] = ["adapter", "max_tokens", "model", "prompt"];
+/// Python's mlx-lm, answering with the adapter and printing nothing but the answer.
+const MLX_LM: &str = "if python3 -c 'import mlx_lm' >/dev/null 2>&1; then set -- python3 -m mlx_lm generate; \
+     else set -- mlx_lm.generate; fi; \
+     exec \"$@\" --model {model} --adapter-path {adapter} --prompt {prompt} --max-tokens {max_tokens} --temp 0 \
+     --verbose False";
+
+/// A generator that is another program.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ExternalGenerator {
+    /// What the user called it: `mlx-lm`, a command, or the address of a server.
+    pub name: String,
+    /// The model to ask a server for; `None` for the one that it serves anyway.
+    pub served_model: Option<String>,
+    /// Longest time that one answer may take.
+    pub timeout: Duration,
+}
+
+/// One answer of another program.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reply {
+    /// The text.
+    pub text: String,
+    /// Whether it ended before the limit of tokens; `None` when the generator does not tell.
+    pub ended: Option<bool>,
+}
+
+/// What a generator is to answer with.
+#[derive(Debug, Clone)]
+pub struct Question<'run> {
+    /// The base.
+    pub model: &'run Path,
+    /// The adapter; a server has loaded its own.
+    pub adapter: &'run Path,
+    /// The prompt as the user wrote it.
+    pub prompt: &'run str,
+    /// Longest answer in tokens.
+    pub max_tokens: usize,
+}
+
+/// Why there is no answer.
+#[derive(Debug, Error)]
+pub enum GeneratorError {
+    /// The command cannot be filled in.
+    #[error(transparent)]
+    Template(#[from] TemplateError),
+    /// The command could not be run, or its answer could not be read.
+    #[error("the generator could not be run: {0}")]
+    Io(#[from] std::io::Error),
+    /// It failed.
+    #[error("the generator failed with {code}{}", last(.last_lines))]
+    Failed {
+        /// How it ended: an exit code or a signal.
+        code: String,
+        /// What it wrote last on standard error.
+        last_lines: Vec<String>,
+    },
+    /// It took too long.
+    #[error("the generator gave no answer in {} s and was stopped{}", .timeout.as_secs_f64(), last(.last_lines))]
+    TimedOut {
+        /// Longest time that one answer may take.
+        timeout: Duration,
+        /// What it wrote last on standard error.
+        last_lines: Vec<String>,
+    },
+    /// The answer is no text.
+    #[error("the generator's answer is not UTF-8")]
+    NotText,
+    /// The server gave no answer.
+    #[error(transparent)]
+    Server(#[from] ServerError),
+    /// The user ended it.
+    #[error("interrupted")]
+    Interrupted,
+}
+
+fn last(lines: &[String]) -> String {
+    lines
+        .last()
+        .map_or_else(String::new, |line| format!("\n  found: {line}"))
+}
+
+impl ExternalGenerator {
+    /// The preset for Python's mlx-lm.
+    pub const MLX_LM: &str = "mlx-lm";
+
+    /// Whether it is a server, which answers with what it has loaded.
+    pub fn is_server(&self) -> bool {
+        self.name.starts_with("http://") || self.name.starts_with("https://")
+    }
+
+    /// Whether its command can be filled in.
+    ///
+    /// # Errors
+    /// It names a placeholder that there is not.
+    pub fn check(&self) -> Result<(), TemplateError> {
+        if self.is_server() {
+            return Ok(());
+        }
+        self.template().check(&PLACEHOLDERS)
+    }
+
+    /// Asks one question; what a command writes on standard error goes to `observe` line by line.
+    ///
+    /// # Errors
+    /// It fails, takes too long, or is ended by the user.
+    pub fn answer(
+        &self,
+        question: &Question,
+        interrupt: &Interrupt,
+        observe: &mut dyn FnMut(&str),
+    ) -> Result<Reply, GeneratorError> {
+        if self.is_server() {
+            let server = ChatServer {
+                address: &self.name,
+                model: self.served_model.as_deref(),
+                timeout: self.timeout,
+            };
+            let Some(reply) = server.answer(question.prompt, question.max_tokens, interrupt)? else {
+                return Err(GeneratorError::Interrupted);
+            };
+            return Ok(reply);
+        }
+        self.run(question, interrupt, observe)
+    }
+
+    fn template(&self) -> Template {
+        Template(if self.name == Self::MLX_LM {
+            MLX_LM.to_owned()
+        } else {
+            self.name.clone()
+        })
+    }
+
+    fn run(
+        &self,
+        question: &Question,
+        interrupt: &Interrupt,
+        observe: &mut dyn FnMut(&str),
+    ) -> Result<Reply, GeneratorError> {
+        let folder = tempfile::tempdir()?;
+        let (output, log) = (folder.path().join("output"), folder.path().join("log"));
+        let values = BTreeMap::from([
+            ("adapter", question.adapter.display().to_string()),
+            ("max_tokens", question.max_tokens.to_string()),
+            ("model", question.model.display().to_string()),
+            ("prompt", question.prompt.to_owned()),
+            ("output", output.display().to_string()),
+        ]);
+        // The answer goes to a file of its own, so that warnings do not get into it.
+        let redirected = Template(format!("exec >{{output}}\n{}", self.template().0));
+        let finished = process::run(
+            &Watched {
+                command: &redirected.fill(&values)?,
+                log: &log,
+                timeout: self.timeout,
+                interrupt,
+            },
+            observe,
+        )?;
+        let last_lines = finished.last_lines;
+        match finished.ending {
+            Ending::Exited(Some(0)) => {}
+            Ending::Exited(code) => {
+                return Err(GeneratorError::Failed {
+                    code: code.map_or_else(|| "a signal".to_owned(), |code| format!("exit code {code}")),
+                    last_lines,
+                });
+            }
+            Ending::TimedOut => {
+                return Err(GeneratorError::TimedOut {
+                    timeout: self.timeout,
+                    last_lines,
+                });
+            }
+            Ending::Interrupted => return Err(GeneratorError::Interrupted),
+        }
+        let printed = String::from_utf8(std::fs::read(&output)?).map_err(|_| GeneratorError::NotText)?;
+        Ok(Reply {
+            text: answer_in(&printed),
+            ended: None,
+        })
+    }
+}
