@@ -8,7 +8,7 @@ use thiserror::Error;
 
 use super::{LoraSettings, attached_modules};
 use crate::atomic_write::{replace_file, write_file};
-use crate::model::{CausalModel, LowRankSettings, WeightFileError, load_safetensors, save_safetensors};
+use crate::model::{CausalModel, LoadError, LowRankSettings, WeightFileError, load_safetensors, save_safetensors};
 
 /// mlx-lm's name for the adapter's tensors.
 pub(super) const WEIGHTS: &str = "adapters.safetensors";
@@ -62,13 +62,16 @@ pub enum AdapterFileError {
         path: PathBuf,
     },
     /// The folder holds no adapter.
-    #[error("there is no adapter in `{}`\n  found: {found}\n  expected: `adapters.safetensors` (mlx-lm), `adapter_model.safetensors` (PEFT) or `adapters.npz` (mlx-examples)", folder.display())]
+    #[error("there is no adapter in `{}`\n  found: {found}\n  expected: `adapters.safetensors` (mlx-lm), `adapter_model.safetensors` (PEFT) or `adapters.npz` (mlx-examples)\n  hint: a model folder of whole weights is given with `--trained`", folder.display())]
     NoAdapter {
         /// The folder.
         folder: PathBuf,
         /// What stands there instead.
         found: String,
     },
+    /// The model of whole weights could not be loaded.
+    #[error(transparent)]
+    WholeModel(#[from] LoadError),
     /// MLX failed.
     #[error("the adapter's tensors could not be read: {0}")]
     Mlx(#[from] mlx_rs::error::Exception),

@@ -8,6 +8,7 @@ mod mlx_lm;
 mod peft;
 mod settings;
 mod stored;
+mod whole_model;
 
 pub use attach::{AttachError, attach, attached_modules, check_rank, target_modules};
 pub use convert::{ConvertError, TargetFormat, convert};

@@ -27,6 +27,8 @@ pub enum AdapterFormat {
     MlxNpz,
     /// PEFT: `adapter_model.safetensors` beside `adapter_config.json`.
     Peft,
+    /// No adapter: a model folder of whole weights.
+    WholeModel,
 }
 
 /// What an adapter folder holds.

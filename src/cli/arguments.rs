@@ -171,6 +171,12 @@ pub struct DiagnoseArguments {
         "dropout", "layers", "keys", "inject", "apply_fix",
     ])]
     pub adapter: Option<PathBuf>,
+    /// A finished model to judge instead of training one: a folder of whole weights, fused or trained
+    #[arg(long, value_name = "DIR", requires_all = ["model", "data"], conflicts_with_all = [
+        "adapter", "trainer", "steps", "batch_size", "learning_rate", "warmup_steps", "clip_norm", "bias_correction", "full",
+        "rank", "scale", "dropout", "layers", "keys", "inject", "apply_fix", "keep_packed",
+    ])]
+    pub trained: Option<PathBuf>,
     /// The program that trains: `mlx-lm`, or a command for `sh` with `{model}`, `{data}`, `{output}`, `{steps}`,
     /// `{learning_rate}`, `{rank}`, `{scale}`, `{dropout}`, `{layers}`, `{seed}`, `{batch_size}` and `{max_seq_length}`
     /// [default: this one]
@@ -189,8 +195,9 @@ pub struct DiagnoseArguments {
     /// Seconds that the generator may take for an answer
     #[arg(long, value_name = "N", default_value_t = 600, requires = "generator", value_parser = at_least_one, allow_negative_numbers = true)]
     pub generator_timeout: usize,
-    /// What its trainer wrote: the output of mlx-lm or transformers, `trainer_state.json`, JSON lines or CSV
-    #[arg(long, value_name = "FILE", requires = "adapter")]
+    /// What its trainer wrote: the output of mlx-lm or transformers, `trainer_state.json`, JSON lines or CSV; judged alone
+    /// where nothing else is given
+    #[arg(long, value_name = "FILE")]
     pub log: Option<PathBuf>,
     /// File with one prompt on each line [default: two general questions and the first two of the data]
     #[arg(long, value_name = "FILE")]

@@ -12,7 +12,7 @@ use super::{apply_fix, convert, embedded, progress, selftest, verify};
 use crate::adapter::LoraSettings;
 use crate::atomic_write::write_file;
 use crate::device::PrecisionChoice;
-use crate::diagnosis::{DataSource, DiagnosisOptions, FinishedAdapter, diagnose};
+use crate::diagnosis::{DataSource, DiagnosisOptions, FinishedAdapter, diagnose, diagnose_log};
 use crate::evidence::{EVIDENCE_SCHEMA_VERSION, Evidence, FineTuneKind, Refusal, RunSettings};
 use crate::external::{ExternalGenerator, ExternalTrainer};
 use crate::interrupt::Interrupt;
@@ -120,7 +120,22 @@ fn run_phases(arguments: &DiagnoseArguments) -> Result<u8> {
     })
 }
 
+/// Judges a log without anything else.
+fn judge_log(arguments: &DiagnoseArguments, log: &Path) -> Result<u8> {
+    let evidence = diagnose_log(log)?;
+    let paths = arguments.out.as_deref().map_or_else(Vec::new, output_paths);
+    let baseline = Baseline::of(arguments, Some(&evidence.settings))?;
+    let (report, compared) = baseline.judge(Report::new(&evidence, paths), &evidence);
+    let stored = baseline.store(&report, &evidence);
+    let code = conclude(&evidence, &report, arguments.out.as_deref(), &arguments.output)?;
+    compared.and(stored).map(|()| code)
+}
+
 fn run_and_judge(arguments: &DiagnoseArguments) -> Result<u8> {
+    let is_alone = arguments.model.is_none() && arguments.data.is_none() && arguments.trainer.is_none();
+    if let Some(log) = arguments.log.as_deref().filter(|_| is_alone) {
+        return judge_log(arguments, log);
+    }
     let interrupt = Interrupt::default();
     listen_for_interrupt(&interrupt)?;
     // Held until the run is over: dropping it removes the unpacked model.
@@ -277,6 +292,14 @@ fn options(arguments: &DiagnoseArguments, source: ModelSource) -> Result<Diagnos
         trainer.check()?;
     }
     let generator = generator(arguments)?;
+    let finished = arguments.adapter.as_ref().or(arguments.trained.as_ref());
+    if let (Some(log), None) = (&arguments.log, finished) {
+        return Err(anyhow!(
+            "`--log {}` belongs to a training that is over\n  hint: give what it left with `--adapter` or `--trained`, or the log \
+             alone",
+            log.display()
+        ));
+    }
     Ok(DiagnosisOptions {
         source,
         model_name: arguments
@@ -293,8 +316,9 @@ fn options(arguments: &DiagnoseArguments, source: ModelSource) -> Result<Diagnos
         },
         trainer,
         generator,
-        adapter: arguments.adapter.as_ref().map(|folder| FinishedAdapter {
+        adapter: finished.map(|folder| FinishedAdapter {
             folder: folder.clone(),
+            is_whole_model: arguments.trained.is_some(),
             name: folder.display().to_string(),
             log: arguments.log.clone(),
             mask_prompt: arguments.no_mask_prompt.then_some(false),
@@ -345,11 +369,11 @@ fn generator(arguments: &DiagnoseArguments) -> Result<Option<ExternalGenerator>>
         served_model: arguments.generator_model.clone(),
         timeout: Duration::from_secs(arguments.generator_timeout as u64),
     };
-    generator.check()?;
-    if generator.is_server() && arguments.adapter.is_none() {
+    generator.check(arguments.trained.is_none())?;
+    if generator.is_server() && arguments.adapter.is_none() && arguments.trained.is_none() {
         return Err(anyhow!(
             "a server answers with what it has loaded, and not with an adapter that is trained here\n  hint: say with `--adapter` \
-             which one it has loaded, or give a command with `{{adapter}}`"
+             or `--trained` what that is, or give a command with `{{adapter}}`"
         ));
     }
     if !generator.is_server() && generator.served_model.is_some() {

@@ -1,3 +1,5 @@
+use std::path::Path;
+
 use mlx_rs::error::Exception;
 
 use super::costs::Costs;
@@ -7,14 +9,17 @@ use super::validation_course::ValidationCourse;
 use super::{DiagnosisOptions, FinishedAdapter};
 use crate::adapter::{AdapterFileError, StoredAdapter};
 use crate::data::Batches;
+use crate::device::{Backend, PrecisionChoice};
 use crate::evidence::{Evidence, FineTuneKind, FitComparison, Slot};
-use crate::model::CausalModel;
+use crate::model::{CausalModel, LoadError, ModelFiles, ModelSource, Precision, Tokenizer, TokenizerError};
 use crate::param_snapshot::ParameterSnapshot;
 use crate::probes::{adapter_files, fit};
 use crate::rules::Phase;
 
+/// The file by which a folder is known to hold a tokenizer.
+const TOKENIZER: &str = "tokenizer.json";
 /// Why nothing of the training itself is known.
-const TRAINED_ELSEWHERE: &str = "the adapter was trained elsewhere, and nothing is trained here";
+const TRAINED_ELSEWHERE: &str = "it was trained elsewhere, and nothing is trained here";
 
 /// The finished adapter that was given, as far as its files can be read.
 pub(super) struct GivenAdapter<'run> {
@@ -24,11 +29,28 @@ pub(super) struct GivenAdapter<'run> {
 
 impl<'run> GivenAdapter<'run> {
     /// Reads it; that its files cannot be read is a finding, and no reason to stop.
-    pub(super) fn read(finished: &'run FinishedAdapter) -> Self {
-        Self {
-            finished,
-            stored: StoredAdapter::read(&finished.folder),
+    pub(super) fn read(finished: &'run FinishedAdapter, backend: Backend, choice: PrecisionChoice) -> Self {
+        let stored = if finished.is_whole_model {
+            whole_model(&finished.folder, backend, choice).map_err(AdapterFileError::from)
+        } else {
+            StoredAdapter::read(&finished.folder)
+        };
+        Self { finished, stored }
+    }
+
+    /// The tokenizer that is asked with: of a whole model its own, where it has one.
+    pub(super) fn tokenizer(&mut self) -> Option<Result<Tokenizer, TokenizerError>> {
+        if !self.finished.is_whole_model {
+            return None;
         }
+        let stored = self.stored.as_mut().ok()?;
+        if !self.finished.folder.join(TOKENIZER).exists() {
+            stored
+                .problems
+                .push(format!("the folder has no `{TOKENIZER}`, and the base's is asked with"));
+            return None;
+        }
+        Some(ModelFiles::Folder(self.finished.folder.clone()).tokenizer())
     }
 
     /// The adapter, when it could be read.
@@ -52,6 +74,24 @@ impl<'run> GivenAdapter<'run> {
             Err(error) => Slot::crashed(error),
         };
         Ok(())
+    }
+}
+
+/// Loads a model of whole weights; what is packed is unpacked, so that it can be compared with the base.
+fn whole_model(folder: &Path, backend: Backend, choice: PrecisionChoice) -> Result<StoredAdapter, LoadError> {
+    let source = ModelSource::Folder(folder.to_owned());
+    let files = source.open()?;
+    let configuration = files.configuration()?;
+    files.check_weights()?;
+    let precision = plain(backend.precision(&configuration, choice));
+    Ok(StoredAdapter::of_model(&files.load(configuration, precision)?.model))
+}
+
+/// The same with packed weights unpacked.
+pub(super) fn plain(precision: Precision) -> Precision {
+    Precision {
+        keep_packed: false,
+        ..precision
     }
 }
 

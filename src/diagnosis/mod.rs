@@ -3,6 +3,7 @@
 mod costs;
 mod elsewhere;
 mod finished;
+mod log_alone;
 mod options;
 mod progress;
 mod prompts;
@@ -15,6 +16,7 @@ mod swap;
 mod training;
 mod validation_course;
 
+pub use log_alone::diagnose_log;
 pub use options::{DataSource, DiagnosisOptions, FinishedAdapter, UnknownDtype};
 pub use progress::{Progress, Silent};
 pub use run::diagnose;

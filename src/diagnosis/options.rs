@@ -45,6 +45,8 @@ pub struct UnknownDtype {
 pub struct FinishedAdapter {
     /// Where it lies.
     pub folder: PathBuf,
+    /// Whether it is no adapter but a whole model, fused or trained in all its weights.
+    pub is_whole_model: bool,
     /// What the user called it.
     pub name: String,
     /// What its trainer wrote while it ran; `None` when the user has no such file.
@@ -114,7 +116,8 @@ impl DiagnosisOptions {
         RunSettings {
             model: self.model_name.clone(),
             data: self.data_name.clone(),
-            adapter: self.adapter.as_ref().map(|adapter| adapter.name.clone()),
+            adapter: self.finished_name(false),
+            trained: self.finished_name(true),
             trainer: self.trainer.as_ref().map(|trainer| trainer.name.clone()),
             generator: self.generator.as_ref().map(|generator| generator.name.clone()),
             log: self
@@ -156,6 +159,7 @@ impl DiagnosisOptions {
             data: _,
             prompts: _,
             adapter,
+            trained,
             trainer: _,
             generator: _,
             log: _,
@@ -185,7 +189,7 @@ impl DiagnosisOptions {
         };
         Ok(Self {
             // A fix may train anew what was finished before, and never the other way round.
-            adapter: self.adapter.clone().filter(|_| adapter.is_some()),
+            adapter: self.adapter.clone().filter(|_| adapter.is_some() || trained.is_some()),
             check_only,
             max_tokens,
             fine_tune,
@@ -229,6 +233,11 @@ impl DiagnosisOptions {
                 .unwrap_or(self.max_sequence_length),
             ..self.clone()
         }
+    }
+
+    fn finished_name(&self, is_whole_model: bool) -> Option<String> {
+        let finished = self.adapter.as_ref()?;
+        (finished.is_whole_model == is_whole_model).then(|| finished.name.clone())
     }
 
     pub(super) fn training(&self) -> TrainSettings {

@@ -8,7 +8,7 @@ use thiserror::Error;
 
 use super::costs::Costs;
 use super::elsewhere::LeftAdapter;
-use super::finished::GivenAdapter;
+use super::finished::{GivenAdapter, plain};
 use super::prompts::{self, PromptError};
 use super::refusal::refusal;
 use super::state::StatePhase;
@@ -19,7 +19,7 @@ use crate::data::{DataError, Dataset, ExampleError, ExampleSettings};
 use crate::device::{Backend, TrainingSize, fitting_batch, predicted_training_bytes};
 use crate::evidence::{
     EVIDENCE_SCHEMA_VERSION, Evidence, FineTuneKind, GenerationEvidence, MemoryEvidence, ModelEvidence,
-    ParameterEvidence, ProbeCost, Quantization, Slot, StopRow,
+    ParameterEvidence, ProbeCost, Quantization, RunEnvironment, RunSettings, Slot, StopRow,
 };
 use crate::interrupt::Interrupt;
 use crate::model::{CausalModel, LoadError, LoadedModel, Packing, StopSet, Tokenizer, TokenizerError};
@@ -94,7 +94,8 @@ pub fn diagnose(
 ) -> Evidence {
     let backend = Backend::select();
     progress.phase(Phase::Baseline, None);
-    let mut evidence = nothing_measured(options, backend);
+    let environment = backend.environment(backend.precision_of(None, options.precision), options.precision, false);
+    let mut evidence = nothing_measured(options.settings(), environment, "the inputs cannot be used");
     if let Err(error) = check_and_run(options, workflow, interrupt, progress, backend, &mut evidence) {
         evidence.refusal = Some(refusal(&error));
     }
@@ -110,7 +111,10 @@ fn check_and_run(
     backend: Backend,
     evidence: &mut Evidence,
 ) -> Result<(), DiagnosisError> {
-    let given = options.adapter.as_ref().map(GivenAdapter::read);
+    let mut given = options
+        .adapter
+        .as_ref()
+        .map(|finished| GivenAdapter::read(finished, backend, options.precision));
     let adopted = given.as_ref().map(|given| given.adopted_by(options));
     let options = adopted.as_ref().unwrap_or(options);
     evidence.settings = options.settings();
@@ -119,10 +123,16 @@ fn check_and_run(
     }
     let files = options.source.open()?;
     let configuration = files.configuration().map_err(LoadError::from)?;
-    let precision = backend.precision(&configuration, options.precision);
+    let mut precision = backend.precision(&configuration, options.precision);
+    if options.settings().trained.is_some() {
+        precision = plain(precision);
+    }
     evidence.environment = backend.environment(precision, options.precision, configuration.quantization.is_some());
     files.check_weights().map_err(LoadError::from)?;
-    let tokenizer = files.tokenizer()?;
+    let tokenizer = match given.as_mut().and_then(GivenAdapter::tokenizer) {
+        Some(tokenizer) => tokenizer?,
+        None => files.tokenizer()?,
+    };
     let records = options.data.read()?;
     let stop_set = StopSet::of(&tokenizer)?;
     let settings = ExampleSettings {
@@ -199,30 +209,30 @@ fn check_and_run(
 }
 
 /// The evidence of a run whose inputs were not looked at yet.
-pub(super) fn nothing_measured(options: &DiagnosisOptions, backend: Backend) -> Evidence {
-    const REASON: &str = "the inputs cannot be used";
+pub(super) fn nothing_measured(settings: RunSettings, environment: RunEnvironment, reason: &str) -> Evidence {
+    let is_finished = settings.is_finished();
     Evidence {
         schema_version: EVIDENCE_SCHEMA_VERSION,
-        environment: backend.environment(backend.precision_of(None, options.precision), options.precision, false),
-        settings: options.settings(),
+        environment,
+        settings,
         refusal: None,
-        model: Slot::skipped(REASON),
-        data: Slot::skipped(REASON),
+        model: Slot::skipped(reason),
+        data: Slot::skipped(reason),
         external: Slot::skipped("no other trainer was asked for"),
         resumed: Slot::skipped("no finished adapter was given"),
         log: Slot::skipped("no log of a training was given"),
-        adapter_files: Slot::skipped(if options.adapter.is_some() {
-            REASON
+        adapter_files: Slot::skipped(if is_finished {
+            reason
         } else {
             "no finished adapter was given"
         }),
-        baseline: Slot::skipped(REASON),
-        memory: Slot::skipped(REASON),
-        training: Slot::skipped(REASON),
-        fit: Slot::skipped(REASON),
-        parameters: Slot::skipped(REASON),
-        generation: Slot::skipped(REASON),
-        state: Slot::skipped(REASON),
+        baseline: Slot::skipped(reason),
+        memory: Slot::skipped(reason),
+        training: Slot::skipped(reason),
+        fit: Slot::skipped(reason),
+        parameters: Slot::skipped(reason),
+        generation: Slot::skipped(reason),
+        state: Slot::skipped(reason),
         swap: Slot::skipped("no other trainer and no other generator was asked for"),
         costs: Vec::new(),
         interrupted: None,

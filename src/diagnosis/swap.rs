@@ -11,7 +11,7 @@ use crate::evidence::{
     SwapCell, SwapEvidence, alike,
 };
 use crate::external::{ExternalGenerator, GeneratorError, Question};
-use crate::model::{CausalModel, ModelSource};
+use crate::model::CausalModel;
 use crate::probes::generator_readings::ReadingProbe;
 use crate::probes::repetition;
 use crate::rules::Phase;
@@ -139,7 +139,7 @@ impl Run<'_> {
         {
             row.adapter = Ok(folder.adapter.clone());
         }
-        let (reference, run) = self.reference_row();
+        let (reference, run) = self.reference_row(evidence);
         Rows {
             rows: vec![row, reference],
             reference: run,
@@ -147,7 +147,7 @@ impl Run<'_> {
     }
 
     /// Trains the reference on the same rows with the same settings.
-    fn reference_row(&mut self) -> (Row, Slot<ReferenceRun>) {
+    fn reference_row(&mut self, evidence: &Evidence) -> (Row, Slot<ReferenceRun>) {
         let absent = |reason: String| Row {
             trainer: Party::Reference,
             model: None,
@@ -159,7 +159,11 @@ impl Run<'_> {
             return (absent(reason.clone()), Slot::skipped(reason));
         }
         let started = Instant::now();
-        let mut beside = nothing_measured(self.options, self.backend);
+        let mut beside = nothing_measured(
+            self.options.settings(),
+            evidence.environment.clone(),
+            "the reference did not come so far",
+        );
         self.progress.beside("the reference trainer", Some(self.options.steps));
         let subject = self.train(&mut beside);
         let (Some(subject), Some(training)) = (subject, beside.training.ran()) else {
@@ -203,6 +207,9 @@ impl Run<'_> {
     /// Saves the reference's adapter in the format of theirs, for their generator to read.
     fn save_reference(&self, rows: &mut [Row]) -> Result<tempfile::TempDir, SwapError> {
         let folder = tempfile::tempdir()?;
+        if rows.iter().all(|row| row.trainer == Party::Theirs) {
+            return Ok(folder);
+        }
         let theirs = rows.iter().find(|row| row.trainer == Party::Theirs);
         let format = match theirs.and_then(|row| row.adapter.as_ref().ok()) {
             Some(adapter) => StoredAdapter::read(adapter)?.format,
@@ -268,12 +275,18 @@ impl Run<'_> {
     ) -> Result<CellAnswer, SwapError> {
         let prompts = self.prompts;
         let total = prompts.len();
-        let model = match &self.options.source {
-            ModelSource::Folder(path) | ModelSource::Gguf(path) => path,
-        };
+        let is_whole_model = self
+            .options
+            .adapter
+            .as_ref()
+            .is_some_and(|finished| finished.is_whole_model);
         let question = Question {
-            model,
-            adapter,
+            model: if is_whole_model {
+                adapter
+            } else {
+                self.options.source.path()
+            },
+            adapter: (!is_whole_model).then_some(adapter),
             prompt: &prompts[index].text,
             max_tokens: self.options.max_tokens,
         };

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct AdapterFilesEvidence {
-    /// The program in whose format it is: `mlx-lm`, `mlx-examples` or `PEFT`.
+    /// The program in whose format it is: `mlx-lm`, `mlx-examples`, `PEFT`, or `a model folder`.
     pub format: String,
     /// `lora`, `dora` or `full`.
     pub kind: String,

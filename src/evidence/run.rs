@@ -46,6 +46,8 @@ pub struct RunSettings {
     pub data: String,
     /// The folder of the finished adapter as given; `None` when one is trained here.
     pub adapter: Option<String>,
+    /// The folder of the finished model as given, whole weights instead of an adapter; `None` without one.
+    pub trained: Option<String>,
     /// The trainer that is called: `mlx-lm`, or a command; `None` for this program's own.
     pub trainer: Option<String>,
     /// The generator that is asked beside the engine: `mlx-lm`, a command, or an address; `None` for the engine alone.
@@ -101,6 +103,7 @@ impl Default for RunSettings {
             model: Self::EMBEDDED.to_owned(),
             data: Self::EMBEDDED.to_owned(),
             adapter: None,
+            trained: None,
             trainer: None,
             generator: None,
             log: None,
@@ -132,8 +135,23 @@ impl RunSettings {
     /// What a model or data set is called that the program carries itself.
     pub const EMBEDDED: &str = "embedded";
 
+    /// Whether nothing but the log of a training was given.
+    pub fn is_log_alone(&self) -> bool {
+        self.log.is_some() && !self.is_finished()
+    }
+
+    /// Whether no phase was to run.
+    pub fn judges_only_inputs(&self) -> bool {
+        self.check_only || self.is_log_alone()
+    }
+
+    /// Whether what is judged was trained before, and nothing is trained in this run.
+    pub fn is_finished(&self) -> bool {
+        self.adapter.is_some() || self.trained.is_some()
+    }
+
     /// Whether the adapter that is judged was trained by another program, or before.
     pub fn is_trained_elsewhere(&self) -> bool {
-        self.adapter.is_some() || self.trainer.is_some()
+        self.is_finished() || self.trainer.is_some()
     }
 }

@@ -11,11 +11,14 @@ use crate::interrupt::Interrupt;
 
 /// Everything that a placeholder in a generator's command can stand for.
 const PLACEHOLDERS: [&str; 4] = ["adapter", "max_tokens", "model", "prompt"];
-/// Python's mlx-lm, answering with the adapter and printing nothing but the answer.
+/// The placeholder that a whole model leaves empty.
+const ADAPTER: &str = "adapter";
+/// Python's mlx-lm, printing nothing but the answer.
 const MLX_LM: &str = "if python3 -c 'import mlx_lm' >/dev/null 2>&1; then set -- python3 -m mlx_lm generate; \
      else set -- mlx_lm.generate; fi; \
-     exec \"$@\" --model {model} --adapter-path {adapter} --prompt {prompt} --max-tokens {max_tokens} --temp 0 \
-     --verbose False";
+     exec \"$@\" --model {model} --prompt {prompt} --max-tokens {max_tokens} --temp 0 --verbose False";
+/// The option by which it takes an adapter.
+const MLX_LM_ADAPTER: &str = " --adapter-path {adapter}";
 
 /// A generator that is another program.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,10 +43,10 @@ pub struct Reply {
 /// What a generator is to answer with.
 #[derive(Debug, Clone)]
 pub struct Question<'run> {
-    /// The base.
+    /// The base, or a whole model.
     pub model: &'run Path,
-    /// The adapter; a server has loaded its own.
-    pub adapter: &'run Path,
+    /// The adapter; `None` for a whole model.
+    pub adapter: Option<&'run Path>,
     /// The prompt as the user wrote it.
     pub prompt: &'run str,
     /// Longest answer in tokens.
@@ -101,15 +104,19 @@ impl ExternalGenerator {
         self.name.starts_with("http://") || self.name.starts_with("https://")
     }
 
-    /// Whether its command can be filled in.
+    /// Whether its command can be filled in; without an adapter there is no `{adapter}`.
     ///
     /// # Errors
     /// It names a placeholder that there is not.
-    pub fn check(&self) -> Result<(), TemplateError> {
+    pub fn check(&self, has_adapter: bool) -> Result<(), TemplateError> {
         if self.is_server() {
             return Ok(());
         }
-        self.template().check(&PLACEHOLDERS)
+        let known: Vec<&str> = PLACEHOLDERS
+            .into_iter()
+            .filter(|name| has_adapter || *name != ADAPTER)
+            .collect();
+        self.template(has_adapter).check(&known)
     }
 
     /// Asks one question; what a command writes on standard error goes to `observe` line by line.
@@ -136,9 +143,9 @@ impl ExternalGenerator {
         self.run(question, interrupt, observe)
     }
 
-    fn template(&self) -> Template {
+    fn template(&self, has_adapter: bool) -> Template {
         Template(if self.name == Self::MLX_LM {
-            MLX_LM.to_owned()
+            format!("{MLX_LM}{}", if has_adapter { MLX_LM_ADAPTER } else { "" })
         } else {
             self.name.clone()
         })
@@ -152,15 +159,20 @@ impl ExternalGenerator {
     ) -> Result<Reply, GeneratorError> {
         let folder = tempfile::tempdir()?;
         let (output, log) = (folder.path().join("output"), folder.path().join("log"));
-        let values = BTreeMap::from([
-            ("adapter", question.adapter.display().to_string()),
+        let mut values = BTreeMap::from([
             ("max_tokens", question.max_tokens.to_string()),
             ("model", question.model.display().to_string()),
             ("prompt", question.prompt.to_owned()),
             ("output", output.display().to_string()),
         ]);
+        if let Some(adapter) = question.adapter {
+            values.insert(ADAPTER, adapter.display().to_string());
+        }
         // The answer goes to a file of its own, so that warnings do not get into it.
-        let redirected = Template(format!("exec >{{output}}\n{}", self.template().0));
+        let redirected = Template(format!(
+            "exec >{{output}}\n{}",
+            self.template(question.adapter.is_some()).0
+        ));
         let finished = process::run(
             &Watched {
                 command: &redirected.fill(&values)?,

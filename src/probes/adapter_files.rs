@@ -22,6 +22,7 @@ pub fn measure(adapter: &StoredAdapter, application: &Application) -> AdapterFil
             AdapterFormat::MlxLm => "mlx-lm",
             AdapterFormat::MlxNpz => "mlx-examples",
             AdapterFormat::Peft => "PEFT",
+            AdapterFormat::WholeModel => "a model folder",
         }
         .to_owned(),
         kind: match adapter.kind {

@@ -67,6 +67,7 @@ fn settings(stored: &RunSettings, now: &RunSettings) -> Vec<Difference> {
             data: _,
             prompts: _,
             adapter,
+            trained,
             trainer,
             generator,
             log: _,
@@ -92,6 +93,7 @@ fn settings(stored: &RunSettings, now: &RunSettings) -> Vec<Difference> {
         } = settings;
         json!({
             "finished_adapter": adapter.is_some(),
+            "finished_model": trained.is_some(),
             "trainer": trainer,
             "generator": generator,
             "dtype": dtype,

@@ -127,7 +127,7 @@ impl Report {
         let verdict = Verdict::of(incomplete.as_deref(), &diagnosis, &signals);
         let phases = phases(evidence);
         let swap = Swap::of(evidence);
-        let headline = headline(verdict, incomplete, &diagnosis, &signals, evidence.settings.check_only);
+        let headline = headline(verdict, incomplete, &diagnosis, &signals, &evidence.settings);
         let side = swap.as_ref().and_then(Swap::headline);
         Self {
             schema_version: REPORT_SCHEMA_VERSION,
@@ -201,7 +201,7 @@ fn headline(
     incomplete: Option<String>,
     diagnosis: &Diagnosis,
     signals: &[Signal],
-    check_only: bool,
+    settings: &RunSettings,
 ) -> String {
     let roots: Vec<&str> = diagnosis
         .causes
@@ -220,8 +220,10 @@ fn headline(
                 0 => String::new(),
                 notes => format!(", {}", counted(notes, "note")),
             };
-            let extent = if check_only {
+            let extent = if settings.check_only {
                 "; nothing was trained (`--check-only`)"
+            } else if settings.is_log_alone() {
+                "; only the log was judged"
             } else {
                 ""
             };

@@ -1,7 +1,7 @@
 use super::costs::{duration, probe_in_words};
 use super::regression;
 use super::swap::{answered_by, trained_by};
-use super::text::training_in_words;
+use super::text::subject;
 use super::wrap::printable;
 use super::{CheckOutcome, IndicatorStatus, PhaseStatus, Report, ReportedFinding};
 use std::fmt::Write as _;
@@ -13,7 +13,7 @@ pub fn to_markdown(report: &Report) -> String {
         findings(report),
         notes(report),
         signals(report),
-        if report.settings.check_only {
+        if report.settings.judges_only_inputs() {
             String::new()
         } else {
             indicators(report)
@@ -39,10 +39,8 @@ fn head(report: &Report) -> String {
         report.verdict.name(),
         cell(&report.headline)
     );
-    let rows = [
-        ("model", report.settings.model.clone()),
-        ("data", report.settings.data.clone()),
-        ("training", training_in_words(report)),
+    let mut rows = subject(report);
+    rows.extend([
         (
             "device",
             format!(
@@ -52,7 +50,7 @@ fn head(report: &Report) -> String {
         ),
         ("reasons", environment.reasons.join(" ")),
         ("program", format!("mlx-diagnose {}", environment.tool_version)),
-    ];
+    ]);
     section.push_str("| | |\n| --- | --- |\n");
     for (name, value) in rows {
         let _ = writeln!(section, "| {name} | {} |", cell(&value));

@@ -59,7 +59,9 @@ impl Swap {
             text: side
                 .map_or("the cells cannot tell which side holds a fault", in_words)
                 .to_owned(),
-            trainer: settings.trainer.clone().or_else(|| settings.adapter.clone()),
+            trainer: [&settings.trainer, &settings.adapter, &settings.trained]
+                .into_iter()
+                .find_map(Clone::clone),
             generator: settings.generator.clone(),
             prompts: baseline.answers.iter().map(|answer| answer.prompt.clone()).collect(),
             cells: swap

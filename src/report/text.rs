@@ -30,7 +30,7 @@ pub fn to_text(report: &Report, width: usize) -> String {
         width: width.clamp(NARROWEST, WIDEST),
     };
     page.head(report);
-    let check_only = report.settings.check_only;
+    let check_only = report.settings.judges_only_inputs();
     for (index, phase) in report.phases.iter().enumerate() {
         if !check_only || !phase.figures.is_empty() || phase.status == PhaseStatus::Crashed {
             page.phase(index + 1, phase, check_only);
@@ -87,11 +87,10 @@ impl Page {
 
     fn head(&mut self, report: &Report) {
         let environment = &report.environment;
-        let settings = &report.settings;
         self.line(&format!("mlx-diagnose {}", environment.tool_version).bold().to_string());
-        self.entry(2, "model", &settings.model);
-        self.entry(2, "data", &settings.data);
-        self.entry(2, "training", &training_in_words(report));
+        for (label, text) in subject(report) {
+            self.entry(2, label, &text);
+        }
         self.entry(
             2,
             "device",
@@ -392,8 +391,21 @@ fn checks_in_words(report: &Report) -> String {
     )
 }
 
+/// What is judged, in labelled lines.
+pub(super) fn subject(report: &Report) -> Vec<(&'static str, String)> {
+    let settings = &report.settings;
+    match &settings.log {
+        Some(log) if settings.is_log_alone() => vec![("log", log.clone())],
+        _ => vec![
+            ("model", settings.model.clone()),
+            ("data", settings.data.clone()),
+            ("training", training_in_words(report)),
+        ],
+    }
+}
+
 /// What was trained and how, on one line.
-pub(super) fn training_in_words(report: &Report) -> String {
+fn training_in_words(report: &Report) -> String {
     let settings = &report.settings;
     let what = match settings.fine_tune {
         FineTuneKind::Lora => format!(
@@ -416,7 +428,7 @@ pub(super) fn training_in_words(report: &Report) -> String {
             settings.seed
         );
     }
-    if let Some(folder) = &settings.adapter {
+    if let Some(folder) = settings.adapter.as_ref().or(settings.trained.as_ref()) {
         return format!("{what}; finished, from {folder}");
     }
     format!(

@@ -51,23 +51,32 @@ fn check(evidence: &Evidence) -> Outcome {
         Err(outcome) => return outcome,
     };
     let problems = &files.configuration_problems;
+    let is_whole_model = evidence.settings.trained.is_some();
+    let whose = if is_whole_model {
+        "the finished model's folder"
+    } else {
+        "the adapter's configuration"
+    };
     let headline = match problems.as_slice() {
         [] => return Outcome::Pass,
-        [only] => format!("the adapter's configuration is wrong: {only}"),
-        several => format!(
-            "the adapter's configuration is wrong in {}",
-            counted(several.len(), "point")
-        ),
+        [only] => format!("{whose} is wrong: {only}"),
+        several => format!("{whose} is wrong in {}", counted(several.len(), "point")),
     };
     Finding::new(
         headline,
         problems.join("; "),
-        format!("an `adapter_config.json` of {} that its tensors agree with", files.format),
+        if is_whole_model {
+            "a folder that holds everything that is asked with".to_owned()
+        } else {
+            format!("an `adapter_config.json` of {} that its tensors agree with", files.format)
+        },
     )
     .with("configuration_problems", problems.clone())
     .with("format", files.format.clone())
-    .fix(Fix::by_hand(
-        "write into `adapter_config.json` what training used: the rank of the tensors, the scale, and the adapted layers",
-    ))
+    .fix(Fix::by_hand(if is_whole_model {
+        "save the tokenizer with the model, chat template and generation configuration included"
+    } else {
+        "write into `adapter_config.json` what training used: the rank of the tensors, the scale, and the adapted layers"
+    }))
     .into()
 }

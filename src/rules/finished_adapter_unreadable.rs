@@ -54,7 +54,7 @@ fn check(evidence: &Evidence) -> Outcome {
         if found.is_empty() { headline.to_owned() } else { found.join("; ") },
         "a folder with the whole files of one adapter",
     )
-    .with("adapter", evidence.settings.adapter.clone())
+    .with("adapter", evidence.settings.adapter.clone().or_else(|| evidence.settings.trained.clone()))
     .with("error", error.clone())
     .fix(Fix::by_hand(
         "copy the folder again from where it was trained, or put one of its numbered checkpoints in the place of the file",

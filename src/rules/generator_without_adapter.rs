@@ -47,17 +47,24 @@ fn check(evidence: &Evidence) -> Outcome {
         Ok(judged) => judged,
         Err(outcome) => return outcome,
     };
+    let headline = if evidence.settings.trained.is_some() {
+        "the generator answers as the base does: it does not use the finished model"
+    } else {
+        "the generator answers as the base does: it does not use the adapter"
+    };
     let finding = judged.finding(
         &[GeneratorReading::WithoutAdapter],
-        "the generator answers as the base does: it does not use the adapter",
-        "the answers that the reference engine gives with the adapter",
+        headline,
+        "the answers that the reference engine gives with what was trained",
     );
     match finding {
         None => Outcome::Pass,
         Some(finding) => finding
-            .fix(Fix::by_hand(
-                "give the generator the adapter (`--adapter-path` for mlx-lm, `{adapter}` in a command), or fuse it first",
-            ))
+            .fix(Fix::by_hand(if evidence.settings.trained.is_some() {
+                "start the generator with the finished model's folder"
+            } else {
+                "give the generator the adapter (`--adapter-path` for mlx-lm, `{adapter}` in a command), or fuse it first"
+            }))
             .into(),
     }
 }

@@ -122,6 +122,7 @@ impl fmt::Display for Rerun {
             model,
             data,
             adapter,
+            trained,
             trainer,
             generator,
             log,
@@ -150,25 +151,27 @@ impl fmt::Display for Rerun {
         command.text("--model", (*model != default.model).then_some(model.as_str()));
         command.text("--data", (*data != default.data).then_some(data.as_str()));
         command.text("--adapter", adapter.as_deref());
+        command.text("--trained", trained.as_deref());
         command.text("--trainer", trainer.as_deref());
         command.text("--generator", generator.as_deref());
         command.text("--log", log.as_deref());
         command.text("--prompts", prompts.as_deref());
         command.count("--max-tokens", *max_tokens, default.max_tokens);
         // A finished adapter brings the rest of its training along.
-        if adapter.is_none() {
+        let is_finished = self.0.is_finished();
+        if !is_finished {
             command.count("--steps", *steps, default.steps);
             command.count("--batch-size", *batch_size, default.batch_size);
             command.number("--learning-rate", *learning_rate, default.learning_rate);
         }
         // Another trainer is not told of these.
-        if adapter.is_none() && trainer.is_none() {
+        if !is_finished && trainer.is_none() {
             command.count("--warmup-steps", *warmup_steps, default.warmup_steps);
             command.text("--clip-norm", clip_norm.map(shortest).as_deref());
             command.switch("--bias-correction", *bias_correction);
         }
         match fine_tune {
-            _ if adapter.is_some() => {}
+            _ if is_finished => {}
             FineTuneKind::Full => command.switch("--full", true),
             FineTuneKind::Lora => {
                 command.count("--rank", *rank, default.rank);

@@ -58,40 +58,44 @@ declare_rule! {
 }
 
 fn check(evidence: &Evidence) -> Outcome {
-    let Slot::Ran(model) = &evidence.model else {
-        return Outcome::not_measured("the model", &evidence.model);
+    let settings = &evidence.settings;
+    let uniform = match &evidence.model {
+        Slot::Ran(model) => Some(model.uniform_loss()),
+        // A log alone says nothing of the vocabulary.
+        _ if settings.is_log_alone() => None,
+        absent => return Outcome::not_measured("the model", absent),
     };
     let (courses, curve) = match &evidence.training {
         Slot::Ran(training) => {
             let ends = evidence.loss_before().zip(loss_after(evidence, training));
             (vec![ends], format!("losses by step: {}", curve(training)))
         }
-        _ if evidence.settings.is_trained_elsewhere() => finished(evidence),
+        _ if settings.is_trained_elsewhere() || settings.is_log_alone() => finished(evidence),
         absent => return Outcome::not_measured("training", absent),
     };
-    let uniform = model.uniform_loss();
     let courses: Vec<(f64, f64)> = courses.into_iter().flatten().collect();
     if courses.is_empty() {
         return Outcome::not_applicable("no finite loss before and after an update");
     }
     let diverged = |&&(before, after): &&(f64, f64)| {
-        let worse_than_uniform =
-            after > before && before < KNOWS_SOMETHING * uniform && after >= uniform * (1.0 - PINNED_TO_UNIFORM);
+        let worse_than_uniform = uniform.is_some_and(|uniform| {
+            after > before && before < KNOWS_SOMETHING * uniform && after >= uniform * (1.0 - PINNED_TO_UNIFORM)
+        });
         after - before > DIVERGED_RISE || worse_than_uniform
     };
     let Some(&(before, after)) = courses.iter().find(diverged) else {
         return Outcome::Pass;
     };
-    let pinned = (after / uniform - 1.0).abs() <= PINNED_TO_UNIFORM;
+    let pinned = uniform.is_some_and(|uniform| (after / uniform - 1.0).abs() <= PINNED_TO_UNIFORM);
     let headline = if pinned {
         format!("training drove the loss from {before:.3} up to {after:.3}, as bad as a uniform guess")
     } else {
         format!("training drove the loss from {before:.3} up to {after:.3}")
     };
-    let settings = &evidence.settings;
+    let guess = uniform.map_or_else(String::new, |uniform| format!("; a uniform guess has {uniform:.3}"));
     let finding = Finding::new(
         headline,
-        format!("{curve}; a uniform guess has {uniform:.3}"),
+        format!("{curve}{guess}"),
         format!("a loss after training below the {before:.3} before it"),
     )
     .with("loss_before", before)
@@ -101,7 +105,7 @@ fn check(evidence: &Evidence) -> Outcome {
     .with("gradient_norms", of_steps(evidence, |step| step.gradient_norm))
     .with("learning_rate", settings.learning_rate)
     .with("scale", settings.scale);
-    let fixes = if settings.is_trained_elsewhere() {
+    let fixes = if settings.is_trained_elsewhere() || settings.is_log_alone() {
         fixes_elsewhere(evidence)
     } else {
         fixes(settings)
@@ -170,15 +174,16 @@ fn curve(training: &TrainingEvidence) -> String {
 fn fixes_elsewhere(evidence: &Evidence) -> Vec<Fix> {
     let stated = evidence.adapter_files.ran().and_then(|files| files.learning_rate);
     let rate = stated.map_or_else(String::new, |rate| format!(" than the stated {}", shortest(rate)));
-    vec![
-        Fix::by_hand(format!(
-            "train again with a lower learning rate{rate}, or clip gradients"
-        )),
-        Fix::by_hand(format!(
+    let mut fixes = vec![Fix::by_hand(format!(
+        "train again with a lower learning rate{rate}, or clip gradients"
+    ))];
+    if !evidence.settings.is_log_alone() {
+        fixes.push(Fix::by_hand(format!(
             "see that the adapter is loaded with the scale it was trained with: here it is {}",
             shortest(evidence.settings.scale)
-        )),
-    ]
+        )));
+    }
+    fixes
 }
 
 fn fixes(settings: &RunSettings) -> Vec<Fix> {

@@ -622,3 +622,31 @@ fn gradients_that_are_kept_for_ever_are_noticed(#[values("memory-leak=1", "memor
         .collect();
     assert_eq!(roots, ["memory-grows"]);
 }
+
+#[rstest]
+#[case::diverged("3.0 2.5 9.5 10.9 10.8", "training-diverged")]
+#[case::flat("4.31 4.32 4.3 4.31 4.33 4.32", "loss-not-decreasing")]
+#[case::lost("3.0 2.5 NaN NaN", "loss-not-finite")]
+#[case::healthy("3.0 2.5 2.1 1.9 1.8 1.7", "")]
+fn a_log_alone_is_judged(#[case] losses: &str, #[case] cause: &str) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("log.jsonl");
+    let lines: String = losses
+        .split(' ')
+        .enumerate()
+        .map(|(index, loss)| format!("{{\"step\": {index}, \"loss\": {loss}}}\n"))
+        .collect();
+    fs::write(&path, lines).unwrap();
+    let output = run(&["--log", text(&path), "--format", "json"]);
+    let report: Value = serde_json::from_str(&stdout(&output)).unwrap();
+    let roots: Vec<&str> = report["findings"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|finding| finding["root"] == true)
+        .map(|finding| finding["name"].as_str().unwrap())
+        .collect();
+    assert_eq!(roots.join(" "), cause);
+    assert_eq!(output.status.code(), Some(i32::from(!cause.is_empty())));
+    assert_eq!(report["settings"]["log"], text(&path));
+}

@@ -26,7 +26,7 @@ fn asked(generator: &ExternalGenerator, prompt: &str) -> Result<Reply, Generator
     generator.answer(
         &Question {
             model: Path::new("/a model"),
-            adapter: Path::new("/an adapter"),
+            adapter: Some(Path::new("/an adapter")),
             prompt,
             max_tokens: 24,
         },
@@ -65,12 +65,20 @@ fn a_command_that_hangs_is_stopped() {
 
 #[test]
 fn an_unknown_placeholder_is_refused_before_anything_runs() {
-    let error = generator("answer {promt}").check().unwrap_err().to_string();
+    let error = generator("answer {promt}").check(true).unwrap_err().to_string();
     assert!(error.contains("did you mean `{prompt}`"), "{error}");
     assert!(
         error.contains("`{adapter}`, `{max_tokens}`, `{model}`, `{prompt}`"),
         "{error}"
     );
+}
+
+#[test]
+fn a_whole_model_has_no_adapter_to_name() {
+    let error = generator("answer {adapter}").check(false).unwrap_err().to_string();
+    assert!(error.contains("no placeholder `{adapter}`"), "{error}");
+    assert_eq!(generator("answer {model} {prompt}").check(false), Ok(()));
+    assert_eq!(generator("mlx-lm").check(false), Ok(()));
 }
 
 /// A server that answers one request with `body`; returns its address and, at the end, the request.
@@ -183,7 +191,7 @@ fn the_user_s_wish_ends_a_call_that_waits() {
     interrupt.request();
     let question = Question {
         model: Path::new("model"),
-        adapter: Path::new("adapter"),
+        adapter: Some(Path::new("adapter")),
         prompt: "Hello",
         max_tokens: 1,
     };

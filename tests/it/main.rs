@@ -15,6 +15,7 @@ mod diagnosis;
 mod external_generators;
 mod external_trainers;
 mod finished_adapters;
+mod finished_models;
 mod forward_parity;
 mod golden;
 mod html_report;

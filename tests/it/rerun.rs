@@ -30,6 +30,7 @@ fn read_back(command: &str) -> RunSettings {
         trainer: given.trainer,
         generator: given.generator,
         adapter: given.adapter.map(|path| path.display().to_string()),
+        trained: given.trained.map(|path| path.display().to_string()),
         log: given.log.map(|path| path.display().to_string()),
         dtype: given
             .dtype
@@ -67,6 +68,7 @@ fn everything_set() -> RunSettings {
         model: "models/Tiny Chat".to_owned(),
         data: "data/it's mine; rm -rf $HOME".to_owned(),
         adapter: None,
+        trained: None,
         trainer: None,
         generator: None,
         log: None,

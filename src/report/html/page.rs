@@ -2,7 +2,7 @@ use super::markup::{escaped, folded, prose, section, table, unfolded};
 use super::{answers, curves, findings, swap, update_map};
 use crate::report::costs::{duration, probe_in_words};
 use crate::report::regression;
-use crate::report::text::training_in_words;
+use crate::report::text::subject;
 use crate::report::{CheckOutcome, IndicatorStatus, PhaseReport, PhaseStatus, Report, Verdict};
 use crate::rules::wording::counted;
 use std::fmt::Write as _;
@@ -132,10 +132,14 @@ fn run(report: &Report) -> String {
         .iter()
         .map(|path| format!("<code>{}</code>", escaped(&path.display().to_string())))
         .collect();
-    let rows = [
-        ("model", format!("<code>{}</code>", escaped(&report.settings.model))),
-        ("data", format!("<code>{}</code>", escaped(&report.settings.data))),
-        ("training", escaped(&training_in_words(report))),
+    let mut rows: Vec<(&str, String)> = subject(report)
+        .into_iter()
+        .map(|(name, text)| match name {
+            "training" => (name, escaped(&text)),
+            _ => (name, format!("<code>{}</code>", escaped(&text))),
+        })
+        .collect();
+    rows.extend([
         (
             "device",
             escaped(&format!(
@@ -149,7 +153,7 @@ fn run(report: &Report) -> String {
         ),
         ("reasons", reasons.join("<br/>")),
         ("files", outputs.join("<br/>")),
-    ];
+    ]);
     let rows: Vec<Vec<String>> = rows
         .into_iter()
         .filter(|(_, value)| !value.is_empty())
@@ -159,7 +163,7 @@ fn run(report: &Report) -> String {
 }
 
 fn indicators(report: &Report) -> String {
-    if report.settings.check_only {
+    if report.settings.judges_only_inputs() {
         return String::new();
     }
     let rows: Vec<Vec<String>> = report
@@ -189,7 +193,7 @@ fn indicators(report: &Report) -> String {
 
 fn phases(report: &Report) -> String {
     let mut text = String::new();
-    let check_only = report.settings.check_only;
+    let check_only = report.settings.judges_only_inputs();
     for (index, phase) in report.phases.iter().enumerate() {
         if check_only && phase.figures.is_empty() && phase.status != PhaseStatus::Crashed {
             continue;
