@@ -63,7 +63,6 @@ mod finished_adapter_does_not_fit;
 mod finished_adapter_incomplete;
 mod finished_adapter_misdescribed;
 mod finished_adapter_unreadable;
-mod finished_model_unchanged;
 mod float16_of_bfloat16;
 mod foreign_turn_markers;
 mod forgetting;
@@ -194,7 +193,6 @@ pub static RULES: &[&Rule] = &[
     &finished_adapter_unreadable::FINISHED_ADAPTER_UNREADABLE,
     &finished_adapter_does_not_fit::FINISHED_ADAPTER_DOES_NOT_FIT,
     &finished_adapter_misdescribed::FINISHED_ADAPTER_MISDESCRIBED,
-    &finished_model_unchanged::FINISHED_MODEL_UNCHANGED,
     &finished_adapter_incomplete::FINISHED_ADAPTER_INCOMPLETE,
     &adapter_not_attached::ADAPTER_NOT_ATTACHED,
     &adapter_settings_not_applied::ADAPTER_SETTINGS_NOT_APPLIED,

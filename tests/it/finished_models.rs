@@ -89,7 +89,7 @@ fn the_base_under_another_name_is_told_as_such() {
     let folder = tempfile::tempdir().unwrap();
     trained(folder.path(), |_, tensor| Some(tensor.clone()));
     let evidence = diagnosed(folder.path());
-    assert_eq!(errors(&evidence), ["finished-model-unchanged"]);
+    assert_eq!(errors(&evidence), ["whole-weights-hardly-changed"]);
     assert_eq!(evidence.settings.trained.as_deref(), Some("trained"));
     assert_eq!(evidence.settings.adapter, None);
 }
@@ -114,7 +114,7 @@ fn what_differs_from_the_base_is_counted_and_its_answers_are_its_own() {
     let fit = evidence.fit.ran().unwrap();
     let uniform = evidence.model.ran().unwrap().uniform_loss();
     approx::assert_relative_eq!(fit.loss_after().unwrap(), uniform, epsilon = 1e-4);
-    assert!(!errors(&evidence).contains(&"finished-model-unchanged"));
+    assert!(!errors(&evidence).contains(&"whole-weights-hardly-changed"));
 }
 
 #[test]
