@@ -9,7 +9,7 @@ use mlx_diagnose::adapter::{
     AdapterKind, Application, LoraSettings, StoredAdapter, TargetFormat, attach, convert, fuse, save_adapter,
 };
 use mlx_diagnose::model::{CausalModel, ModelSource, load_safetensors, save_safetensors};
-use mlx_rs::{Array, random};
+use mlx_rs::{Array, array, random};
 use npyz::WriterBuilder;
 use rstest::rstest;
 use serde_json::{Value, json};
@@ -101,6 +101,44 @@ fn applied(folder: &Path) -> (StoredAdapter, CausalModel, Application) {
 
 fn assert_same_logits(model: &CausalModel, expected: &CausalModel) {
     assert!(largest_difference(&logits(model), &logits(expected)) < 1e-4);
+}
+
+#[test]
+fn weights_of_the_base_beside_an_adapter_are_taken_up_where_mlx_lm_calls_them() {
+    // Beneath an adapter a layer is called `<module>.linear`; other weights keep their names.
+    let (beneath, other) = ("model.layers.0.mlp.up_proj.linear.weight", "model.norm.weight");
+    let mut expected = adapted();
+    for (module, linear) in expected.linears_mut() {
+        if module == "model.layers.0.mlp.up_proj" {
+            linear.weight.value = linear.weight.value.multiply(array!(1.5)).unwrap();
+        }
+    }
+    let trained = expected.model.layers[0].mlp.up_proj.weight.value.clone();
+    expected.model.norm.weight.value = expected.model.norm.weight.value.multiply(array!(0.5)).unwrap();
+    let norm = expected.model.norm.weight.value.clone();
+    let folder = mlx_lm_folder(|tensors, _| {
+        tensors.insert(beneath.to_owned(), trained);
+        tensors.insert(other.to_owned(), norm);
+        tensors.insert("model.norm.linear.weight".to_owned(), Array::from_f32(1.0));
+    });
+    let (_, model, application) = applied(folder.path());
+    assert_same_logits(&model, &expected);
+    assert!(application.applied.iter().any(|name| name == beneath) && application.problems.is_empty());
+    assert_eq!(application.other_shape.len(), 1, "{application:?}");
+}
+
+#[test]
+fn weights_of_the_base_as_they_are_beside_an_adapter_are_told_since_mlx_lm_refuses_them() {
+    let norm = base().model.norm.weight.value.clone();
+    let folder = mlx_lm_folder(|tensors, _| {
+        tensors.insert("model.norm.weight".to_owned(), norm);
+    });
+    let (_, model, application) = applied(folder.path());
+    assert_same_logits(&model, &adapted());
+    assert!(
+        application.problems[0].contains("1 weights of the base, unchanged"),
+        "{application:?}"
+    );
 }
 
 #[test]
