@@ -424,6 +424,12 @@ thresholds! {
     ///
     /// -2, which is one in eight; healthy bases are at -8 or below.
     pub const END_UNLIKELY: f64 = -2.0;
+
+    /// Nats by which the log-odds of a stop token where rows end must fall before an adapter is said to have unlearnt it.
+    ///
+    /// 3 nats: a healthy mlx-lm run that taught another manner was measured to fall by up to 2.9, and stayed far above 0;
+    /// the same run on rows without ends fell by 17.6, to -6.
+    pub const ENDS_LOST: f64 = 3.0;
 }
 
 /// Difference between losses of one batch that rounding can make, relative to the loss or to 1 nat where it is smaller.

@@ -55,6 +55,7 @@ mod end_masked;
 mod end_of_text_spam;
 mod end_repeated;
 mod end_token_untrained;
+mod ends_not_trained;
 mod few_layers_adapted;
 mod fewer_rows_than_a_batch;
 mod finished_adapter;
@@ -228,6 +229,7 @@ pub static RULES: &[&Rule] = &[
     &stop_token_ignored::STOP_TOKEN_IGNORED,
     &passes_differ::PASSES_DIFFER,
     &end_expected_everywhere::END_EXPECTED_EVERYWHERE,
+    &ends_not_trained::ENDS_NOT_TRAINED,
     &trained_state_not_used_in_generation::TRAINED_STATE_NOT_USED_IN_GENERATION,
     &adapter_on_another_base::ADAPTER_ON_ANOTHER_BASE,
     &adapter_configuration_wrong::ADAPTER_CONFIGURATION_WRONG,
