@@ -60,6 +60,7 @@ FAULTS = {
     "learning-rate-zero": learning_rate_zero,
     "empty-file": saves(lambda names: []),
     "half-of-the-tensors": saves(lambda names: names[: len(names) // 2]),
+    "first-blocks-lost": saves(lambda names: names[len(names) // 2 :]),
     "no-end-of-text": no_end_of_text,
     "base-not-frozen": base_not_frozen,
 }

@@ -49,6 +49,7 @@ TRAINERS = [
     Trainer("learning-rate-zero", ("adapter-never-moved",)),
     Trainer("empty-file", ("finished-adapter-incomplete",)),
     Trainer("half-of-the-tensors", ("finished-adapter-incomplete",)),
+    Trainer("first-blocks-lost", ("finished-adapter-incomplete",)),
     # The rows that `diagnose` reads have their ends, so no rule about the data may take the blame.
     Trainer("no-end-of-text", ("ends-not-trained",)),
     Trainer("base-not-frozen", ("base-not-frozen",)),
