@@ -427,8 +427,8 @@ thresholds! {
 
     /// Nats by which the log-odds of a stop token where rows end must fall before an adapter is said to have unlearnt it.
     ///
-    /// 3 nats: mlx-lm taught the tiny model another manner and took 2.9 from them, far above 0, and SmolLM2 7.3 more than it
-    /// had. The same runs on rows without ends took 17.6 and 18.4, to -6 and -20.
+    /// 3 nats: teaching another manner with mlx-lm was measured to lower them by 2.9 at most, to far above 0, on the tiny
+    /// model, and to raise them by 7.3 on SmolLM2. The same runs on rows without ends lowered them by 17.6 and 18.4.
     pub const ENDS_LOST: f64 = 3.0;
 }
 

@@ -127,6 +127,7 @@ mod warmup_longer_than_run;
 mod weight_decay_wrong;
 mod weight_file_broken;
 mod weights_not_finite;
+mod whole_weights_hardly_changed;
 
 pub use diagnosis::{Cause, Check, Diagnosis, diagnose};
 pub use family::{FAMILIES, Family};
@@ -221,6 +222,7 @@ pub static RULES: &[&Rule] = &[
     &parameters_unchanged::PARAMETERS_UNCHANGED,
     &updates_lost_to_rounding::UPDATES_LOST_TO_ROUNDING,
     &adapter_too_weak::ADAPTER_TOO_WEAK,
+    &whole_weights_hardly_changed::WHOLE_WEIGHTS_HARDLY_CHANGED,
     &update_too_small::UPDATE_TOO_SMALL,
     &adapter_never_moved::ADAPTER_NEVER_MOVED,
     &loss_not_decreasing::LOSS_NOT_DECREASING,
