@@ -61,6 +61,14 @@ pub enum AdapterFileError {
         /// The file.
         path: PathBuf,
     },
+    /// The adapter is one of PEFT's that is no LoRA.
+    #[error("the adapter in `{}` is no LoRA\n  found: `peft_type` {found}\n  expected: \"LORA\"\n  hint: merge it into its base with PEFT, and judge the merged model", folder.display())]
+    OtherKind {
+        /// The folder.
+        folder: PathBuf,
+        /// What it is, as JSON.
+        found: Value,
+    },
     /// The folder holds no adapter.
     #[error("there is no adapter in `{}`\n  found: {found}\n  expected: `adapters.safetensors` (mlx-lm), `adapter_model.safetensors` (PEFT) or `adapters.npz` (mlx-examples)\n  hint: a model folder of whole weights is given with `--trained`", folder.display())]
     NoAdapter {
@@ -201,11 +209,19 @@ pub fn stored_configuration(folder: &Path) -> Result<Value, AdapterFileError> {
         path: path.clone(),
         source,
     })?;
-    serde_json::from_str(&text).map_err(|error| AdapterFileError::Configuration {
-        path,
-        found: error.to_string(),
-        expected: "JSON as mlx-lm writes it".to_owned(),
-    })
+    let unusable = |found: String| AdapterFileError::Configuration {
+        path: path.clone(),
+        found,
+        expected: "a JSON object as mlx-lm and PEFT write it".to_owned(),
+    };
+    let value: Value = serde_json::from_str(&text).map_err(|error| unusable(error.to_string()))?;
+    if !value.is_object() {
+        return Err(unusable(match value {
+            Value::Array(_) => "a list".to_owned(),
+            other => other.to_string(),
+        }));
+    }
+    Ok(value)
 }
 
 fn read_configuration(folder: &Path) -> Result<LoraSettings, AdapterFileError> {

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use mlx_rs::Array;
-use regex::Regex;
+use onig::{MatchParam, Regex, SearchOptions};
 use serde_json::{Map, Value};
 
 use super::file::stored_configuration;
@@ -25,6 +25,13 @@ const CHANGING_STARTS: [&str; 6] = ["pissa", "olora", "loftq", "corda", "eva", "
 /// Reads a PEFT folder.
 pub(super) fn read(folder: &Path) -> Result<StoredAdapter, AdapterFileError> {
     let configuration = stored_configuration(folder)?;
+    // Of another kind neither the tensors nor the settings mean what they do here.
+    if let Some(kind) = configuration.get("peft_type").filter(|kind| *kind != "LORA") {
+        return Err(AdapterFileError::OtherKind {
+            folder: folder.to_owned(),
+            found: kind.clone(),
+        });
+    }
     let tensors = load_safetensors(&folder.join(WEIGHTS))?;
     let mut reader = Reader {
         configuration: configuration.as_object().cloned().unwrap_or_default(),
@@ -60,8 +67,25 @@ pub(super) fn read(folder: &Path) -> Result<StoredAdapter, AdapterFileError> {
     };
     let modules: BTreeSet<String> = adapter.modules().into_iter().map(str::to_owned).collect();
     for module in modules {
-        let rank = reader.pattern("rank_pattern", &module).map_or(rank, |rank| rank as u32);
-        let alpha = reader.pattern("alpha_pattern", &module).unwrap_or(alpha);
+        let rank = match reader.pattern("rank_pattern", &module) {
+            None => rank,
+            Some(other) => other.as_u64().and_then(usable_rank).unwrap_or_else(|| {
+                reader.problems.push(format!(
+                    "the rank of `{module}` is {other}, no whole number from 1 to {}",
+                    u32::MAX
+                ));
+                rank
+            }),
+        };
+        let alpha = match reader.pattern("alpha_pattern", &module) {
+            None => alpha,
+            Some(other) => other.as_f64().unwrap_or_else(|| {
+                reader
+                    .problems
+                    .push(format!("the alpha of `{module}` is {other}, no number"));
+                alpha
+            }),
+        };
         let stored = adapter
             .tensors
             .get(&format!("{module}.{LORA_A}"))
@@ -103,11 +127,11 @@ impl Reader {
 
     fn rank(&mut self) -> u32 {
         match self.configuration.get("r").map(|rank| (rank, rank.as_u64())) {
-            Some((_, Some(rank))) if rank > 0 => rank as u32,
-            Some((other, _)) => {
-                self.problems.push(format!("`r` is {other}, no whole number above 0"));
+            Some((other, rank)) => rank.and_then(usable_rank).unwrap_or_else(|| {
+                self.problems
+                    .push(format!("`r` is {other}, no whole number from 1 to {}", u32::MAX));
                 1
-            }
+            }),
             None => {
                 self.problems.push("`r` is absent".to_owned());
                 1
@@ -123,12 +147,39 @@ impl Reader {
     }
 
     /// The value of the first pattern that matches a module, as PEFT matches it: at the end of the path.
-    fn pattern(&self, key: &str, module: &str) -> Option<f64> {
-        let patterns = self.configuration.get(key)?.as_object()?;
-        patterns.iter().find_map(|(pattern, value)| {
-            let at_end = at_end_of_path(pattern).ok()?;
-            at_end.is_match(module).then(|| value.as_f64()).flatten()
-        })
+    fn pattern(&mut self, key: &str, module: &str) -> Option<Value> {
+        let patterns = self.configuration.get_mut(key)?.as_object_mut()?;
+        let mut found = None;
+        let mut endless = Vec::new();
+        for (pattern, value) in &*patterns {
+            // One that is no pattern was told before.
+            let Ok(at_end) = at_end_of_path(pattern) else {
+                continue;
+            };
+            match at_end.match_with_param(
+                module,
+                0,
+                SearchOptions::SEARCH_OPTION_NONE,
+                None,
+                MatchParam::default(),
+            ) {
+                Ok(None) => {}
+                Ok(Some(_)) => {
+                    found = Some(value.clone());
+                    break;
+                }
+                Err(error) => endless.push((pattern.clone(), error)),
+            }
+        }
+        // A pattern can take longer than anybody waits; with one module that is enough.
+        for (pattern, error) in endless {
+            patterns.remove(&pattern);
+            self.problems.push(format!(
+                "`{key}` has `{pattern}`, which cannot be matched with `{module}`: {}",
+                error.description()
+            ));
+        }
+        found
     }
 
     /// PEFT's tensors under mlx-lm's names and in its shapes; those that no adapter of mlx-lm has are set aside.
@@ -136,6 +187,11 @@ impl Reader {
         let mut renamed = BTreeMap::new();
         for (name, tensor) in tensors {
             let path = name.strip_prefix(PREFIX).unwrap_or(&name);
+            if path.ends_with(".bias") {
+                self.set_aside
+                    .push(format!("`{name}` is a trained bias, which no adapter of mlx-lm holds"));
+                continue;
+            }
             // Some versions keep the adapter's own name, `default`, in front of the ending.
             let path = path.strip_suffix(".weight").unwrap_or(path);
             let path = path.strip_suffix(".default").unwrap_or(path);
@@ -156,17 +212,22 @@ impl Reader {
                     continue;
                 }
             };
-            renamed.insert(format!("{module}.{ending}"), tensor.contiguous()?);
+            let place = format!("{module}.{ending}");
+            if renamed.contains_key(&place) {
+                self.set_aside.push(format!(
+                    "`{name}` stands for the same tensor as another name, which is applied"
+                ));
+                continue;
+            }
+            renamed.insert(place, tensor.contiguous()?);
         }
         Ok(renamed)
     }
 
     /// Settings that change what the tensors mean.
     fn note_what_is_not_read(&mut self) {
-        if self.configuration.get("peft_type").and_then(Value::as_str) != Some("LORA") {
-            let found = self.configuration.get("peft_type").unwrap_or(&Value::Null);
-            self.problems
-                .push(format!("`peft_type` is {found}, and only \"LORA\" is read"));
+        if !self.configuration.contains_key("peft_type") {
+            self.problems.push("`peft_type` is absent".to_owned());
         }
         if self.flag("fan_in_fan_out") {
             self.problems
@@ -214,6 +275,11 @@ impl Reader {
     }
 }
 
-fn at_end_of_path(pattern: &str) -> Result<Regex, regex::Error> {
+fn usable_rank(rank: u64) -> Option<u32> {
+    u32::try_from(rank).ok().filter(|&rank| rank > 0)
+}
+
+/// PEFT's patterns are Python's, with look-around; it must match a whole path.
+fn at_end_of_path(pattern: &str) -> Result<Regex, onig::Error> {
     Regex::new(&format!(r"^(.*\.)?({pattern})$"))
 }

@@ -17,6 +17,8 @@ pub(super) const LORA_A: &str = "lora_a";
 pub(super) const LORA_B: &str = "lora_b";
 /// Ending of DoRA's magnitudes, `[outputs]`.
 pub(super) const MAGNITUDE: &str = "m";
+/// Where mlx-lm keeps the layer that an adapter stands on.
+const BENEATH_ADAPTER: &str = ".linear.";
 
 /// The program in whose format an adapter was stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -241,7 +243,8 @@ impl StoredAdapter {
                     .extend(names.into_iter().filter(|name| self.tensors.contains_key(name)));
             }
         }
-        application.unused = left.into_iter().cloned().collect();
+        let left = left.into_iter().cloned().collect();
+        application.unused = self.replace_base_weights(left, model, &mut application)?;
         let endings: &[&str] = match self.kind {
             AdapterKind::Dora if self.has_magnitudes() => &[LORA_A, LORA_B, MAGNITUDE],
             AdapterKind::Dora | AdapterKind::Lora | AdapterKind::Full => &[LORA_A, LORA_B],
@@ -253,6 +256,56 @@ impl StoredAdapter {
             .filter(|name| !self.tensors.contains_key(name))
             .collect();
         Ok(application)
+    }
+
+    /// Puts weights of the base that the files hold beside the adapter's in their places; returns the names without one.
+    ///
+    /// mlx-lm saves whatever was trainable: where nobody froze the base, that is the base too, of which the adapted layers
+    /// are called `<module>.linear` then.
+    fn replace_base_weights(
+        &self,
+        names: Vec<String>,
+        model: &mut CausalModel,
+        application: &mut Application,
+    ) -> Result<Vec<String>, Exception> {
+        let own: BTreeMap<String, Array> = model
+            .parameters()
+            .flatten()
+            .into_iter()
+            .map(|(name, array)| (name.to_string(), array.clone()))
+            .collect();
+        let mut replaced = Vec::new();
+        let mut unused = Vec::new();
+        let mut changed = 0;
+        for name in names {
+            let place = [name.clone(), name.replace(BENEATH_ADAPTER, ".")]
+                .into_iter()
+                .find_map(|place| own.get(&place).map(|own| (place, own)));
+            let Some((place, own)) = place.filter(|_| split(&name).is_none()) else {
+                unused.push(name);
+                continue;
+            };
+            let tensor = &self.tensors[&name];
+            if tensor.shape() != own.shape() {
+                application
+                    .other_shape
+                    .push(format!("{name}: {:?} for {:?}", tensor.shape(), own.shape()));
+                continue;
+            }
+            let tensor = tensor.as_dtype(own.dtype())?;
+            changed += usize::from(!tensor.eq_values(own)?);
+            replaced.push((Rc::from(place), tensor));
+            application.applied.push(name);
+        }
+        // Weights that were trained speak for themselves: the comparison of parameters shows them.
+        if changed == 0 && !replaced.is_empty() {
+            application.problems.push(format!(
+                "its files hold {} weights of the base, unchanged, and mlx-lm refuses to load them",
+                replaced.len()
+            ));
+        }
+        update_parameters(model, replaced);
+        Ok(unused)
     }
 
     /// Whether the files hold both matrices of a module in fitting shapes; notes shapes that do not fit.

@@ -13,6 +13,7 @@ use crate::adapter::{StoredAdapter, TargetFormat, convert};
 pub fn run(what: &Convert) -> Result<()> {
     let Convert::Adapter { source, to, out, model } = what;
     refuse_used(out)?;
+    refuse_within(out, source)?;
     let blocks = match model {
         Some(model) => Some(resolve_model(model)?.open()?.configuration()?.num_hidden_layers),
         None => None,
@@ -44,4 +45,22 @@ fn refuse_used(folder: &Path) -> Result<()> {
             folder.display()
         )),
     }
+}
+
+/// The folder that is converted stays as it is too.
+fn refuse_within(folder: &Path, source: &Path) -> Result<()> {
+    let source = source
+        .canonicalize()
+        .with_context(|| format!("cannot read `{}`", source.display()))?;
+    let whole = std::path::absolute(folder)?;
+    // What does not exist yet lies in the first folder above it that does.
+    let place = whole.ancestors().find_map(|folder| folder.canonicalize().ok());
+    if place.is_some_and(|place| place.starts_with(&source)) {
+        return Err(anyhow!(
+            "`{}` lies within the folder that is converted\n  expected: a folder outside `{}`\n  hint: choose another `--out`",
+            folder.display(),
+            source.display()
+        ));
+    }
+    Ok(())
 }

@@ -28,6 +28,8 @@ use crate::workflow::{ReferenceWorkflow, Workflow};
 const PLAIN_WIDTH: usize = 100;
 /// What some editors put before a text.
 const BYTE_ORDER_MARK: char = '\u{feff}';
+/// The folder of a run's results that takes the trained adapter.
+const ADAPTER: &str = "adapter";
 /// Exit code of a process that a second Ctrl-C ends at once, as shells report it.
 const EXIT_KILLED_BY_INTERRUPT: i32 = 130;
 
@@ -104,6 +106,7 @@ fn run_phases(arguments: &DiagnoseArguments) -> Result<u8> {
         return run_and_judge(arguments);
     };
     check_writable(folder)?;
+    check_adapter_is_ours(folder)?;
     let begun = SystemTime::now();
     run_and_judge(arguments).map_err(|error| {
         // Nobody shall take the report of an earlier run for that of one that could not be made.
@@ -192,7 +195,7 @@ fn run_and_judge(arguments: &DiagnoseArguments) -> Result<u8> {
         check_writable(folder)?;
     }
     let options = DiagnosisOptions {
-        adapter_folder: folder.as_ref().map(|folder| folder.join("adapter")),
+        adapter_folder: folder.as_ref().map(|folder| folder.join(ADAPTER)),
         ..options.clone()
     };
     let evidence = apply_fix::repeat(&remedy, &options, workflow, &interrupt)?;
@@ -355,7 +358,7 @@ fn options(arguments: &DiagnoseArguments, source: ModelSource) -> Result<Diagnos
             dtype: arguments.dtype.map(Into::into),
             keep_packed: arguments.keep_packed,
         },
-        adapter_folder: arguments.out.as_ref().map(|folder| folder.join("adapter")),
+        adapter_folder: arguments.out.as_ref().map(|folder| folder.join(ADAPTER)),
     })
 }
 
@@ -406,6 +409,20 @@ pub(super) fn check_writable(folder: &Path) -> Result<()> {
     std::fs::create_dir_all(folder)
         .and_then(|()| tempfile::tempfile_in(folder))
         .with_context(|| format!("cannot write to the folder `{}`", folder.display()))?;
+    Ok(())
+}
+
+/// The trained adapter is saved in `adapter` of the folder: one that is there must be that of an earlier run.
+fn check_adapter_is_ours(folder: &Path) -> Result<()> {
+    let adapter = folder.join(ADAPTER);
+    let is_earlier_run = output_paths(folder).iter().any(|path| path.exists());
+    let is_used = adapter.read_dir().is_ok_and(|mut entries| entries.next().is_some());
+    if is_used && !is_earlier_run {
+        return Err(anyhow!(
+            "`{}` would be overwritten, and is not of an earlier run\n  hint: choose another `--out`",
+            adapter.display()
+        ));
+    }
     Ok(())
 }
 

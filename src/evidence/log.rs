@@ -1,3 +1,4 @@
+use super::Listing;
 use serde::{Deserialize, Serialize};
 
 /// A number as a log has it.
@@ -52,8 +53,10 @@ pub struct LogEntry {
 pub struct LogEvidence {
     /// `mlx-lm`, `transformers' output`, `trainer_state.json`, `JSON lines` or `CSV`.
     pub format: String,
-    /// In order of the file.
+    /// In order of their steps; of the file where a step occurs twice, as in a file of two runs.
     pub entries: Vec<LogEntry>,
+    /// Lines that should be records and could not be read.
+    pub lines_left_out: Listing,
 }
 
 impl LogEvidence {

@@ -92,6 +92,18 @@ impl AdapterEvidence {
     }
 }
 
+impl ParameterEvidence {
+    /// Median change of the tensors that changed at all, relative to their norm before, the upper of two in the middle;
+    /// `None` when none did.
+    pub fn median_change(&self) -> Option<f64> {
+        let changed = self
+            .changes
+            .iter()
+            .filter(|change| change.changed_values > 0 && change.norm_before > 0.0);
+        median(changed.filter_map(|change| change.norm_difference.map(|norm| norm / change.norm_before)))
+    }
+}
+
 fn median(values: impl Iterator<Item = f64>) -> Option<f64> {
     let mut values: Vec<f64> = values.collect();
     values.sort_by(f64::total_cmp);

@@ -300,13 +300,22 @@ fn log_figure(log: &LogEvidence) -> Figure {
     figure(
         "log",
         format!(
-            "{} of {}, losses {}; of validation rows {}",
+            "{} of {}{}, losses {}; of validation rows {}",
             counted(log.entries.len(), "line"),
             log.format,
+            match log.lines_left_out.total {
+                0 => String::new(),
+                total => format!(" and {total} left out ({})", log.lines_left_out),
+            },
             series(&losses),
             series(&validation)
         ),
-        json!({ "log_format": log.format, "logged_losses": losses, "logged_validation_losses": validation }),
+        json!({
+            "log_format": log.format,
+            "logged_losses": losses,
+            "logged_validation_losses": validation,
+            "log_lines_left_out": log.lines_left_out.total,
+        }),
     )
 }
 

@@ -1,7 +1,7 @@
 use super::rule::declare_rule;
 use super::wording::{counted, grouped};
 use super::{Finding, Fix, Outcome};
-use crate::evidence::{Evidence, FineTuneKind, Slot};
+use crate::evidence::{Evidence, FineTuneKind, ParameterEvidence, Slot};
 
 declare_rule! {
     /// ## What it finds
@@ -15,7 +15,9 @@ declare_rule! {
     ///
     /// ## Evidence
     ///
-    /// Identity: with adapters, every tensor of the base is bit-identical before and after training.
+    /// Identity: with adapters, every tensor of the base is bit-identical before and after training. Of a finished adapter
+    /// it is known when its files hold weights of the base, as mlx-lm's do then, since it saves whatever was trainable; it
+    /// then refuses to load them.
     ///
     /// ## How to fix
     ///
@@ -59,12 +61,7 @@ fn check(evidence: &Evidence) -> Outcome {
             "{} of the base changed, though only adapters were to be trained",
             counted(parameters.changed_base.total, "tensor")
         ),
-        format!(
-            "{} of the base changed; {} of {} values are trainable",
-            counted(parameters.changed_base.total, "tensor"),
-            grouped(parameters.trainable_values),
-            grouped(parameters.values)
-        ),
+        found(evidence, parameters),
         "every tensor of the base bit-identical before and after",
     )
     .at(&parameters.changed_base)
@@ -76,4 +73,16 @@ fn check(evidence: &Evidence) -> Outcome {
         "freeze the model before adapters are added, and once more after an adapter is loaded",
     ))
     .into()
+}
+
+fn found(evidence: &Evidence, parameters: &ParameterEvidence) -> String {
+    let changed = counted(parameters.changed_base.total, "tensor");
+    if evidence.settings.is_trained_elsewhere() {
+        return format!("the adapter's files hold {changed} of the base with other values than the base has");
+    }
+    format!(
+        "{changed} of the base changed; {} of {} values are trainable",
+        grouped(parameters.trainable_values),
+        grouped(parameters.values)
+    )
 }

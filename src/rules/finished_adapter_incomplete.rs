@@ -18,8 +18,10 @@ declare_rule! {
     ///
     /// Identity: for every module that the configuration names in the base's own tree, the file holds `lora_a` and `lora_b`.
     /// mlx-lm does not store keys that were left out, so without keys the layers that occur in the file count, in every
-    /// block. It adapts blocks from the end: a file that is complete for the last blocks and has nothing before them is
-    /// whole, and its configuration merely calls for more blocks, which is a note.
+    /// block. It adapts blocks from the end: of a file that is complete for the last blocks and has nothing before them
+    /// nobody can tell whether the others were lost or its configuration merely calls for more blocks. That is a note
+    /// where no training can have written the configuration, as with more blocks than the model has; a warning where one
+    /// did; and an error where the training was part of this run.
     ///
     /// ## How to fix
     ///
@@ -53,7 +55,7 @@ fn check(evidence: &Evidence) -> Outcome {
     };
     if files.missing.is_empty() {
         return match files.only_last_blocks {
-            Some(blocks) => fewer_blocks(files, blocks).into(),
+            Some(blocks) => fewer_blocks(evidence, files, blocks).into(),
             None => Outcome::Pass,
         };
     }
@@ -89,17 +91,27 @@ fn check(evidence: &Evidence) -> Outcome {
     .into()
 }
 
-/// Either the configuration says too much, which is harmless, or whole blocks were lost.
-fn fewer_blocks(files: &AdapterFilesEvidence, blocks: usize) -> Finding {
+/// Either the configuration says too much, which is harmless, or whole blocks were lost: the files cannot tell.
+///
+/// A configuration that a training wrote is right about itself, unless it calls for more blocks than there are, which no
+/// training does; one without steps was written by another program.
+fn fewer_blocks(evidence: &Evidence, files: &AdapterFilesEvidence, blocks: usize) -> Finding {
     let called_for = files
         .configured_blocks
         .map_or_else(|| "all blocks".to_owned(), |blocks| counted(blocks, "block"));
-    Finding::new(
+    let there_are = evidence.model.ran().map(|model| model.layers);
+    let is_possible = files
+        .configured_blocks
+        .is_none_or(|blocks| there_are.is_some_and(|there_are| blocks <= there_are));
+    let finding = Finding::new(
         format!(
-            "the adapter's file is complete for the last {}, and its configuration calls for {called_for}",
+            "either the blocks before the last {blocks} were lost from the adapter's file, or its configuration calls for too \
+             many"
+        ),
+        format!(
+            "complete for the last {}, nothing before them, and `num_layers` calls for {called_for}",
             counted(blocks, "block")
         ),
-        format!("nothing for the blocks before the last {blocks}"),
         "as many blocks in the file as in the configuration",
     )
     .with("blocks_in_file", blocks)
@@ -107,6 +119,12 @@ fn fewer_blocks(files: &AdapterFilesEvidence, blocks: usize) -> Finding {
     .fix(Fix::by_hand(format!(
         "if it was trained on {}, write that into `num_layers`; otherwise the other blocks were lost when it was saved",
         counted(blocks, "block")
-    )))
-    .lowered_to(Severity::Info)
+    )));
+    if !is_possible || files.steps.is_none() {
+        finding.lowered_to(Severity::Info)
+    } else if evidence.settings.trainer.is_none() {
+        finding.lowered_to(Severity::Warning)
+    } else {
+        finding
+    }
 }

@@ -2,6 +2,9 @@ use super::rule::declare_rule;
 use super::{Finding, Fix, Outcome};
 use crate::evidence::{Evidence, Slot};
 
+/// What an error says to do about itself.
+const HINT: &str = "hint:";
+
 declare_rule! {
     /// ## What it finds
     ///
@@ -48,16 +51,34 @@ fn check(evidence: &Evidence) -> Outcome {
         absent @ Slot::Skipped { .. } => return Outcome::not_measured("the finished adapter", absent),
     };
     let (headline, rest) = error.split_once('\n').unwrap_or((error, ""));
-    let found: Vec<&str> = rest.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
-    Finding::new(
+    let (hints, found): (Vec<&str>, Vec<&str>) = rest
+        .lines()
+        .map(str::trim)
+        .filter(|line| !line.is_empty())
+        .partition(|line| line.starts_with(HINT));
+    let finding = Finding::new(
         headline.to_owned(),
-        if found.is_empty() { headline.to_owned() } else { found.join("; ") },
+        if found.is_empty() {
+            headline.to_owned()
+        } else {
+            found.join("; ").trim_start_matches("found: ").to_owned()
+        },
         "a folder with the whole files of one adapter",
     )
-    .with("adapter", evidence.settings.adapter.clone().or_else(|| evidence.settings.trained.clone()))
-    .with("error", error.clone())
-    .fix(Fix::by_hand(
-        "copy the folder again from where it was trained, or put one of its numbered checkpoints in the place of the file",
-    ))
-    .into()
+    .with(
+        "adapter",
+        evidence
+            .settings
+            .adapter
+            .clone()
+            .or_else(|| evidence.settings.trained.clone()),
+    )
+    .with("error", error.clone());
+    let own = hints.iter().map(|hint| Fix::by_hand(hint[HINT.len()..].trim_start()));
+    own.fold(finding, Finding::fix)
+        .fix(Fix::by_hand(
+            "where a file is damaged, copy the folder again from where it was trained, or put one of its numbered checkpoints in \
+             its place",
+        ))
+        .into()
 }

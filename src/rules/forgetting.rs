@@ -3,7 +3,7 @@ use super::rule::declare_rule;
 use super::update_strength::update_strength;
 use super::wording::{nats, shortest};
 use super::{Applicability, Finding, Fix, Outcome, Rerun, Severity};
-use crate::evidence::Evidence;
+use crate::evidence::{Evidence, RunSettings};
 use crate::thresholds::{FORGOTTEN_DIVERGENCE, FORGOTTEN_RISE, LEARNING_RATE_CUT};
 
 declare_rule! {
@@ -58,11 +58,17 @@ fn check(evidence: &Evidence) -> Outcome {
         return Outcome::Pass;
     }
     let settings = &evidence.settings;
+    let is_trained_elsewhere = settings.is_trained_elsewhere();
     let finding = Finding::new(
-        "training changed what the model says to prompts that are not in the data",
+        if is_trained_elsewhere {
+            "the adapter changes what the model says to prompts that are not in the data"
+        } else {
+            "training changed what the model says to prompts that are not in the data"
+        },
         format!(
-            "the base's own answers cost {} nats per token more than before; the models are {} nats apart",
+            "the base's own answers cost {} nats per token more than {}; the models are {} nats apart",
             nats(Some(rise)),
+            if is_trained_elsewhere { "without it" } else { "before" },
             nats(Some(apart))
         ),
         format!(
@@ -75,15 +81,7 @@ fn check(evidence: &Evidence) -> Outcome {
     .with("held_out", apart)
     .with("learning_rate", settings.learning_rate)
     .with("steps", settings.steps)
-    .fix(Fix::command(
-        format!(
-            "lower the learning rate from {} to {}",
-            shortest(settings.learning_rate),
-            shortest(settings.learning_rate * LEARNING_RATE_CUT)
-        ),
-        Rerun::of(settings).learning_rate(settings.learning_rate * LEARNING_RATE_CUT),
-        Applicability::MachineApplicable,
-    ))
+    .fix(lower_rate(settings))
     .fix(Fix::by_hand(
         "or mix rows of general conversation into the data, and make fewer passes over it",
     ));
@@ -92,4 +90,20 @@ fn check(evidence: &Evidence) -> Outcome {
     } else {
         finding.lowered_to(Severity::Info).into()
     }
+}
+
+fn lower_rate(settings: &RunSettings) -> Fix {
+    if settings.is_trained_elsewhere() {
+        return Fix::by_hand("if that is not wanted, train again with a lower learning rate, scale or rank");
+    }
+    let lower = settings.learning_rate * LEARNING_RATE_CUT;
+    Fix::command(
+        format!(
+            "lower the learning rate from {} to {}",
+            shortest(settings.learning_rate),
+            shortest(lower)
+        ),
+        Rerun::of(settings).learning_rate(lower),
+        Applicability::MachineApplicable,
+    )
 }

@@ -56,6 +56,7 @@ mod end_masked;
 mod end_of_text_spam;
 mod end_repeated;
 mod end_token_untrained;
+mod ends_not_trained;
 mod few_layers_adapted;
 mod fewer_rows_than_a_batch;
 mod finished_adapter;
@@ -133,6 +134,7 @@ mod warmup_longer_than_run;
 mod weight_decay_wrong;
 mod weight_file_broken;
 mod weights_not_finite;
+mod whole_weights_hardly_changed;
 
 pub use diagnosis::{Cause, Check, Diagnosis, diagnose};
 pub use family::{FAMILIES, Family};
@@ -227,6 +229,7 @@ pub static RULES: &[&Rule] = &[
     &parameters_unchanged::PARAMETERS_UNCHANGED,
     &updates_lost_to_rounding::UPDATES_LOST_TO_ROUNDING,
     &adapter_too_weak::ADAPTER_TOO_WEAK,
+    &whole_weights_hardly_changed::WHOLE_WEIGHTS_HARDLY_CHANGED,
     &update_too_small::UPDATE_TOO_SMALL,
     &adapter_never_moved::ADAPTER_NEVER_MOVED,
     &loss_not_decreasing::LOSS_NOT_DECREASING,
@@ -235,6 +238,7 @@ pub static RULES: &[&Rule] = &[
     &stop_token_ignored::STOP_TOKEN_IGNORED,
     &passes_differ::PASSES_DIFFER,
     &end_expected_everywhere::END_EXPECTED_EVERYWHERE,
+    &ends_not_trained::ENDS_NOT_TRAINED,
     &trained_state_not_used_in_generation::TRAINED_STATE_NOT_USED_IN_GENERATION,
     &adapter_on_another_base::ADAPTER_ON_ANOTHER_BASE,
     &adapter_configuration_wrong::ADAPTER_CONFIGURATION_WRONG,

@@ -40,7 +40,7 @@ declare_rule! {
         severity: Error,
         status: Stable,
         since: "0.1.0",
-        explains: &["never-stops", "repetition-loop"],
+        explains: &["ends-not-trained", "never-stops", "repetition-loop"],
     }
 }
 

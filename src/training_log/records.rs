@@ -57,59 +57,95 @@ fn with_json_words(line: &str) -> String {
         .replace(": -inf", ": -Infinity")
 }
 
-/// One record in each line.
-///
-/// # Errors
-/// A line that is no JSON object, by its number; the last one may be cut off.
-pub(super) fn json_lines(text: &str) -> Result<Vec<LogEntry>, String> {
-    let lines: Vec<(usize, &str)> = text
-        .lines()
-        .enumerate()
-        .filter(|(_, line)| !line.trim().is_empty())
-        .collect();
-    let mut entries = Vec::new();
-    for (index, (number, line)) in lines.iter().enumerate() {
+/// Records in order, and the numbers of the lines that are none.
+pub(super) type Records = (Vec<LogEntry>, Vec<usize>);
+
+/// One JSON object in each line.
+pub(super) fn json_lines(text: &str) -> Records {
+    let (mut entries, mut left_out) = (Vec::new(), Vec::new());
+    let mut records = 0;
+    for (index, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
+        // Warnings get between the lines, and a trainer that is killed leaves half of one.
         match serde_json::from_str::<Map<String, Value>>(&python_json(line)) {
-            Ok(record) => entries.extend(entry(&record, Some(index + 1))),
-            // A trainer that is killed leaves half a line.
-            Err(_) if index + 1 == lines.len() && index > 0 => {}
-            Err(error) => return Err(format!("line {}: {error}", number + 1)),
+            Ok(record) => {
+                records += 1;
+                entries.extend(entry(&record, Some(records)));
+            }
+            Err(_) => left_out.push(index + 1),
         }
     }
-    Ok(entries)
+    (entries, left_out)
 }
 
-/// Whether the first line names a loss and another column.
-pub(super) fn is_csv(text: &str) -> bool {
+/// What stands between the names of the first line when they name a loss and another column; `None` when they do not.
+pub(super) fn csv_delimiter(text: &str) -> Option<u8> {
     let header = text.lines().next().unwrap_or_default();
-    let names: Vec<&str> = header.split(',').map(|name| name.trim().trim_matches('"')).collect();
-    names.len() > 1
-        && names
-            .iter()
-            .any(|name| LOSS.contains(name) || VALIDATION.contains(name))
+    [b',', b';', b'\t'].into_iter().find(|&delimiter| {
+        let names: Vec<String> = header
+            .split(char::from(delimiter))
+            .map(|name| field_name(name.trim().trim_matches('"')))
+            .collect();
+        names.len() > 1
+            && names
+                .iter()
+                .any(|name| LOSS.contains(&name.as_str()) || VALIDATION.contains(&name.as_str()))
+    })
 }
 
 /// One record in each line behind a line of names; an empty field is absent.
-///
-/// # Errors
-/// A line with another number of fields.
-pub(super) fn csv(text: &str) -> Result<Vec<LogEntry>, String> {
+pub(super) fn csv(text: &str, delimiter: u8) -> Records {
     let mut reader = csv::ReaderBuilder::new()
         .trim(csv::Trim::All)
+        .delimiter(delimiter)
+        .flexible(true)
         .from_reader(text.as_bytes());
-    let names = reader.headers().map_err(|error| error.to_string())?.clone();
-    let mut entries = Vec::new();
+    let names: Vec<String> = match reader.headers() {
+        Ok(names) => names.iter().map(str::to_owned).collect(),
+        Err(_) => return (Vec::new(), vec![1]),
+    };
+    let (mut entries, mut left_out) = (Vec::new(), Vec::new());
     for (index, fields) in reader.records().enumerate() {
-        let fields = fields.map_err(|error| error.to_string())?;
+        let line = index + 2;
+        let Some(fields) = fields.ok().filter(|fields| fields.len() == names.len()) else {
+            left_out.push(line);
+            continue;
+        };
+        let line = fields.position().map_or(line, |position| position.line() as usize);
         let record: Map<String, Value> = names
             .iter()
             .zip(&fields)
             .filter(|(_, field)| !field.is_empty())
-            .map(|(name, field)| (name.to_owned(), Value::String(field.to_owned())))
+            .map(|(name, field)| (name.clone(), Value::String(with_point(field, delimiter))))
             .collect();
-        entries.extend(entry(&record, Some(index + 1)));
+        match entry(&record, Some(index + 1)) {
+            Some(entry) => entries.push(entry),
+            // A record of other things is no broken line.
+            None if names_a_number(&record) => left_out.push(line),
+            None => {}
+        }
     }
-    Ok(entries)
+    (entries, left_out)
+}
+
+/// Where a comma cannot stand between fields it stands for the point, as spreadsheets of many countries write.
+fn with_point(field: &str, delimiter: u8) -> String {
+    if delimiter == b';' {
+        field.replacen(',', ".", 1)
+    } else {
+        field.to_owned()
+    }
+}
+
+/// Whether a record has a field for a loss or a gradient norm.
+fn names_a_number(record: &Map<String, Value>) -> bool {
+    [&LOSS[..], &VALIDATION, &GRADIENT_NORM]
+        .iter()
+        .any(|names| named(record, names).is_some())
+}
+
+/// A name as the lists above spell it: `Train Loss` is `train_loss`.
+fn field_name(name: &str) -> String {
+    name.to_lowercase().replace([' ', '-'], "_")
 }
 
 /// A record with a loss or a gradient norm; `counted` is its step where it names none.
@@ -129,7 +165,15 @@ fn entry(record: &Map<String, Value>, counted: Option<usize>) -> Option<LogEntry
 }
 
 fn named<'record>(record: &'record Map<String, Value>, names: &[&str]) -> Option<&'record Value> {
-    names.iter().find_map(|name| record.get(*name))
+    names.iter().find_map(|name| {
+        let spelt_otherwise = || {
+            record
+                .iter()
+                .find(|(key, _)| field_name(key) == *name)
+                .map(|(_, value)| value)
+        };
+        record.get(*name).or_else(spelt_otherwise)
+    })
 }
 
 /// A number, or a text that is one; `null` stands for a number that is not finite, which JSON cannot hold.

@@ -650,3 +650,37 @@ fn a_log_alone_is_judged(#[case] losses: &str, #[case] cause: &str) {
     assert_eq!(output.status.code(), Some(i32::from(!cause.is_empty())));
     assert_eq!(report["settings"]["log"], text(&path));
 }
+
+#[test]
+fn an_adapter_that_no_run_left_is_not_overwritten() {
+    let folder = tempfile::tempdir().unwrap();
+    let weights = folder.path().join("adapter/adapters.safetensors");
+    fs::create_dir(folder.path().join("adapter")).unwrap();
+    fs::write(&weights, "weeks of work").unwrap();
+    let done = diagnose().arg("--out").arg(folder.path()).output().unwrap();
+    let error = String::from_utf8_lossy(&done.stderr);
+    assert!(
+        done.status.code() == Some(2) && error.contains("is not of an earlier run"),
+        "{error}"
+    );
+    assert_eq!(fs::read_to_string(weights).unwrap(), "weeks of work");
+}
+
+#[test]
+fn a_conversion_is_not_written_into_the_folder_that_is_converted() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("new/peft");
+    let done = diagnose()
+        .args(["convert", "adapter"])
+        .arg(folder.path())
+        .args(["--to", "peft", "--out"])
+        .arg(&out)
+        .output()
+        .unwrap();
+    let error = String::from_utf8_lossy(&done.stderr);
+    assert!(
+        done.status.code() == Some(2) && error.contains("lies within the folder"),
+        "{error}"
+    );
+    assert!(!out.exists());
+}

@@ -9,7 +9,7 @@ use mlx_diagnose::adapter::{
     AdapterKind, Application, LoraSettings, StoredAdapter, TargetFormat, attach, convert, fuse, save_adapter,
 };
 use mlx_diagnose::model::{CausalModel, ModelSource, load_safetensors, save_safetensors};
-use mlx_rs::{Array, random};
+use mlx_rs::{Array, array, random};
 use npyz::WriterBuilder;
 use rstest::rstest;
 use serde_json::{Value, json};
@@ -101,6 +101,44 @@ fn applied(folder: &Path) -> (StoredAdapter, CausalModel, Application) {
 
 fn assert_same_logits(model: &CausalModel, expected: &CausalModel) {
     assert!(largest_difference(&logits(model), &logits(expected)) < 1e-4);
+}
+
+#[test]
+fn weights_of_the_base_beside_an_adapter_are_taken_up_where_mlx_lm_calls_them() {
+    // Beneath an adapter a layer is called `<module>.linear`; other weights keep their names.
+    let (beneath, other) = ("model.layers.0.mlp.up_proj.linear.weight", "model.norm.weight");
+    let mut expected = adapted();
+    for (module, linear) in expected.linears_mut() {
+        if module == "model.layers.0.mlp.up_proj" {
+            linear.weight.value = linear.weight.value.multiply(array!(1.5)).unwrap();
+        }
+    }
+    let trained = expected.model.layers[0].mlp.up_proj.weight.value.clone();
+    expected.model.norm.weight.value = expected.model.norm.weight.value.multiply(array!(0.5)).unwrap();
+    let norm = expected.model.norm.weight.value.clone();
+    let folder = mlx_lm_folder(|tensors, _| {
+        tensors.insert(beneath.to_owned(), trained);
+        tensors.insert(other.to_owned(), norm);
+        tensors.insert("model.norm.linear.weight".to_owned(), Array::from_f32(1.0));
+    });
+    let (_, model, application) = applied(folder.path());
+    assert_same_logits(&model, &expected);
+    assert!(application.applied.iter().any(|name| name == beneath) && application.problems.is_empty());
+    assert_eq!(application.other_shape.len(), 1, "{application:?}");
+}
+
+#[test]
+fn weights_of_the_base_as_they_are_beside_an_adapter_are_told_since_mlx_lm_refuses_them() {
+    let norm = base().model.norm.weight.value.clone();
+    let folder = mlx_lm_folder(|tensors, _| {
+        tensors.insert("model.norm.weight".to_owned(), norm);
+    });
+    let (_, model, application) = applied(folder.path());
+    assert_same_logits(&model, &adapted());
+    assert!(
+        application.problems[0].contains("1 weights of the base, unchanged"),
+        "{application:?}"
+    );
 }
 
 #[test]
@@ -402,7 +440,7 @@ fn a_wrong_configuration_is_told_and_what_can_be_is_applied(#[case] rewrite: Rew
 }
 
 #[rstest]
-#[case::another_kind(json!({"peft_type": "IA3", "r": 4, "lora_alpha": 12}), "`peft_type` is \"IA3\", and only \"LORA\" is read")]
+#[case::no_kind(json!({"r": 4, "lora_alpha": 12}), "`peft_type` is absent")]
 #[case::changed_base(
     json!({"peft_type": "LORA", "r": 4, "lora_alpha": 12, "init_lora_weights": "pissa_niter_4"}),
     "`init_lora_weights` is `pissa_niter_4`, which also changed the base: the adapter alone is not the whole model"
@@ -416,9 +454,99 @@ fn a_wrong_configuration_is_told_and_what_can_be_is_applied(#[case] rewrite: Rew
     json!({"peft_type": "LORA", "r": 4, "lora_alpha": 12, "alpha_pattern": {"(q_proj": 3}}),
     "`alpha_pattern` has `(q_proj`, which is no pattern"
 )]
+#[case::a_rank_beyond_32_bits(
+    json!({"peft_type": "LORA", "r": 4_294_967_300_u64, "lora_alpha": 3, "rank_pattern": {".*": 4}}),
+    "`r` is 4294967300, no whole number from 1 to 4294967295"
+)]
 fn what_mlx_lm_cannot_hold_is_told(#[case] configuration: Value, #[case] problem: &str) {
     let folder = peft_folder(&configuration, |_, tensor| tensor);
     assert_eq!(StoredAdapter::read(folder.path()).unwrap().problems, [problem]);
+}
+
+#[test]
+fn another_kind_of_peft_is_named_with_what_to_do() {
+    let folder = peft_folder(&json!({"peft_type": "IA3", "target_modules": []}), |_, tensor| tensor);
+    let error = StoredAdapter::read(folder.path()).unwrap_err().to_string();
+    assert!(
+        error.contains("is no LoRA") && error.contains("\"IA3\"") && error.contains("hint: merge"),
+        "{error}"
+    );
+}
+
+#[test]
+fn patterns_may_look_ahead_as_python_lets_them() {
+    let configuration = json!({
+        "peft_type": "LORA", "r": 4, "lora_alpha": 4,
+        "alpha_pattern": {"(?!model\\.layers\\.0\\.).*": 12, "model.layers.0.*": 12},
+    });
+    let folder = peft_folder(&configuration, |_, tensor| tensor);
+    let (stored, model, _) = applied(folder.path());
+    assert!(stored.problems.is_empty(), "{:?}", stored.problems);
+    assert_same_logits(&model, &adapted());
+}
+
+#[test]
+fn a_pattern_that_takes_for_ever_is_told() {
+    let configuration =
+        json!({"peft_type": "LORA", "r": 4, "lora_alpha": 12, "alpha_pattern": {"(([a-z_.0-9])+)+!": 3}});
+    let folder = peft_folder(&configuration, |_, tensor| tensor);
+    let problems = StoredAdapter::read(folder.path()).unwrap().problems;
+    assert!(problems[0].contains("which cannot be matched with"), "{problems:?}");
+}
+
+#[test]
+fn two_names_of_one_tensor_are_told() {
+    let folder = peft_folder(&json!({"peft_type": "LORA", "r": 4, "lora_alpha": 12}), |_, tensor| {
+        tensor
+    });
+    let path = folder.path().join(PEFT);
+    let mut tensors = load_safetensors(&path).unwrap();
+    let name = "base_model.model.model.layers.0.mlp.up_proj.lora_A";
+    let twice = tensors[&format!("{name}.weight")].clone();
+    tensors.insert(format!("{name}.default.weight"), twice);
+    save_safetensors(&tensors, None, &path).unwrap();
+    let [aside] = StoredAdapter::read(folder.path())
+        .unwrap()
+        .set_aside
+        .try_into()
+        .unwrap();
+    assert!(
+        aside.contains("lora_A") && aside.contains("the same tensor as another name"),
+        "{aside}"
+    );
+}
+
+#[test]
+fn a_bias_of_an_adapter_is_called_one() {
+    let folder = peft_folder(&json!({"peft_type": "LORA", "r": 4, "lora_alpha": 12}), |_, tensor| {
+        tensor
+    });
+    let path = folder.path().join(PEFT);
+    let mut tensors = load_safetensors(&path).unwrap();
+    let name = "base_model.model.model.layers.0.mlp.up_proj.lora_B.bias";
+    tensors.insert(name.to_owned(), Array::from_slice(&[1.0_f32], &[1]));
+    save_safetensors(&tensors, None, &path).unwrap();
+    let [aside] = StoredAdapter::read(folder.path())
+        .unwrap()
+        .set_aside
+        .try_into()
+        .unwrap();
+    assert!(
+        aside.contains("lora_B.bias") && aside.contains("a trained bias"),
+        "{aside}"
+    );
+}
+
+#[rstest]
+#[case::a_list("[]", "a list")]
+#[case::a_number("3", "3")]
+#[case::nothing("null", "null")]
+fn a_configuration_that_is_no_object_is_called_one(#[case] text: &str, #[case] found: &str) {
+    for folder in [mlx_lm_folder(|_, _| {}), peft_folder(&json!({}), |_, tensor| tensor)] {
+        fs::write(folder.path().join(CONFIGURATION), text).unwrap();
+        let error = StoredAdapter::read(folder.path()).unwrap_err().to_string();
+        assert!(error.contains(&format!("found: {found}\n")), "{error}");
+    }
 }
 
 #[test]

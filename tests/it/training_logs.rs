@@ -166,12 +166,46 @@ fn a_pipe_is_not_waited_for() {
 #[case::another_text("Hello,\nthis is no log.\n", "holds no losses")]
 #[case::nothing("", "holds no losses")]
 #[case::another_object("{\"step\": 1}\n", "holds no losses")]
-#[case::half_a_line_in_the_middle("{\"step\": 1, \"loss\": 2}\n{\"step\n{\"step\": 3, \"loss\": 2}\n", "line 2")]
-#[case::too_many_fields("step,loss\n1,2\n2,3,4\n", "is broken")]
 fn what_is_no_log_is_refused(#[case] text: &str, #[case] message: &str) {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("log");
     fs::write(&path, text).unwrap();
     let error = read(&path).unwrap_err().to_string();
     assert!(error.contains(message), "{error}");
+}
+
+#[rstest]
+#[case::a_foreign_line_of_json("{\"step\": 1, \"loss\": 3}\nUserWarning: slow\n{\"step\": 2, \"loss\": 2}\n", &["line 2"])]
+#[case::a_heading_of_json("Loading\n{\"step\": 1, \"loss\": 3}\n{\"step\": 2, \"loss\": 2}\n", &["line 1"])]
+#[case::half_a_line_of_json("{\"step\": 1, \"loss\": 3}\n{\"step\": 2, \"loss\": 2}\n{\"step\": 3, \"lo", &["line 3"])]
+#[case::half_a_line_of_csv("step,epoch,loss\n1,0.1,3\n2,0.2,2\n3,0.", &["line 4"])]
+#[case::no_number_in_csv("step,loss\n1,3\n\n2,2\n3,-\n", &["line 5"])]
+#[case::too_many_fields("step,loss\n1,3\n2,2\n3,1,0\n", &["line 4"])]
+#[case::semicolons_and_commas("Step;Train Loss\n1;3,0\n2;2,0\n", &[])]
+#[case::tabulators("Step\tLoss\n1\t3\n2\t2\n", &[])]
+#[case::the_last_step_first("step,loss\n2,2\n1,3\n", &[])]
+fn what_can_be_read_is_kept_and_the_rest_is_counted(#[case] text: &str, #[case] left_out: &[&str]) {
+    let log = parsed("log", text);
+    assert_eq!(log.losses(), [(1, 3.0), (2, 2.0)]);
+    assert_eq!(
+        (log.lines_left_out.total, log.lines_left_out.first),
+        (left_out.len(), left_out.iter().map(|&line| line.to_owned()).collect())
+    );
+}
+
+#[rstest]
+#[case::little_endian(u16::to_le_bytes)]
+#[case::big_endian(u16::to_be_bytes)]
+fn a_log_in_utf_16_is_read(#[case] bytes: fn(u16) -> [u8; 2]) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("log");
+    let text: Vec<u8> = format!("\u{feff}{SENTENCES}").encode_utf16().flat_map(bytes).collect();
+    fs::write(&path, text).unwrap();
+    assert_eq!(read(&path).unwrap().losses(), [(5, 3.215)]);
+}
+
+#[test]
+fn a_file_of_two_runs_keeps_its_order() {
+    let log = parsed("log", "step,loss\n1,3\n2,2\n1,3.5\n2,2.5\n");
+    assert_eq!(log.losses(), [(1, 3.0), (2, 2.0), (1, 3.5), (2, 2.5)]);
 }
