@@ -126,17 +126,15 @@ impl Reader {
     }
 
     fn rank(&mut self) -> u32 {
-        match self.configuration.get("r").map(|rank| (rank, rank.as_u64())) {
-            Some((other, rank)) => rank.and_then(usable_rank).unwrap_or_else(|| {
-                self.problems
-                    .push(format!("`r` is {other}, no whole number from 1 to {}", u32::MAX));
-                1
-            }),
-            None => {
-                self.problems.push("`r` is absent".to_owned());
-                1
-            }
-        }
+        let Some(stated) = self.configuration.get("r") else {
+            self.problems.push("`r` is absent".to_owned());
+            return 1;
+        };
+        stated.as_u64().and_then(usable_rank).unwrap_or_else(|| {
+            self.problems
+                .push(format!("`r` is {stated}, no whole number from 1 to {}", u32::MAX));
+            1
+        })
     }
 
     /// `alpha / r`, or `alpha / sqrt(r)` with rank-stabilised scaling (Kalajdzievski 2023, arXiv 2312.03732).
@@ -187,7 +185,7 @@ impl Reader {
         let mut renamed = BTreeMap::new();
         for (name, tensor) in tensors {
             let path = name.strip_prefix(PREFIX).unwrap_or(&name);
-            if path.ends_with(".bias") {
+            if path.rsplit('.').next() == Some("bias") {
                 self.set_aside
                     .push(format!("`{name}` is a trained bias, which no adapter of mlx-lm holds"));
                 continue;
