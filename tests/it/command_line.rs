@@ -631,12 +631,11 @@ fn gradients_that_are_kept_for_ever_are_noticed(#[values("memory-leak=1", "memor
 fn a_log_alone_is_judged(#[case] losses: &str, #[case] cause: &str) {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("log.jsonl");
-    let lines: String = losses
+    let lines = losses
         .split(' ')
         .enumerate()
-        .map(|(index, loss)| format!("{{\"step\": {index}, \"loss\": {loss}}}\n"))
-        .collect();
-    fs::write(&path, lines).unwrap();
+        .map(|(index, loss)| format!("{{\"step\": {index}, \"loss\": {loss}}}"));
+    fs::write(&path, lines.collect::<Vec<_>>().join("\n")).unwrap();
     let output = run(&["--log", text(&path), "--format", "json"]);
     let report: Value = serde_json::from_str(&stdout(&output)).unwrap();
     let roots: Vec<&str> = report["findings"]
