@@ -239,6 +239,9 @@ pub struct DiagnoseArguments {
     /// Keep packed weights packed on a CPU too
     #[arg(long)]
     pub keep_packed: bool,
+    /// Compute the logits, loss and gradients of the first batch with another backend too, and compare
+    #[arg(long, value_name = "BACKEND", value_enum)]
+    pub cross_check: Option<CrossCheckArgument>,
     /// Judge files and data, and stop before the first phase
     #[arg(long)]
     pub check_only: bool,
@@ -282,6 +285,13 @@ pub enum DtypeArgument {
     Bfloat16,
     /// IEEE half precision
     Float16,
+}
+
+/// Backends that compute the same for comparison.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum CrossCheckArgument {
+    /// PyTorch with transformers, by the python on the path or the one that MLX_DIAGNOSE_PYTHON names
+    Torch,
 }
 
 /// Formats of the report.

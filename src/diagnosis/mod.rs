@@ -1,6 +1,7 @@
 //! The five phases, in order: they load, train, generate and measure, and leave evidence behind.
 
 mod costs;
+mod cross_check;
 mod elsewhere;
 mod finished;
 mod options;

@@ -8,7 +8,11 @@ use crate::device::{PrecisionChoice, dtype_name, dtype_named};
 use crate::evidence::{FineTuneKind, RunSettings};
 use crate::external::ExternalTrainer;
 use crate::model::ModelSource;
+use crate::torch::Python;
 use crate::train::{AdamWSettings, Schedule, TrainSettings};
+
+/// What settings call PyTorch.
+const TORCH: &str = "torch";
 
 /// Where training data comes from.
 #[derive(Debug, Clone)]
@@ -100,6 +104,8 @@ pub struct DiagnosisOptions {
     pub max_sequence_length: usize,
     /// Seed of everything random.
     pub seed: u64,
+    /// The python whose PyTorch computes the same; `None` not to compare.
+    pub cross_check: Option<Python>,
     /// What the user asked of precision.
     pub precision: PrecisionChoice,
     /// Where the trained adapter is left; `None` to leave nothing.
@@ -121,6 +127,7 @@ impl DiagnosisOptions {
                 .map(|path| path.display().to_string()),
             prompts: self.prompts_file.clone(),
             dtype: self.precision.dtype.map(|dtype| dtype_name(dtype).to_owned()),
+            cross_check: self.cross_check.as_ref().map(|_| TORCH.to_owned()),
             keep_packed: self.precision.keep_packed,
             check_only: self.check_only,
             fine_tune: self.fine_tune,
@@ -156,6 +163,7 @@ impl DiagnosisOptions {
             trainer: _,
             log: _,
             dtype,
+            cross_check,
             keep_packed,
             check_only,
             fine_tune,
@@ -182,6 +190,7 @@ impl DiagnosisOptions {
         Ok(Self {
             // A fix may train anew what was finished before, and never the other way round.
             adapter: self.adapter.clone().filter(|_| adapter.is_some()),
+            cross_check: self.cross_check.clone().filter(|_| cross_check.is_some()),
             check_only,
             max_tokens,
             fine_tune,

@@ -7,6 +7,7 @@ use mlx_rs::module::ModuleParameters;
 use thiserror::Error;
 
 use super::costs::Costs;
+use super::cross_check::CrossCheck;
 use super::finished::GivenAdapter;
 use super::prompts::{self, PromptError};
 use super::refusal::refusal;
@@ -172,6 +173,17 @@ fn check_and_run(
     } else if loaded.model.is_packed() {
         return Err(DiagnosisError::PackedWeights);
     }
+    if let Some(python) = &options.cross_check {
+        let check = CrossCheck {
+            options,
+            backend,
+            precision,
+            loaded: &loaded,
+            dataset: &dataset,
+            interrupt,
+        };
+        evidence.cross_check = check.measure(python);
+    }
     if options.check_only {
         skip_phases(evidence, "`--check-only`");
         progress.finish("files, tokenizer, data and settings checked");
@@ -209,6 +221,11 @@ fn nothing_measured(options: &DiagnosisOptions, backend: Backend) -> Evidence {
         external: Slot::skipped("no other trainer was asked for"),
         resumed: Slot::skipped("no finished adapter was given"),
         log: Slot::skipped("no log of a training was given"),
+        cross_check: Slot::skipped(if options.cross_check.is_some() {
+            REASON
+        } else {
+            "no other backend was asked to compute the same"
+        }),
         adapter_files: Slot::skipped(if options.adapter.is_some() {
             REASON
         } else {

@@ -54,6 +54,8 @@ pub struct RunSettings {
     pub prompts: Option<String>,
     /// The element type that was asked for; `None` for the program's choice.
     pub dtype: Option<String>,
+    /// The backend that was asked to compute the same; `None` for none.
+    pub cross_check: Option<String>,
     /// Whether packed weights were to stay packed on a CPU too.
     pub keep_packed: bool,
     /// Whether the run was to end before the first phase, after files and data were judged.
@@ -103,6 +105,7 @@ impl Default for RunSettings {
             log: None,
             prompts: None,
             dtype: None,
+            cross_check: None,
             keep_packed: false,
             check_only: false,
             fine_tune: FineTuneKind::Lora,

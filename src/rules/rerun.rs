@@ -126,6 +126,7 @@ impl fmt::Display for Rerun {
             log,
             prompts,
             dtype,
+            cross_check,
             keep_packed,
             check_only,
             fine_tune,
@@ -180,6 +181,7 @@ impl fmt::Display for Rerun {
         command.count("--max-seq-length", *max_sequence_length, default.max_sequence_length);
         command.text("--seed", (*seed != default.seed).then(|| seed.to_string()).as_deref());
         command.text("--dtype", dtype.as_deref());
+        command.text("--cross-check", cross_check.as_deref());
         command.switch("--keep-packed", *keep_packed);
         command.switch("--check-only", *check_only);
         formatter.write_str(&command.0)

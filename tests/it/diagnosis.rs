@@ -44,6 +44,7 @@ fn options() -> DiagnosisOptions {
         mask_prompt: true,
         max_sequence_length: 128,
         seed: 0,
+        cross_check: None,
         precision: PrecisionChoice::default(),
         adapter_folder: None,
     }

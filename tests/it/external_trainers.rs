@@ -65,6 +65,7 @@ fn diagnosed(command: &str, timeout: f64) -> Evidence {
         mask_prompt: true,
         max_sequence_length: 128,
         seed: 3,
+        cross_check: None,
         precision: PrecisionChoice::default(),
         adapter_folder: None,
     };

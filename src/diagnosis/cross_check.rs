@@ -1,0 +1,63 @@
+use std::time::Instant;
+
+use super::DiagnosisOptions;
+use crate::data::{Batches, Dataset};
+use crate::device::{Backend, dtype_name};
+use crate::evidence::{CrossCheckEvidence, Slot};
+use crate::interrupt::Interrupt;
+use crate::model::{LoadedModel, ModelSource, Precision};
+use crate::probes::cross_check::{CrossCheckError, CrossCheckProbe};
+use crate::torch::{Python, Worker, WorkerError};
+
+/// The run whose model is computed twice.
+pub(super) struct CrossCheck<'run> {
+    pub(super) options: &'run DiagnosisOptions,
+    pub(super) backend: Backend,
+    pub(super) precision: Precision,
+    pub(super) loaded: &'run LoadedModel,
+    pub(super) dataset: &'run Dataset,
+    pub(super) interrupt: &'run Interrupt,
+}
+
+impl CrossCheck<'_> {
+    /// Compares this program with PyTorch on the first batch; that PyTorch is not there is a failure, as it was asked for.
+    pub(super) fn measure(&self, python: &Python) -> Slot<CrossCheckEvidence> {
+        match self.compare(python) {
+            Ok(measured) => Slot::Ran(measured),
+            Err(CrossCheckError::Worker(WorkerError::Interrupted)) => Slot::skipped("interrupted"),
+            Err(error) => Slot::crashed(error),
+        }
+    }
+
+    fn compare(&self, python: &Python) -> Result<CrossCheckEvidence, CrossCheckError> {
+        let options = self.options;
+        let vocabulary = self.loaded.configuration.vocab_size;
+        // MLX would read beyond the embedding table without a word.
+        let usable: Vec<_> = self
+            .dataset
+            .examples
+            .iter()
+            .filter(|example| example.tokens.iter().all(|&id| (id as usize) < vocabulary))
+            .cloned()
+            .collect();
+        let batch = Batches::new(&usable, options.batch_size, options.seed)
+            .next()
+            .ok_or(CrossCheckError::NothingSupervised)?;
+        let folder = match &options.source {
+            ModelSource::Folder(folder) if self.loaded.packings.is_empty() => Some(folder.as_path()),
+            ModelSource::Folder(_) | ModelSource::Gguf(_) => None,
+        };
+        let started = Instant::now();
+        let mut worker = Worker::start(python, self.interrupt)?;
+        CrossCheckProbe {
+            base: &self.loaded.model,
+            configuration: &self.loaded.configuration,
+            folder,
+            dtype: dtype_name(self.precision.dtype),
+            batch: &batch,
+            lanes: &self.backend.lanes(),
+            seed: options.seed,
+        }
+        .measure(&mut worker, started)
+    }
+}
