@@ -171,7 +171,7 @@ pub struct DiagnoseArguments {
         "dropout", "layers", "keys", "inject", "apply_fix",
     ])]
     pub adapter: Option<PathBuf>,
-    /// The program that trains: `mlx-lm`, or a command for `sh` with `{model}`, `{data}`, `{output}`, `{steps}`,
+    /// The program that trains: `mlx-lm`, `peft`, or a command for `sh` with `{model}`, `{data}`, `{output}`, `{steps}`,
     /// `{learning_rate}`, `{rank}`, `{scale}`, `{dropout}`, `{layers}`, `{seed}`, `{batch_size}` and `{max_seq_length}`
     /// [default: this one]
     #[arg(long, value_name = "NAME|COMMAND", requires = "data", conflicts_with_all = ["adapter", "full", "inject", "apply_fix", "keys", "warmup_steps", "clip_norm", "bias_correction"])]

@@ -46,7 +46,7 @@ pub struct RunSettings {
     pub data: String,
     /// The folder of the finished adapter as given; `None` when one is trained here.
     pub adapter: Option<String>,
-    /// The trainer that is called: `mlx-lm`, or a command; `None` for this program's own.
+    /// The trainer that is called: `mlx-lm`, `peft`, or a command; `None` for this program's own.
     pub trainer: Option<String>,
     /// The log of its training as given; `None` without one.
     pub log: Option<String>,

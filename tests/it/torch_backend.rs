@@ -288,3 +288,93 @@ fn torch_that_was_asked_for_and_is_not_there_is_no_passed_check() {
     let text = figure(&report, "cross-check")["text"].as_str().unwrap();
     assert!(text.starts_with("failed: PyTorch is not installed"), "{text}");
 }
+
+fn trained_by_peft(model: &Path, data: &Path, python: &Python, more: &[&str]) -> (Value, i32) {
+    let output = cargo_bin_cmd!("diagnose")
+        .env(Python::VARIABLE, &python.0)
+        .args(["--trainer", "peft", "--format", "json", "--max-tokens", "24", "--model"])
+        .arg(model)
+        .arg("--data")
+        .arg(data)
+        .args(more)
+        .output()
+        .unwrap();
+    let report = serde_json::from_slice(&output.stdout)
+        .unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(&output.stderr)));
+    (report, output.status.code().unwrap())
+}
+
+#[test]
+fn what_peft_trained_is_taken_up_and_healthy() {
+    let Some(python) = torch() else {
+        return;
+    };
+    let model = root().join("fixtures/embedded/model");
+    let data = root().join("fixtures/embedded/voice");
+    let out = tempfile::tempdir().unwrap();
+    let folder = out.path().to_str().unwrap();
+    let (report, code) = trained_by_peft(
+        &model,
+        &data,
+        python,
+        &["--steps", "20", "--layers", "2", "--dropout", "0.1", "--out", folder],
+    );
+    assert_eq!((report["verdict"].as_str(), code), (Some("healthy"), 0), "{report:#}");
+    let figures = report["phases"][1]["figures"].as_array().unwrap();
+    let of = |label: &str| figures.iter().find(|figure| figure["label"] == label).unwrap();
+    // Seven layers of two blocks, two matrices each.
+    assert_eq!(of("adapter")["values"]["applied"], 28);
+    let losses = of("log")["values"]["logged_losses"].as_array().unwrap();
+    assert_eq!(losses.len(), 20);
+    let file = out.path().join("trainer/output/adapter_config.json");
+    let configuration: Value = serde_json::from_slice(&fs::read(file).unwrap()).unwrap();
+    assert_eq!(
+        (configuration["r"].as_u64(), configuration["lora_alpha"].as_f64()),
+        (Some(8), Some(160.0))
+    );
+}
+
+#[rstest]
+#[case::a_chat(r#"{"messages": [{"role": "user", "content": "Hi?"}, {"role": "assistant", "content": "Ho."}]}"#, &[])]
+#[case::a_completion(r#"{"prompt": "Hi?", "completion": "Ho."}"#, &["--no-mask-prompt"])]
+#[case::a_text(r#"{"text": "The lighthouse is at the end of the pier."}"#, &[])]
+fn peft_begins_where_this_trainer_begins_on(#[case] row: &str, #[case] more: &[&str]) {
+    let Some(python) = torch() else {
+        return;
+    };
+    let model = root().join("fixtures/embedded/model");
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("train.jsonl"), format!("{row}\n")).unwrap();
+    let settings = [&["--steps", "1", "--batch-size", "1"], more].concat();
+    let (theirs, _) = trained_by_peft(&model, folder.path(), python, &settings);
+    let output = cargo_bin_cmd!("diagnose")
+        .args(["--format", "json", "--max-tokens", "2", "--model"])
+        .arg(&model)
+        .arg("--data")
+        .arg(folder.path())
+        .args(&settings)
+        .output()
+        .unwrap();
+    let ours: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let first = |report: &Value, label: &str, key: &str| {
+        let figures = report["phases"][1]["figures"].as_array().unwrap();
+        let figure = figures.iter().find(|figure| figure["label"] == label);
+        figure.unwrap_or_else(|| panic!("{report:#}"))["values"][key][0]
+            .as_f64()
+            .unwrap()
+    };
+    let (theirs, ours) = (first(&theirs, "log", "logged_losses"), first(&ours, "loss", "losses"));
+    // It prints four digits.
+    assert!((theirs - ours).abs() < 1e-3, "{theirs} for {ours}");
+}
+
+#[test]
+fn peft_without_its_packages_says_what_to_install() {
+    // Isolated from site packages, no python has torch.
+    let (_folder, python) = stand_in("exec python3 -I -S \"$@\"");
+    let model = root().join("fixtures/embedded/model");
+    let (report, code) = trained_by_peft(&model, &root().join("fixtures/embedded/voice"), &python, &[]);
+    assert_eq!((roots(&report), code), (vec!["trainer-failed"], 1));
+    let found = report["findings"][0]["found"].as_str().unwrap();
+    assert!(found.contains("pip install torch transformers peft"), "{found}");
+}
