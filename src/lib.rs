@@ -19,16 +19,16 @@
 //! | `adapter` | `atomic_write`, `model`, `suggestion` |
 //! | `train` | `data`, `interrupt`, `model`, `param_snapshot`, `readback` |
 //! | `engine` | `interrupt`, `model`, `readback` |
-//! | `device` | `evidence`, `model`, `train` |
+//! | `device` | `evidence`, `model`, `readback`, `thresholds`, `train` |
 //! | `workflow` | `adapter`, `data`, `device`, `model`, `train` |
 //! | `external` | `interrupt`, `suggestion` |
 //! | `faults` | `adapter`, `atomic_write`, `data`, `diagnosis`, `evidence`, `model`, `param_snapshot`, `suggestion`, `train`, `workflow` |
-//! | `torch` | `interrupt`, `model` |
+//! | `torch` | `data`, `interrupt`, `model` |
 //! | `probes` | `adapter`, `data`, `engine`, `evidence`, `interrupt`, `model`, `param_diff`, `param_snapshot`, `readback`, `torch`, `train` |
 //! | `rules` | `evidence`, `suggestion`, `thresholds` |
 //! | `regression` | `evidence` |
 //! | `report` | `evidence`, `regression`, `rules`, `thresholds` |
-//! | `diagnosis` | `adapter`, `data`, `device`, `evidence`, `external`, `interrupt`, `model`, `param_snapshot`, `probes`, `rules`, `torch`, `train`, `training_log`, `workflow` |
+//! | `diagnosis` | `adapter`, `data`, `device`, `engine`, `evidence`, `external`, `interrupt`, `model`, `param_snapshot`, `probes`, `readback`, `rules`, `torch`, `train`, `training_log`, `workflow` |
 //! | `training_log` | `evidence` |
 //! | `selftest` | `adapter`, `atomic_write`, `data`, `device`, `diagnosis`, `evidence`, `faults`, `interrupt`, `model`, `report`, `rules`, `suggestion`, `train`, `workflow` |
 //! | `cli` | `adapter`, `atomic_write`, `data`, `device`, `diagnosis`, `evidence`, `external`, `faults`, `interrupt`, `model`, `regression`, `report`, `rules`, `selftest`, `torch`, `train`, `workflow` |

@@ -420,6 +420,11 @@ thresholds! {
     /// Half: the smallest step at which the loss still moves is then too long for its bend, as in a run that diverged.
     pub const ROUGH_SLOPE: f64 = 0.5;
 
+    /// Error of a product or a softmax, relative to its largest value, from which on a device is not used.
+    ///
+    /// One in a hundred: CUDA's tensor cores round to 1e-3, a wrong kernel is off by the values themselves.
+    pub const START_UP_ERROR: f64 = 1e-2;
+
     /// Log-odds of a stop token in nats below which the end is not expected.
     ///
     /// -2, which is one in eight; healthy bases are at -8 or below.

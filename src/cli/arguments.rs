@@ -2,6 +2,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::device::BackendKind;
 use crate::evidence::RunSettings;
 use crate::faults::Injection;
 use crate::report::FailOn;
@@ -239,6 +240,9 @@ pub struct DiagnoseArguments {
     /// Keep packed weights packed on a CPU too
     #[arg(long)]
     pub keep_packed: bool,
+    /// Where to compute [default: Metal or CUDA, then MLX on the CPU, then PyTorch, the first that works]
+    #[arg(long, value_name = "B", value_enum)]
+    pub backend: Option<BackendArgument>,
     /// Compute the logits, loss and gradients of the first batch with another backend too, and compare
     #[arg(long, value_name = "BACKEND", value_enum)]
     pub cross_check: Option<CrossCheckArgument>,
@@ -287,10 +291,23 @@ pub enum DtypeArgument {
     Float16,
 }
 
+/// Where to compute.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum BackendArgument {
+    /// MLX on an Apple GPU
+    Metal,
+    /// MLX on an NVIDIA GPU
+    Cuda,
+    /// MLX on the processor
+    Cpu,
+    /// PyTorch on MPS, CUDA or the processor, by the python on the path or the one that `MLX_DIAGNOSE_PYTHON` names
+    Torch,
+}
+
 /// Backends that compute the same for comparison.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum CrossCheckArgument {
-    /// PyTorch with transformers, by the python on the path or the one that MLX_DIAGNOSE_PYTHON names
+    /// PyTorch with transformers, by the python on the path or the one that `MLX_DIAGNOSE_PYTHON` names
     Torch,
 }
 
@@ -338,6 +355,17 @@ impl From<FailOnArgument> for FailOn {
             FailOnArgument::Error => Self::Error,
             FailOnArgument::Warning => Self::Warning,
             FailOnArgument::Never => Self::Never,
+        }
+    }
+}
+
+impl From<BackendArgument> for BackendKind {
+    fn from(argument: BackendArgument) -> Self {
+        match argument {
+            BackendArgument::Metal => Self::Metal,
+            BackendArgument::Cuda => Self::Cuda,
+            BackendArgument::Cpu => Self::Cpu,
+            BackendArgument::Torch => Self::Torch,
         }
     }
 }

@@ -5,7 +5,9 @@ use std::time::{Duration, SystemTime};
 use anyhow::{Context, Result, anyhow};
 use colored::Colorize;
 
-use super::arguments::{Arguments, Command, CrossCheckArgument, DiagnoseArguments, Format, OutputArguments};
+use super::arguments::{
+    Arguments, BackendArgument, Command, CrossCheckArgument, DiagnoseArguments, Format, OutputArguments,
+};
 use super::baseline::Baseline;
 use super::output::{choose_colour, note, print};
 use super::{apply_fix, convert, embedded, progress, selftest, verify};
@@ -137,6 +139,11 @@ fn run_and_judge(arguments: &DiagnoseArguments) -> Result<u8> {
             return Err(anyhow!(
                 "`--inject {name}` changes nothing with `--full`, which attaches no adapter\n  hint: leave out `--full`",
                 name = injection.operator.name
+            ));
+        }
+        Some(_) if arguments.backend == Some(BackendArgument::Torch) => {
+            return Err(anyhow!(
+                "`--inject` plants faults in this program's trainer, and with `--backend torch` PyTorch trains\n  hint: leave out `--backend torch`"
             ));
         }
         Some(injection) => Some(injection.operator.plant(injection.severity, &mut options)?),
@@ -326,6 +333,7 @@ fn options(arguments: &DiagnoseArguments, source: ModelSource) -> Result<Diagnos
             .max_seq_length
             .unwrap_or(RunSettings::default().max_sequence_length),
         seed: arguments.seed,
+        backend: arguments.backend.map(Into::into),
         cross_check: arguments
             .cross_check
             .map(|CrossCheckArgument::Torch| Python::from_environment()),

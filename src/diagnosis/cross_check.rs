@@ -1,13 +1,27 @@
 use std::time::Instant;
 
+use thiserror::Error;
+
 use super::DiagnosisOptions;
+use super::hand_over::{HandOverError, hand_over};
 use crate::data::{Batches, Dataset};
 use crate::device::{Backend, dtype_name};
 use crate::evidence::{CrossCheckEvidence, Slot};
 use crate::interrupt::Interrupt;
-use crate::model::{LoadedModel, ModelSource, Precision};
+use crate::model::{LoadedModel, Precision};
 use crate::probes::cross_check::{CrossCheckError, CrossCheckProbe};
 use crate::torch::{Python, Worker, WorkerError};
+
+/// Why the two could not be compared.
+#[derive(Debug, Error)]
+enum CompareError {
+    #[error(transparent)]
+    Worker(#[from] WorkerError),
+    #[error(transparent)]
+    HandOver(#[from] HandOverError),
+    #[error(transparent)]
+    Probe(#[from] CrossCheckError),
+}
 
 /// The run whose model is computed twice.
 pub(super) struct CrossCheck<'run> {
@@ -24,12 +38,16 @@ impl CrossCheck<'_> {
     pub(super) fn measure(&self, python: &Python) -> Slot<CrossCheckEvidence> {
         match self.compare(python) {
             Ok(measured) => Slot::Ran(measured),
-            Err(CrossCheckError::Worker(WorkerError::Interrupted)) => Slot::skipped("interrupted"),
+            Err(
+                CompareError::Worker(WorkerError::Interrupted)
+                | CompareError::HandOver(HandOverError::Worker(WorkerError::Interrupted))
+                | CompareError::Probe(CrossCheckError::Worker(WorkerError::Interrupted)),
+            ) => Slot::skipped("interrupted"),
             Err(error) => Slot::crashed(error),
         }
     }
 
-    fn compare(&self, python: &Python) -> Result<CrossCheckEvidence, CrossCheckError> {
+    fn compare(&self, python: &Python) -> Result<CrossCheckEvidence, CompareError> {
         let options = self.options;
         let vocabulary = self.loaded.configuration.vocab_size;
         // MLX would read beyond the embedding table without a word.
@@ -43,21 +61,19 @@ impl CrossCheck<'_> {
         let batch = Batches::new(&usable, options.batch_size, options.seed)
             .next()
             .ok_or(CrossCheckError::NothingSupervised)?;
-        let folder = match &options.source {
-            ModelSource::Folder(folder) if self.loaded.packings.is_empty() => Some(folder.as_path()),
-            ModelSource::Folder(_) | ModelSource::Gguf(_) => None,
-        };
         let started = Instant::now();
         let mut worker = Worker::start(python, self.interrupt)?;
-        CrossCheckProbe {
+        let device = worker.greeting().devices.first().cloned().unwrap_or_default();
+        let dtype = dtype_name(self.precision.dtype);
+        let weights = hand_over(self.loaded, &options.source, dtype, &device, &mut worker)?;
+        let probe = CrossCheckProbe {
             base: &self.loaded.model,
-            configuration: &self.loaded.configuration,
-            folder,
-            dtype: dtype_name(self.precision.dtype),
+            weights,
+            device: &device,
             batch: &batch,
             lanes: &self.backend.lanes(),
             seed: options.seed,
-        }
-        .measure(&mut worker, started)
+        };
+        Ok(probe.measure(&mut worker, started)?)
     }
 }

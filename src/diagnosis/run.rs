@@ -16,16 +16,18 @@ use super::training::TrainingRun;
 use super::{DiagnosisOptions, Progress};
 use crate::adapter::{AttachError, StoredAdapter, check_rank, target_modules};
 use crate::data::{DataError, Dataset, ExampleError, ExampleSettings};
-use crate::device::{Backend, TrainingSize, fitting_batch, predicted_training_bytes};
+use crate::device::{
+    Backend, BackendError, BackendKind, Selection, TrainingSize, fitting_batch, predicted_training_bytes,
+};
 use crate::evidence::{
     EVIDENCE_SCHEMA_VERSION, Evidence, FineTuneKind, GenerationEvidence, MemoryEvidence, ModelEvidence,
     ParameterEvidence, ProbeCost, Quantization, Slot, StopRow,
 };
 use crate::interrupt::Interrupt;
-use crate::model::{CausalModel, LoadError, LoadedModel, Packing, StopSet, Tokenizer, TokenizerError};
+use crate::model::{CausalModel, LoadError, LoadedModel, Packing, Precision, StopSet, Tokenizer, TokenizerError};
 use crate::param_snapshot::ParameterSnapshot;
 use crate::probes::data::{DataProbe, split_turn_ends};
-use crate::probes::generation::{GenerationError, GenerationProbe, Prompt};
+use crate::probes::generation::{Answerer, GenerationError, GenerationProbe, Prompt};
 use crate::probes::parameters::{ParameterProbe, non_finite};
 use crate::probes::update_size::module_updates;
 use crate::probes::{state, stop_rows};
@@ -77,6 +79,17 @@ pub(super) enum DiagnosisError {
         /// Rows of the embedding table.
         vocabulary: usize,
     },
+    /// PyTorch does not do what was asked for.
+    #[error(
+        "PyTorch does not do {found} here\n  found: the backend `torch`, or no other that works\n  expected: adapters that are trained in this run, on unpacked weights\n  hint: leave it out, or leave the choice of the backend to the program"
+    )]
+    NotByTorch {
+        /// What was asked for.
+        found: &'static str,
+    },
+    /// The backend that was asked for does not work.
+    #[error(transparent)]
+    Backend(#[from] BackendError),
     /// MLX failed before the first phase.
     #[error("the model could not be examined: {0}")]
     Mlx(#[from] mlx_rs::error::Exception),
@@ -92,12 +105,40 @@ pub fn diagnose(
     interrupt: &Interrupt,
     progress: &mut dyn Progress,
 ) -> Evidence {
-    let backend = Backend::select();
     progress.phase(Phase::Baseline, None);
-    let mut evidence = nothing_measured(options, backend);
-    if let Err(error) = check_and_run(options, workflow, interrupt, progress, backend, &mut evidence) {
+    let selection = match Selection::of(options.backend) {
+        Ok(selection) => selection,
+        Err(error) => return unusable_backend(options, error),
+    };
+    let mut evidence = nothing_measured(options, &selection);
+    if let Err(error) = check_and_run(options, workflow, interrupt, progress, &selection, &mut evidence) {
         evidence.refusal = Some(refusal(&error));
     }
+    evidence
+}
+
+/// Whether PyTorch does what was asked for, where it is the backend.
+fn check_torch(options: &DiagnosisOptions, backend: Backend) -> Result<(), DiagnosisError> {
+    let asked = [
+        (options.fine_tune == FineTuneKind::Full, "`--full`"),
+        (options.adapter.is_some(), "`--adapter`"),
+        (options.trainer.is_some(), "`--trainer`"),
+        (options.precision.keep_packed, "`--keep-packed`"),
+    ];
+    match asked.into_iter().find(|(is_asked, _)| *is_asked) {
+        Some((_, found)) if backend.kind == BackendKind::Torch => Err(DiagnosisError::NotByTorch { found }),
+        _ => Ok(()),
+    }
+}
+
+/// The evidence of a run whose backend was asked for and does not work; MLX's own choice describes the machine.
+fn unusable_backend(options: &DiagnosisOptions, error: BackendError) -> Evidence {
+    let selection = Selection {
+        backend: Backend::select(),
+        reasons: Vec::new(),
+    };
+    let mut evidence = nothing_measured(options, &selection);
+    evidence.refusal = Some(refusal(&error.into()));
     evidence
 }
 
@@ -107,9 +148,11 @@ fn check_and_run(
     workflow: &dyn Workflow,
     interrupt: &Interrupt,
     progress: &mut dyn Progress,
-    backend: Backend,
+    selection: &Selection,
     evidence: &mut Evidence,
 ) -> Result<(), DiagnosisError> {
+    let backend = selection.backend;
+    check_torch(options, backend)?;
     let given = options.adapter.as_ref().map(GivenAdapter::read);
     let adopted = given.as_ref().map(|given| given.adopted_by(options));
     let options = adopted.as_ref().unwrap_or(options);
@@ -120,7 +163,7 @@ fn check_and_run(
     let files = options.source.open()?;
     let configuration = files.configuration().map_err(LoadError::from)?;
     let precision = backend.precision(&configuration, options.precision);
-    evidence.environment = backend.environment(precision, options.precision, configuration.quantization.is_some());
+    evidence.environment = selection.environment(precision, options.precision, configuration.quantization.is_some());
     files.check_weights().map_err(LoadError::from)?;
     let tokenizer = files.tokenizer()?;
     let records = options.data.read()?;
@@ -157,7 +200,7 @@ fn check_and_run(
         seconds: started.elapsed().as_secs_f64(),
     });
     let loaded = files.load(configuration, precision)?;
-    evidence.environment = backend.environment(precision, options.precision, !loaded.packings.is_empty());
+    evidence.environment = selection.environment(precision, options.precision, !loaded.packings.is_empty());
     let started = Instant::now();
     let stop_rows = stop_rows::measure(&loaded.model, &stop_set, &tokenizer)?;
     evidence.costs.push(ProbeCost {
@@ -197,6 +240,7 @@ fn check_and_run(
         interrupt,
         progress,
         backend,
+        precision,
         loaded: &loaded,
         dataset: &dataset,
         validation: validation.as_ref(),
@@ -209,11 +253,15 @@ fn check_and_run(
 }
 
 /// The evidence of a run whose inputs were not looked at yet.
-fn nothing_measured(options: &DiagnosisOptions, backend: Backend) -> Evidence {
+fn nothing_measured(options: &DiagnosisOptions, selection: &Selection) -> Evidence {
     const REASON: &str = "the inputs cannot be used";
     Evidence {
         schema_version: EVIDENCE_SCHEMA_VERSION,
-        environment: backend.environment(backend.precision_of(None, options.precision), options.precision, false),
+        environment: selection.environment(
+            selection.backend.precision_of(None, options.precision),
+            options.precision,
+            false,
+        ),
         settings: options.settings(),
         refusal: None,
         model: Slot::skipped(REASON),
@@ -336,10 +384,11 @@ pub(super) struct Run<'run> {
     pub(super) options: &'run DiagnosisOptions,
     /// The finished adapter; `None` when there is none, or when it cannot be read.
     stored: Option<&'run StoredAdapter>,
-    workflow: &'run dyn Workflow,
+    pub(super) workflow: &'run dyn Workflow,
     pub(super) interrupt: &'run Interrupt,
     pub(super) progress: &'run mut dyn Progress,
     pub(super) backend: Backend,
+    pub(super) precision: Precision,
     pub(super) loaded: &'run LoadedModel,
     pub(super) dataset: &'run Dataset,
     pub(super) validation: Option<&'run Dataset>,
@@ -365,6 +414,9 @@ pub(super) struct Subject {
 
 impl Run<'_> {
     fn phases(&mut self, evidence: &mut Evidence) {
+        if self.backend.kind == BackendKind::Torch {
+            return self.phases_by_torch(evidence);
+        }
         evidence.baseline = self.answer(Phase::Baseline, &self.loaded.model.clone());
         if self.interrupted(evidence, Phase::Baseline) {
             return;
@@ -448,7 +500,7 @@ impl Run<'_> {
         self.interrupted(evidence, Phase::State);
     }
 
-    fn interrupted(&self, evidence: &mut Evidence, phase: Phase) -> bool {
+    pub(super) fn interrupted(&self, evidence: &mut Evidence, phase: Phase) -> bool {
         let requested = self.interrupt.is_requested();
         if requested {
             evidence.interrupted = Some(format!("interrupted by the user in the {} phase", phase.name()));
@@ -456,7 +508,11 @@ impl Run<'_> {
         requested
     }
 
-    fn answer(&mut self, phase: Phase, model: &CausalModel) -> Slot<GenerationEvidence> {
+    fn answer(&mut self, phase: Phase, mut model: &CausalModel) -> Slot<GenerationEvidence> {
+        self.answer_by(phase, &mut model)
+    }
+
+    pub(super) fn answer_by(&mut self, phase: Phase, model: &mut dyn Answerer) -> Slot<GenerationEvidence> {
         self.progress.phase(phase, Some(self.prompts.len()));
         let reference_answers: Vec<&str> = self
             .dataset

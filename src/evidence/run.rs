@@ -10,7 +10,7 @@ pub struct RunEnvironment {
     pub mlx_version: String,
     /// Operating system and processor, for example `linux x86_64`.
     pub platform: String,
-    /// `cpu`, `metal` or `cuda`.
+    /// `cpu`, `metal`, `cuda` or `torch`.
     pub backend: String,
     /// The device as a person would name it, for example `CPU, 2 cores`.
     pub device: String,
@@ -54,6 +54,8 @@ pub struct RunSettings {
     pub prompts: Option<String>,
     /// The element type that was asked for; `None` for the program's choice.
     pub dtype: Option<String>,
+    /// The backend that was asked for: `cpu`, `metal`, `cuda` or `torch`; `None` for the program's choice.
+    pub backend: Option<String>,
     /// The backend that was asked to compute the same; `None` for none.
     pub cross_check: Option<String>,
     /// Whether packed weights were to stay packed on a CPU too.
@@ -105,6 +107,7 @@ impl Default for RunSettings {
             log: None,
             prompts: None,
             dtype: None,
+            backend: None,
             cross_check: None,
             keep_packed: false,
             check_only: false,

@@ -11,6 +11,7 @@ not installed.
 
 import argparse
 import json
+import os
 import random
 import sys
 from pathlib import Path
@@ -24,6 +25,9 @@ def give_up(code, message):
     print(message, flush=True)
     sys.exit(code)
 
+
+# Threads that wait in a loop take the cores from whoever has something to do; read when torch is loaded.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 try:
     import peft

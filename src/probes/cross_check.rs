@@ -1,7 +1,6 @@
 //! The same logits, loss and gradients by PyTorch: a wrong kernel here or there shows where the two differ.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::time::Instant;
 
 use mlx_rs::random;
@@ -13,9 +12,9 @@ use super::fit;
 use crate::adapter::{AttachError, LoraSettings, attach, check_rank, target_modules};
 use crate::data::Batch;
 use crate::evidence::{CrossCheckEvidence, CrossCheckWeights, GradientDifference};
-use crate::model::{CausalModel, ModelConfiguration, WeightFileError, write_plain_folder};
+use crate::model::CausalModel;
 use crate::readback::{scalar, vector};
-use crate::torch::{LoadRequest, Rows, Worker, WorkerError};
+use crate::torch::{Rows, Worker, WorkerError};
 use crate::train::{Lanes, loss_and_gradients};
 
 /// Rank of the adapters, which are as many as there are places for them.
@@ -31,18 +30,12 @@ pub enum CrossCheckError {
     /// PyTorch did not do its part.
     #[error(transparent)]
     Worker(#[from] WorkerError),
-    /// The weights could not be handed over.
-    #[error(transparent)]
-    Weights(#[from] WeightFileError),
     /// The adapters do not fit.
     #[error(transparent)]
     Attach(#[from] AttachError),
     /// MLX failed.
     #[error("MLX could not compute what PyTorch was to be compared with: {0}")]
     Mlx(#[from] mlx_rs::error::Exception),
-    /// A folder for the weights could not be made.
-    #[error("cannot make a folder for the weights: {0}")]
-    Folder(#[from] std::io::Error),
     /// The first batch has no target.
     #[error("no token of the first batch is supervised, so there is no loss to compare")]
     NothingSupervised,
@@ -61,12 +54,10 @@ pub enum CrossCheckError {
 pub struct CrossCheckProbe<'run> {
     /// The base as it is held here.
     pub base: &'run CausalModel,
-    /// What its files say about it.
-    pub configuration: &'run ModelConfiguration,
-    /// The folder that PyTorch can read by itself; `None` to hand the weights over.
-    pub folder: Option<&'run Path>,
-    /// Element type of the products, as PyTorch calls it.
-    pub dtype: &'run str,
+    /// Where PyTorch, which holds the same model, has its weights from.
+    pub weights: CrossCheckWeights,
+    /// The device that it computes on.
+    pub device: &'run str,
     /// The rows of the first step.
     pub batch: &'run Batch,
     /// Where parts of the batch are computed side by side.
@@ -76,7 +67,7 @@ pub struct CrossCheckProbe<'run> {
 }
 
 impl CrossCheckProbe<'_> {
-    /// Computes everything here and by `worker`; `started` is when that was begun to be started.
+    /// Computes everything here and by `worker`, which was started at `started`.
     ///
     /// # Errors
     /// One of the two cannot compute it.
@@ -84,8 +75,6 @@ impl CrossCheckProbe<'_> {
         if self.batch.supervised_tokens() == 0 {
             return Err(CrossCheckError::NothingSupervised);
         }
-        let device = worker.greeting().devices.first().cloned().unwrap_or_default();
-        let weights = self.load(worker, &device)?;
         let model = self.adapted()?;
         worker.attach(&adapters(&model), SCALE, 0.0)?;
         let rows = fit::first_rows(self.batch);
@@ -96,7 +85,7 @@ impl CrossCheckProbe<'_> {
             eval(pass.gradients.values().chain([&pass.loss]))?;
             pass
         };
-        let (there, gradients_there) = worker.gradients(&both(self.batch))?;
+        let (there, gradients_there) = worker.gradients(&Rows::of(self.batch))?;
         let greeting = worker.greeting();
         Ok(CrossCheckEvidence {
             backend: "torch".to_owned(),
@@ -104,8 +93,8 @@ impl CrossCheckProbe<'_> {
                 "torch {}, transformers {}, python {}",
                 greeting.torch, greeting.transformers, greeting.python
             ),
-            device,
-            weights,
+            device: self.device.to_owned(),
+            weights: self.weights,
             rows: self.batch.rows.len(),
             tokens: self.batch.token_count(),
             positions,
@@ -116,25 +105,6 @@ impl CrossCheckProbe<'_> {
             gradients: compare_gradients(&here.gradients, &gradients_there)?,
             seconds: started.elapsed().as_secs_f64(),
         })
-    }
-
-    fn load(&self, worker: &mut Worker, device: &str) -> Result<CrossCheckWeights, CrossCheckError> {
-        let request = |folder: &Path, worker: &mut Worker| {
-            worker.load(&LoadRequest {
-                folder,
-                dtype: self.dtype,
-                device,
-            })
-        };
-        if let Some(folder) = self.folder {
-            // The program runs in a folder of its own.
-            request(&std::path::absolute(folder)?, worker)?;
-            return Ok(CrossCheckWeights::ModelFolder);
-        }
-        let folder = tempfile::tempdir()?;
-        write_plain_folder(self.base, self.configuration, folder.path())?;
-        request(folder.path(), worker)?;
-        Ok(CrossCheckWeights::HandedOver)
     }
 
     /// The base with an adapter on every linear layer of its blocks, whose second matrix is random too: gradients reach
@@ -173,22 +143,6 @@ fn adapters(model: &CausalModel) -> BTreeMap<String, Array> {
     tensors
 }
 
-fn both(batch: &Batch) -> Rows {
-    let columns = batch.columns.max(1);
-    Rows {
-        tokens: batch
-            .tokens
-            .chunks(columns)
-            .map(|row| row.iter().map(|&token| token as u32).collect())
-            .collect(),
-        mask: batch
-            .mask
-            .chunks(columns)
-            .map(|row| row.iter().map(|&weight| u8::from(weight > 0.0)).collect())
-            .collect(),
-    }
-}
-
 /// Largest difference, largest logit and positions: those of tokens, since padding stands for nothing.
 fn logits(
     model: &CausalModel,
@@ -197,7 +151,7 @@ fn logits(
 ) -> Result<(Option<f64>, Option<f64>, usize), CrossCheckError> {
     let ids = Array::from_slice(&rows.tokens, &[rows.rows.len() as i32, rows.columns as i32]);
     let here = model.logits(&ids)?.as_dtype(Dtype::Float32)?;
-    let there = worker.logits(&both(rows).tokens)?;
+    let there = worker.logits(&Rows::of(rows).tokens)?;
     if here.shape() != there.shape() {
         return Err(CrossCheckError::OtherShape {
             found: format!("logits {:?}", there.shape()),

@@ -1,6 +1,6 @@
 use super::rule::declare_rule;
 use super::wording::{difference, nats, shortest};
-use super::{Finding, Fix, Outcome};
+use super::{Applicability, Finding, Fix, Outcome, Rerun};
 use crate::evidence::{CrossCheckEvidence, CrossCheckWeights, Evidence};
 use crate::thresholds::{backend_gradient_tolerance, backend_logit_tolerance, loss_tolerance};
 
@@ -52,6 +52,7 @@ declare_rule! {
             "repetition-loop",
             "never-stops",
         ],
+        offers_command: true,
     }
 }
 
@@ -94,8 +95,12 @@ fn check(evidence: &Evidence) -> Outcome {
         finding.location = Some(check.gradients.worst.clone());
     }
     finding
-        .fix(Fix::by_hand(
+        .fix(Fix::command(
             "repeat the check on the CPU in float32: if they agree there, a kernel of the device is wrong",
+            Rerun::of(&evidence.settings)
+                .backend(Some("cpu"))
+                .dtype(Some("float32")),
+            Applicability::MaybeIncorrect,
         ))
         .fix(Fix::by_hand(
             "try another release of MLX, then of torch: the one with which they agree is the one to use",

@@ -196,6 +196,7 @@ impl Cell {
             max_sequence_length: MAX_SEQUENCE_LENGTH,
             seed: self.seed(seed),
             cross_check: None,
+            backend: None,
             precision: PrecisionChoice {
                 dtype: None,
                 keep_packed: self.packed && self.slot == KEPT_PACKED_SLOT,

@@ -85,6 +85,13 @@ pub(super) struct Stepped {
     pub(super) updates: u64,
 }
 
+/// Memory of the process.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Memory {
+    pub(super) peak: u64,
+}
+
 /// Nothing to say.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]

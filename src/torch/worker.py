@@ -12,6 +12,7 @@ import json
 import math
 import os
 import platform
+import resource
 import sys
 import threading
 import time
@@ -47,6 +48,9 @@ def end_with_parent(parent):
 
 
 threading.Thread(target=end_with_parent, args=(os.getppid(),), daemon=True).start()
+
+# Threads that wait in a loop take the cores from whoever has something to do; read when torch is loaded.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 try:
     import torch
@@ -256,6 +260,12 @@ class Worker:
                 return {"tokens": generated, "not_finite": False}
             pending = self.ids([generated[-1:]])
 
+    def memory(self):
+        """The most memory that this process held, in bytes."""
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        # Linux counts in kibibytes, macOS in bytes.
+        return {"peak": peak if sys.platform == "darwin" else 1024 * peak}
+
     def save(self, out):
         """Writes the adapters under mlx-lm's names."""
         trainable = self.trainable()
@@ -338,6 +348,7 @@ METHODS = (
     "create_optimizer",
     "step",
     "generate",
+    "memory",
     "save",
     "save_base",
 )

@@ -9,8 +9,9 @@ use serde_json::json;
 use tempfile::TempDir;
 
 use super::process::LineProcess;
-use super::replies::{Done, Logits, Loss, Reply, Saved, Stepped};
+use super::replies::{Done, Logits, Loss, Memory, Reply, Saved, Stepped};
 use super::{Attached, Decoded, Gradients, Greeting, LoadedThere, Python, WorkerError};
+use crate::data::Batch;
 use crate::interrupt::Interrupt;
 use crate::model::{load_safetensors, save_safetensors};
 
@@ -53,7 +54,20 @@ pub struct Rows {
     pub mask: Vec<Vec<u8>>,
 }
 
-/// What AdamW is made with.
+impl Rows {
+    /// The rows of a batch.
+    pub fn of(batch: &Batch) -> Self {
+        let columns = batch.columns.max(1);
+        let ids = |row: &[i32]| row.iter().map(|&token| token.cast_unsigned()).collect();
+        let targets = |row: &[f32]| row.iter().map(|&weight| u8::from(weight > 0.0)).collect();
+        Self {
+            tokens: batch.tokens.chunks(columns).map(ids).collect(),
+            mask: batch.mask.chunks(columns).map(targets).collect(),
+        }
+    }
+}
+
+/// What the optimizer is made with.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct AdamWSettings {
     /// Decay of the mean of the gradients.
@@ -283,6 +297,14 @@ impl Worker {
     /// The worker failed.
     pub fn generate(&mut self, request: &GenerateRequest) -> Result<Decoded, WorkerError> {
         self.call("generate", request)
+    }
+
+    /// The most memory that its process held so far, in bytes; that of a GPU is not counted.
+    ///
+    /// # Errors
+    /// The worker failed.
+    pub fn peak_memory(&mut self) -> Result<u64, WorkerError> {
+        self.call("memory", &json!({})).map(|reply: Memory| reply.peak)
     }
 
     /// The adapters as they are now, under mlx-lm's names.

@@ -66,6 +66,7 @@ fn diagnosed(command: &str, timeout: f64) -> Evidence {
         max_sequence_length: 128,
         seed: 3,
         cross_check: None,
+        backend: None,
         precision: PrecisionChoice::default(),
         adapter_folder: None,
     };

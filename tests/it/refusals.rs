@@ -43,6 +43,7 @@ fn checks(model: &Path) -> DiagnosisOptions {
         max_sequence_length: 128,
         seed: 0,
         cross_check: None,
+        backend: None,
         precision: PrecisionChoice::default(),
         adapter_folder: None,
     }

@@ -33,6 +33,9 @@ fn read_back(command: &str) -> RunSettings {
         dtype: given
             .dtype
             .map(|dtype| dtype.to_possible_value().unwrap().get_name().to_owned()),
+        backend: given
+            .backend
+            .map(|backend| backend.to_possible_value().unwrap().get_name().to_owned()),
         cross_check: given
             .cross_check
             .map(|backend| backend.to_possible_value().unwrap().get_name().to_owned()),
@@ -70,6 +73,7 @@ fn everything_set() -> RunSettings {
         data: "data/it's mine; rm -rf $HOME".to_owned(),
         adapter: None,
         trainer: None,
+        backend: Some("cpu".to_owned()),
         cross_check: Some("torch".to_owned()),
         log: None,
         prompts: Some("-prompts\n.txt".to_owned()),

@@ -378,3 +378,126 @@ fn peft_without_its_packages_says_what_to_install() {
     let found = report["findings"][0]["found"].as_str().unwrap();
     assert!(found.contains("pip install torch transformers peft"), "{found}");
 }
+
+fn run_on(backend: &str, python: &Python, more: &[&str]) -> (Value, i32) {
+    let output = cargo_bin_cmd!("diagnose")
+        .env(Python::VARIABLE, &python.0)
+        .args(["--backend", backend, "--format", "json", "--max-tokens", "16"])
+        .args(more)
+        .output()
+        .unwrap();
+    let report = serde_json::from_slice(&output.stdout)
+        .unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(&output.stderr)));
+    (report, output.status.code().unwrap())
+}
+
+#[test]
+fn the_five_phases_by_torch_are_those_by_mlx() {
+    let Some(python) = torch() else {
+        return;
+    };
+    let out = tempfile::tempdir().unwrap();
+    let more = [
+        "--bias-correction",
+        "--clip-norm",
+        "5",
+        "--out",
+        out.path().to_str().unwrap(),
+    ];
+    let (theirs, code) = run_on("torch", python, &more);
+    assert_eq!((theirs["verdict"].as_str(), code), (Some("healthy"), 0), "{theirs:#}");
+    assert!(out.path().join("adapter/adapters.safetensors").exists());
+    let (ours, _) = run_on("cpu", python, &more[..3]);
+    let numbers = |report: &Value, label: &str, key: &str| -> Vec<f64> {
+        let figures = report["phases"][1]["figures"].as_array().unwrap();
+        let figure = figures.iter().find(|figure| figure["label"] == label).unwrap();
+        let list = figure["values"][key].as_array().unwrap();
+        list.iter().map(|number| number.as_f64().unwrap()).collect()
+    };
+    for (label, key) in [("loss", "losses"), ("gradients", "gradient_norms")] {
+        let (theirs, ours) = (numbers(&theirs, label, key), numbers(&ours, label, key));
+        assert_eq!(theirs.len(), 10);
+        for (theirs, ours) in theirs.iter().zip(&ours) {
+            assert!(
+                (theirs - ours).abs() <= 2e-3 * ours.abs().max(1.0),
+                "{label}: {theirs} for {ours}"
+            );
+        }
+    }
+    let answers = |report: &Value| report["answers"].clone();
+    let before = |report: &Value| -> Vec<Value> {
+        let pairs = answers(report);
+        pairs
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|pair| pair["before"].clone())
+            .collect()
+    };
+    assert_eq!(before(&theirs), before(&ours));
+    assert_eq!(theirs["phases"][2]["figures"], ours["phases"][2]["figures"]);
+    let reload = &theirs["phases"][4]["figures"].as_array().unwrap()[2]["values"];
+    assert_eq!(
+        (reload["loaded"].as_u64(), reload["difference_from_live"].as_f64()),
+        (Some(56), Some(0.0))
+    );
+}
+
+#[test]
+fn a_learning_rate_that_is_too_high_is_found_with_torch_too() {
+    let Some(python) = torch() else {
+        return;
+    };
+    let (report, code) = run_on("torch", python, &["--learning-rate", "1.0"]);
+    assert_eq!((roots(&report), code), (vec!["training-diverged"], 1));
+}
+
+#[test]
+fn what_only_mlx_measures_is_skipped_and_not_passed() {
+    let Some(python) = torch() else {
+        return;
+    };
+    let (report, _) = run_on("torch", python, &[]);
+    let outcome = |name: &str| {
+        let checks = report["checks"].as_array().unwrap();
+        checks.iter().find(|check| check["name"] == name).unwrap()["outcome"].clone()
+    };
+    for name in [
+        "gradient-wrong",
+        "update-not-as-configured",
+        "loss-miscomputed",
+        "fuse-loses-adapter",
+        "overfit",
+    ] {
+        assert_eq!(outcome(name), "not_applicable", "{name}");
+    }
+    for name in [
+        "adapter-not-attached",
+        "base-not-frozen",
+        "training-diverged",
+        "adapter-lost-on-reload",
+    ] {
+        assert_eq!(outcome(name), "passed", "{name}");
+    }
+}
+
+#[rstest]
+#[case::without_torch("torch", &[], "PyTorch is not installed")]
+#[case::all_weights("torch", &["--full"], "`--full`")]
+#[case::packed_weights("torch", &["--keep-packed"], "`--keep-packed`")]
+fn what_the_backend_cannot_do_is_told(#[case] backend: &str, #[case] more: &[&str], #[case] expected: &str) {
+    let (_folder, python) = stand_in(r#"echo '{"error": {"kind": "missing", "message": "No module named torch"}}'"#);
+    let (report, code) = run_on(backend, &python, more);
+    assert_eq!((report["verdict"].as_str(), code), (Some("incomplete"), 2));
+    assert!(report.to_string().contains(expected), "{report:#}");
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_backend_that_is_not_here_is_refused_and_not_replaced() {
+    let (_folder, python) = stand_in("exit 1");
+    let (report, code) = run_on("metal", &python, &[]);
+    assert_eq!((report["verdict"].as_str(), code), (Some("incomplete"), 2));
+    let headline = report["headline"].as_str().unwrap();
+    assert!(headline.starts_with("the backend `metal` cannot be used"), "{headline}");
+}
