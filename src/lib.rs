@@ -19,18 +19,19 @@
 //! | `adapter` | `atomic_write`, `model`, `suggestion` |
 //! | `train` | `data`, `interrupt`, `model`, `param_snapshot`, `readback` |
 //! | `engine` | `interrupt`, `model`, `readback` |
-//! | `device` | `evidence`, `model`, `train` |
+//! | `device` | `evidence`, `model`, `readback`, `thresholds`, `train` |
 //! | `workflow` | `adapter`, `data`, `device`, `model`, `train` |
 //! | `external` | `interrupt`, `suggestion` |
 //! | `faults` | `adapter`, `atomic_write`, `data`, `diagnosis`, `evidence`, `model`, `param_snapshot`, `suggestion`, `train`, `workflow` |
-//! | `probes` | `adapter`, `data`, `engine`, `evidence`, `interrupt`, `model`, `param_diff`, `param_snapshot`, `readback`, `train` |
+//! | `torch` | `data`, `interrupt`, `model` |
+//! | `probes` | `adapter`, `data`, `engine`, `evidence`, `interrupt`, `model`, `param_diff`, `param_snapshot`, `readback`, `torch`, `train` |
 //! | `rules` | `evidence`, `suggestion`, `thresholds` |
 //! | `regression` | `evidence` |
 //! | `report` | `evidence`, `regression`, `rules`, `thresholds` |
-//! | `diagnosis` | `adapter`, `data`, `device`, `evidence`, `external`, `interrupt`, `model`, `param_snapshot`, `probes`, `rules`, `train`, `training_log`, `workflow` |
+//! | `diagnosis` | `adapter`, `data`, `device`, `engine`, `evidence`, `external`, `interrupt`, `model`, `param_snapshot`, `probes`, `readback`, `rules`, `torch`, `train`, `training_log`, `workflow` |
 //! | `training_log` | `evidence` |
 //! | `selftest` | `adapter`, `atomic_write`, `data`, `device`, `diagnosis`, `evidence`, `faults`, `interrupt`, `model`, `report`, `rules`, `suggestion`, `train`, `workflow` |
-//! | `cli` | `adapter`, `atomic_write`, `data`, `device`, `diagnosis`, `evidence`, `external`, `faults`, `interrupt`, `model`, `regression`, `report`, `rules`, `selftest`, `train`, `workflow` |
+//! | `cli` | `adapter`, `atomic_write`, `data`, `device`, `diagnosis`, `evidence`, `external`, `faults`, `interrupt`, `model`, `regression`, `report`, `rules`, `selftest`, `torch`, `train`, `workflow` |
 
 pub mod adapter;
 pub mod atomic_write;
@@ -54,6 +55,7 @@ pub mod rules;
 pub mod selftest;
 pub mod suggestion;
 pub mod thresholds;
+pub mod torch;
 pub mod train;
 pub mod training_log;
 pub mod workflow;

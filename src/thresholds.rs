@@ -431,6 +431,11 @@ thresholds! {
     /// Half: the smallest step at which the loss still moves is then too long for its bend, as in a run that diverged.
     pub const ROUGH_SLOPE: f64 = 0.5;
 
+    /// Error of a product or a softmax, relative to its largest value, from which on a device is not used.
+    ///
+    /// One in a hundred: CUDA's tensor cores round to 1e-3, a wrong kernel is off by the values themselves.
+    pub const START_UP_ERROR: f64 = 1e-2;
+
     /// Log-odds of a stop token in nats below which the end is not expected.
     ///
     /// -2, which is one in eight; healthy bases are at -8 or below.
@@ -479,6 +484,30 @@ pub fn update_tolerance(dtype: &str) -> f64 {
 pub fn logit_tolerance(dtype: &str) -> f64 {
     match dtype {
         "bfloat16" | "float16" => 5e-2,
+        _ => 1e-3,
+    }
+}
+
+/// Largest absolute difference between logits that two backends may compute from the same weights; `largest` is the
+/// largest absolute logit.
+///
+/// Measured in float32 at 1.5e-4 with logits up to 38, by kernels of other summation orders; attention scores that are
+/// wrong by one in a hundred in every block make 0.2. In 16 bits rounding grows with the logits: measured at five units
+/// in the last place of the largest one.
+pub fn backend_logit_tolerance(dtype: &str, largest: f64) -> f64 {
+    match dtype {
+        "bfloat16" | "float16" => 16.0 * epsilon(dtype) * largest,
+        _ => 1e-3,
+    }
+}
+
+/// Largest distance between the gradients of one tensor that two backends may compute, relative to their norm.
+///
+/// Measured in float32 at 1.4e-4. In 16 bits every activation on the way back is rounded: measured at 16 units in the last
+/// place.
+pub fn backend_gradient_tolerance(dtype: &str) -> f64 {
+    match dtype {
+        "bfloat16" | "float16" => 32.0 * epsilon(dtype),
         _ => 1e-3,
     }
 }

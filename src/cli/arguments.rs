@@ -2,6 +2,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::device::BackendKind;
 use crate::evidence::RunSettings;
 use crate::faults::Injection;
 use crate::report::FailOn;
@@ -177,7 +178,7 @@ pub struct DiagnoseArguments {
         "rank", "scale", "dropout", "layers", "keys", "inject", "apply_fix", "keep_packed",
     ])]
     pub trained: Option<PathBuf>,
-    /// The program that trains: `mlx-lm`, or a command for `sh` with `{model}`, `{data}`, `{output}`, `{steps}`,
+    /// The program that trains: `mlx-lm`, `peft`, or a command for `sh` with `{model}`, `{data}`, `{output}`, `{steps}`,
     /// `{learning_rate}`, `{rank}`, `{scale}`, `{dropout}`, `{layers}`, `{seed}`, `{batch_size}` and `{max_seq_length}`
     /// [default: this one]
     #[arg(long, value_name = "NAME|COMMAND", requires = "data", conflicts_with_all = ["adapter", "full", "inject", "apply_fix", "keys", "warmup_steps", "clip_norm", "bias_correction"])]
@@ -256,6 +257,12 @@ pub struct DiagnoseArguments {
     /// Keep packed weights packed on a CPU too
     #[arg(long)]
     pub keep_packed: bool,
+    /// Where to compute [default: Metal or CUDA, then MLX on the CPU, then PyTorch, the first that works]
+    #[arg(long, value_name = "B", value_enum)]
+    pub backend: Option<BackendArgument>,
+    /// Compute the logits, loss and gradients of the first batch with another backend too, and compare
+    #[arg(long, value_name = "BACKEND", value_enum)]
+    pub cross_check: Option<CrossCheckArgument>,
     /// Judge files and data, and stop before the first phase
     #[arg(long)]
     pub check_only: bool,
@@ -299,6 +306,26 @@ pub enum DtypeArgument {
     Bfloat16,
     /// IEEE half precision
     Float16,
+}
+
+/// Where to compute.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum BackendArgument {
+    /// MLX on an Apple GPU
+    Metal,
+    /// MLX on an NVIDIA GPU
+    Cuda,
+    /// MLX on the processor
+    Cpu,
+    /// PyTorch on MPS, CUDA or the processor, by the python on the path or the one that `MLX_DIAGNOSE_PYTHON` names
+    Torch,
+}
+
+/// Backends that compute the same for comparison.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum CrossCheckArgument {
+    /// PyTorch with transformers, by the python on the path or the one that `MLX_DIAGNOSE_PYTHON` names
+    Torch,
 }
 
 /// Formats of the report.
@@ -345,6 +372,17 @@ impl From<FailOnArgument> for FailOn {
             FailOnArgument::Error => Self::Error,
             FailOnArgument::Warning => Self::Warning,
             FailOnArgument::Never => Self::Never,
+        }
+    }
+}
+
+impl From<BackendArgument> for BackendKind {
+    fn from(argument: BackendArgument) -> Self {
+        match argument {
+            BackendArgument::Metal => Self::Metal,
+            BackendArgument::Cuda => Self::Cuda,
+            BackendArgument::Cpu => Self::Cpu,
+            BackendArgument::Torch => Self::Torch,
         }
     }
 }

@@ -5,7 +5,9 @@ use std::time::{Duration, SystemTime};
 use anyhow::{Context, Result, anyhow};
 use colored::Colorize;
 
-use super::arguments::{Arguments, Command, DiagnoseArguments, Format, OutputArguments};
+use super::arguments::{
+    Arguments, BackendArgument, Command, CrossCheckArgument, DiagnoseArguments, Format, OutputArguments,
+};
 use super::baseline::Baseline;
 use super::output::{choose_colour, note, print};
 use super::{apply_fix, convert, embedded, progress, selftest, verify};
@@ -22,6 +24,7 @@ use crate::report::{
     EXIT_HEALTHY, EXIT_INCOMPLETE, Report, exit_code, to_github, to_html, to_json, to_junit, to_markdown, to_text,
 };
 use crate::rules;
+use crate::torch::Python;
 use crate::workflow::{ReferenceWorkflow, Workflow};
 
 /// Width of the report where there is no terminal to ask.
@@ -154,6 +157,11 @@ fn run_and_judge(arguments: &DiagnoseArguments) -> Result<u8> {
             return Err(anyhow!(
                 "`--inject {name}` changes nothing with `--full`, which attaches no adapter\n  hint: leave out `--full`",
                 name = injection.operator.name
+            ));
+        }
+        Some(_) if arguments.backend == Some(BackendArgument::Torch) => {
+            return Err(anyhow!(
+                "`--inject` plants faults in this program's trainer, and with `--backend torch` PyTorch trains\n  hint: leave out `--backend torch`"
             ));
         }
         Some(injection) => Some(injection.operator.plant(injection.severity, &mut options)?),
@@ -354,6 +362,10 @@ fn options(arguments: &DiagnoseArguments, source: ModelSource) -> Result<Diagnos
             .max_seq_length
             .unwrap_or(RunSettings::default().max_sequence_length),
         seed: arguments.seed,
+        backend: arguments.backend.map(Into::into),
+        cross_check: arguments
+            .cross_check
+            .map(|CrossCheckArgument::Torch| Python::from_environment()),
         precision: PrecisionChoice {
             dtype: arguments.dtype.map(Into::into),
             keep_packed: arguments.keep_packed,

@@ -1,7 +1,4 @@
-use std::sync::Once;
-
-use mlx_rs::transforms::compile::disable_compile;
-use mlx_rs::{Device, Dtype};
+use mlx_rs::Dtype;
 
 use crate::evidence::RunEnvironment;
 use crate::model::{ModelConfiguration, Precision, WeightType};
@@ -20,6 +17,37 @@ pub enum BackendKind {
     Metal,
     /// An NVIDIA GPU.
     Cuda,
+    /// PyTorch computes, wherever it can best, and MLX on the CPU holds what it gives.
+    Torch,
+}
+
+impl BackendKind {
+    /// Every kind.
+    pub const ALL: [Self; 4] = [Self::Cpu, Self::Metal, Self::Cuda, Self::Torch];
+
+    /// `cpu`, `metal`, `cuda` or `torch`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Cpu => "cpu",
+            Self::Metal => "metal",
+            Self::Cuda => "cuda",
+            Self::Torch => "torch",
+        }
+    }
+
+    /// The kind that [`Self::name`] calls so.
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.name() == name)
+    }
+
+    pub(super) fn title(self) -> &'static str {
+        match self {
+            Self::Cpu => "CPU",
+            Self::Metal => "Metal",
+            Self::Cuda => "CUDA",
+            Self::Torch => "PyTorch",
+        }
+    }
 }
 
 /// The backend of this process.
@@ -41,38 +69,24 @@ pub struct PrecisionChoice {
 }
 
 impl Backend {
-    /// Finds the best backend and makes it MLX's default.
-    pub fn select() -> Self {
-        static DEFAULT: Once = Once::new();
-        let kind = if mlx_sys::backend::metal_is_available() {
-            BackendKind::Metal
-        } else if mlx_sys::backend::cuda_is_available() {
-            BackendKind::Cuda
-        } else {
-            BackendKind::Cpu
-        };
-        DEFAULT.call_once(|| {
-            if kind == BackendKind::Cpu {
-                mlx_sys::backend::evaluate_breadth_first();
-                // MLX would run a C++ compiler while the program works, and ignore Ctrl-C meanwhile.
-                disable_compile();
-            }
-            Device::set_default(&match kind {
-                BackendKind::Cpu => Device::cpu(),
-                BackendKind::Metal | BackendKind::Cuda => Device::gpu(),
-            });
-        });
+    /// A backend of this machine, which is not tried out.
+    pub(super) fn new(kind: BackendKind) -> Self {
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         Self { kind, cores }
     }
 
-    /// `cpu`, `metal` or `cuda`.
+    /// The best backend that works, as MLX's default; see [`Selection::of`](super::Selection::of).
+    pub fn select() -> Self {
+        super::Selection::of(None).map_or_else(|_| Self::new(BackendKind::Cpu), |selection| selection.backend)
+    }
+
+    /// `cpu`, `metal`, `cuda` or `torch`.
     pub fn name(self) -> &'static str {
-        match self.kind {
-            BackendKind::Cpu => "cpu",
-            BackendKind::Metal => "metal",
-            BackendKind::Cuda => "cuda",
-        }
+        self.kind.name()
+    }
+
+    fn is_gpu(self) -> bool {
+        matches!(self.kind, BackendKind::Metal | BackendKind::Cuda)
     }
 
     /// The form in which `configuration`'s weights are held here.
@@ -83,7 +97,7 @@ impl Backend {
     /// The form in which weights are held here whose files name this element type, or none.
     pub fn precision_of(self, stored: Option<WeightType>, choice: PrecisionChoice) -> Precision {
         let of_checkpoint = stored.map_or(Dtype::Float32, WeightType::dtype);
-        let on_gpu = self.kind != BackendKind::Cpu;
+        let on_gpu = self.is_gpu();
         Precision {
             dtype: choice
                 .dtype
@@ -95,7 +109,7 @@ impl Backend {
     /// Streams that parts of a batch are computed on.
     pub fn lanes(self) -> Lanes {
         match self.kind {
-            BackendKind::Cpu if self.cores > 1 => Lanes::on_cpu(CPU_LANES),
+            BackendKind::Cpu | BackendKind::Torch if self.cores > 1 => Lanes::on_cpu(CPU_LANES),
             _ => Lanes::single(),
         }
     }
@@ -112,6 +126,7 @@ impl Backend {
                 BackendKind::Cpu => format!("CPU, {} cores", self.cores),
                 BackendKind::Metal => "Apple GPU".to_owned(),
                 BackendKind::Cuda => "NVIDIA GPU".to_owned(),
+                BackendKind::Torch => format!("PyTorch, {} cores", self.cores),
             },
             dtype: dtype_name(precision.dtype).to_owned(),
             packed: packed_checkpoint && precision.keep_packed,
@@ -121,26 +136,22 @@ impl Backend {
 
     fn reasons(self, choice: PrecisionChoice, packed_checkpoint: bool) -> Vec<String> {
         let mut reasons = Vec::new();
-        reasons.push(match self.kind {
-            BackendKind::Cpu => "CPU: MLX finds no Metal or CUDA device".to_owned(),
-            BackendKind::Metal => "Metal: MLX finds an Apple GPU".to_owned(),
-            BackendKind::Cuda => "CUDA: MLX finds an NVIDIA GPU".to_owned(),
-        });
-        reasons.push(match (choice.dtype, self.kind) {
+        reasons.push(match (choice.dtype, self.is_gpu()) {
             (Some(_), _) => "dtype: chosen with --dtype".to_owned(),
-            (None, BackendKind::Cpu) => "float32: MLX's CPU products in 16 bits are over ten times slower".to_owned(),
-            (None, _) => "dtype: the checkpoint's own".to_owned(),
+            (None, false) if self.kind == BackendKind::Torch => "float32: 16 bits lose small updates".to_owned(),
+            (None, false) => "float32: MLX's CPU products in 16 bits are over ten times slower".to_owned(),
+            (None, true) => "dtype: the checkpoint's own".to_owned(),
         });
         if !packed_checkpoint {
             return reasons;
         }
-        reasons.push(match (choice.keep_packed, self.kind) {
+        reasons.push(match (choice.keep_packed, self.is_gpu()) {
             (true, _) => "packed weights: kept packed with --keep-packed".to_owned(),
-            (false, BackendKind::Cpu) => {
+            (false, false) => {
                 "packed weights: unpacked at load, since MLX's CPU products on packed weights are over ten times slower"
                     .to_owned()
             }
-            (false, _) => "packed weights: kept packed on a GPU".to_owned(),
+            (false, true) => "packed weights: kept packed on a GPU".to_owned(),
         });
         reasons
     }

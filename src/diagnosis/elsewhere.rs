@@ -78,6 +78,7 @@ impl Run<'_> {
         std::fs::create_dir_all(&output)?;
         let log = folder.join(LOG);
         let assignment = self.assignment(&folder, output)?;
+        trainer.write_program(&folder)?;
         let command = trainer.template().fill(&assignment.values(&folder)?)?;
         let mut lines = 0;
         let finished = external::run(

@@ -1,8 +1,11 @@
 //! The five phases, in order: they load, train, generate and measure, and leave evidence behind.
 
+mod by_torch;
 mod costs;
+mod cross_check;
 mod elsewhere;
 mod finished;
+mod hand_over;
 mod log_alone;
 mod options;
 mod progress;

@@ -27,6 +27,8 @@ fn of_diagnosis(error: &DiagnosisError) -> RefusalKind {
         DiagnosisError::Prompt(PromptError::TooLong { .. } | PromptError::Empty)
         | DiagnosisError::Log(_)
         | DiagnosisError::PackedWeights
+        | DiagnosisError::Backend(_)
+        | DiagnosisError::NotByTorch { .. }
         | DiagnosisError::Mlx(_) => RefusalKind::Other,
     }
 }

@@ -7,6 +7,7 @@ use mlx_rs::module::ModuleParameters;
 use thiserror::Error;
 
 use super::costs::Costs;
+use super::cross_check::CrossCheck;
 use super::elsewhere::LeftAdapter;
 use super::finished::{GivenAdapter, plain};
 use super::prompts::{self, PromptError};
@@ -16,16 +17,18 @@ use super::training::TrainingRun;
 use super::{DiagnosisOptions, Progress};
 use crate::adapter::{AttachError, StoredAdapter, check_rank, target_modules};
 use crate::data::{DataError, Dataset, ExampleError, ExampleSettings};
-use crate::device::{Backend, TrainingSize, fitting_batch, predicted_training_bytes};
+use crate::device::{
+    Backend, BackendError, BackendKind, Selection, TrainingSize, fitting_batch, predicted_training_bytes,
+};
 use crate::evidence::{
     EVIDENCE_SCHEMA_VERSION, Evidence, FineTuneKind, GenerationEvidence, MemoryEvidence, ModelEvidence,
     ParameterEvidence, ProbeCost, Quantization, RunEnvironment, RunSettings, Slot, StopRow,
 };
 use crate::interrupt::Interrupt;
-use crate::model::{CausalModel, LoadError, LoadedModel, Packing, StopSet, Tokenizer, TokenizerError};
+use crate::model::{CausalModel, LoadError, LoadedModel, Packing, Precision, StopSet, Tokenizer, TokenizerError};
 use crate::param_snapshot::ParameterSnapshot;
 use crate::probes::data::{DataProbe, split_turn_ends};
-use crate::probes::generation::{GenerationError, GenerationProbe, Prompt};
+use crate::probes::generation::{Answerer, GenerationError, GenerationProbe, Prompt};
 use crate::probes::parameters::{ParameterProbe, non_finite};
 use crate::probes::update_size::module_updates;
 use crate::probes::{state, stop_rows};
@@ -77,6 +80,17 @@ pub(super) enum DiagnosisError {
         /// Rows of the embedding table.
         vocabulary: usize,
     },
+    /// PyTorch does not do what was asked for.
+    #[error(
+        "PyTorch does not do {found} here\n  found: the backend `torch`, or no other that works\n  expected: adapters that are trained in this run, on unpacked weights\n  hint: leave it out, or leave the choice of the backend to the program"
+    )]
+    NotByTorch {
+        /// What was asked for.
+        found: &'static str,
+    },
+    /// The backend that was asked for does not work.
+    #[error(transparent)]
+    Backend(#[from] BackendError),
     /// MLX failed before the first phase.
     #[error("the model could not be examined: {0}")]
     Mlx(#[from] mlx_rs::error::Exception),
@@ -92,13 +106,51 @@ pub fn diagnose(
     interrupt: &Interrupt,
     progress: &mut dyn Progress,
 ) -> Evidence {
-    let backend = Backend::select();
     progress.phase(Phase::Baseline, None);
-    let environment = backend.environment(backend.precision_of(None, options.precision), options.precision, false);
+    let selection = match Selection::of(options.backend) {
+        Ok(selection) => selection,
+        Err(error) => return unusable_backend(options, error),
+    };
+    let environment = selection.environment(
+        selection.backend.precision_of(None, options.precision),
+        options.precision,
+        false,
+    );
     let mut evidence = nothing_measured(options.settings(), environment, "the inputs cannot be used");
-    if let Err(error) = check_and_run(options, workflow, interrupt, progress, backend, &mut evidence) {
+    if let Err(error) = check_and_run(options, workflow, interrupt, progress, &selection, &mut evidence) {
         evidence.refusal = Some(refusal(&error));
     }
+    evidence
+}
+
+/// Whether PyTorch does what was asked for, where it is the backend.
+fn check_torch(options: &DiagnosisOptions, backend: Backend) -> Result<(), DiagnosisError> {
+    let asked = [
+        (options.fine_tune == FineTuneKind::Full, "`--full`"),
+        (options.adapter.is_some(), "`--adapter` or `--trained`"),
+        (options.trainer.is_some(), "`--trainer`"),
+        (options.generator.is_some(), "`--generator`"),
+        (options.precision.keep_packed, "`--keep-packed`"),
+    ];
+    match asked.into_iter().find(|(is_asked, _)| *is_asked) {
+        Some((_, found)) if backend.kind == BackendKind::Torch => Err(DiagnosisError::NotByTorch { found }),
+        _ => Ok(()),
+    }
+}
+
+/// The evidence of a run whose backend was asked for and does not work; MLX's own choice describes the machine.
+fn unusable_backend(options: &DiagnosisOptions, error: BackendError) -> Evidence {
+    let selection = Selection {
+        backend: Backend::select(),
+        reasons: Vec::new(),
+    };
+    let environment = selection.environment(
+        selection.backend.precision_of(None, options.precision),
+        options.precision,
+        false,
+    );
+    let mut evidence = nothing_measured(options.settings(), environment, "the inputs cannot be used");
+    evidence.refusal = Some(refusal(&error.into()));
     evidence
 }
 
@@ -108,9 +160,11 @@ fn check_and_run(
     workflow: &dyn Workflow,
     interrupt: &Interrupt,
     progress: &mut dyn Progress,
-    backend: Backend,
+    selection: &Selection,
     evidence: &mut Evidence,
 ) -> Result<(), DiagnosisError> {
+    let backend = selection.backend;
+    check_torch(options, backend)?;
     let mut given = options
         .adapter
         .as_ref()
@@ -127,7 +181,7 @@ fn check_and_run(
     if options.settings().trained.is_some() {
         precision = plain(precision);
     }
-    evidence.environment = backend.environment(precision, options.precision, configuration.quantization.is_some());
+    evidence.environment = selection.environment(precision, options.precision, configuration.quantization.is_some());
     files.check_weights().map_err(LoadError::from)?;
     let tokenizer = match given.as_mut().and_then(GivenAdapter::tokenizer) {
         Some(tokenizer) => tokenizer?,
@@ -167,7 +221,7 @@ fn check_and_run(
         seconds: started.elapsed().as_secs_f64(),
     });
     let loaded = files.load(configuration, precision)?;
-    evidence.environment = backend.environment(precision, options.precision, !loaded.packings.is_empty());
+    evidence.environment = selection.environment(precision, options.precision, !loaded.packings.is_empty());
     let started = Instant::now();
     let stop_rows = stop_rows::measure(&loaded.model, &stop_set, &tokenizer)?;
     evidence.costs.push(ProbeCost {
@@ -183,6 +237,17 @@ fn check_and_run(
     } else if loaded.model.is_packed() {
         return Err(DiagnosisError::PackedWeights);
     }
+    if let Some(python) = &options.cross_check {
+        let check = CrossCheck {
+            options,
+            backend,
+            precision,
+            loaded: &loaded,
+            dataset: &dataset,
+            interrupt,
+        };
+        evidence.cross_check = check.measure(python);
+    }
     if options.check_only {
         skip_phases(evidence, "`--check-only`");
         progress.finish("files, tokenizer, data and settings checked");
@@ -196,6 +261,7 @@ fn check_and_run(
         interrupt,
         progress,
         backend,
+        precision,
         loaded: &loaded,
         dataset: &dataset,
         validation: validation.as_ref(),
@@ -211,6 +277,7 @@ fn check_and_run(
 /// The evidence of a run whose inputs were not looked at yet.
 pub(super) fn nothing_measured(settings: RunSettings, environment: RunEnvironment, reason: &str) -> Evidence {
     let is_finished = settings.is_finished();
+    let has_cross_check = settings.cross_check.is_some();
     Evidence {
         schema_version: EVIDENCE_SCHEMA_VERSION,
         environment,
@@ -221,6 +288,11 @@ pub(super) fn nothing_measured(settings: RunSettings, environment: RunEnvironmen
         external: Slot::skipped("no other trainer was asked for"),
         resumed: Slot::skipped("no finished adapter was given"),
         log: Slot::skipped("no log of a training was given"),
+        cross_check: Slot::skipped(if has_cross_check {
+            reason
+        } else {
+            "no other backend was asked to compute the same"
+        }),
         adapter_files: Slot::skipped(if is_finished {
             reason
         } else {
@@ -336,6 +408,7 @@ pub(super) struct Run<'run> {
     pub(super) interrupt: &'run Interrupt,
     pub(super) progress: &'run mut dyn Progress,
     pub(super) backend: Backend,
+    pub(super) precision: Precision,
     pub(super) loaded: &'run LoadedModel,
     pub(super) dataset: &'run Dataset,
     pub(super) validation: Option<&'run Dataset>,
@@ -363,6 +436,9 @@ pub(super) struct Subject {
 
 impl Run<'_> {
     fn phases(&mut self, evidence: &mut Evidence) {
+        if self.backend.kind == BackendKind::Torch {
+            return self.phases_by_torch(evidence);
+        }
         evidence.baseline = self.answer(Phase::Baseline, &self.loaded.model.clone());
         if self.interrupted(evidence, Phase::Baseline) {
             return;
@@ -451,7 +527,7 @@ impl Run<'_> {
         self.interrupted(evidence, Phase::State);
     }
 
-    fn interrupted(&self, evidence: &mut Evidence, phase: Phase) -> bool {
+    pub(super) fn interrupted(&self, evidence: &mut Evidence, phase: Phase) -> bool {
         let requested = self.interrupt.is_requested();
         if requested {
             evidence.interrupted = Some(format!("interrupted by the user in the {} phase", phase.name()));
@@ -459,12 +535,17 @@ impl Run<'_> {
         requested
     }
 
-    fn answer(&mut self, phase: Phase, model: &CausalModel) -> Slot<GenerationEvidence> {
+    fn answer(&mut self, phase: Phase, mut model: &CausalModel) -> Slot<GenerationEvidence> {
+        self.answer_by(phase, &mut model)
+    }
+
+    pub(super) fn answer_by(&mut self, phase: Phase, model: &mut dyn Answerer) -> Slot<GenerationEvidence> {
         self.progress.phase(phase, Some(self.prompts.len()));
         self.answers_of(phase, model)
     }
 
-    pub(super) fn answers_of(&mut self, phase: Phase, model: &CausalModel) -> Slot<GenerationEvidence> {
+    /// The answers of `model`, without a phase of their own.
+    pub(super) fn answers_of(&mut self, phase: Phase, model: &mut dyn Answerer) -> Slot<GenerationEvidence> {
         let reference_answers: Vec<&str> = self
             .dataset
             .examples

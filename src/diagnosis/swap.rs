@@ -190,7 +190,7 @@ impl Run<'_> {
             seconds: started.elapsed().as_secs_f64(),
         };
         self.progress.beside("the reference engine", Some(self.prompts.len()));
-        let answers = match self.answers_of(Phase::Generation, &subject.model) {
+        let answers = match self.answers_of(Phase::Generation, &mut &subject.model) {
             Slot::Ran(generation) => Slot::Ran(cell_answers(&generation)),
             Slot::Skipped { reason } => Slot::skipped(reason),
             Slot::Crashed { error } => Slot::crashed(error),

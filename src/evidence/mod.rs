@@ -9,6 +9,7 @@
 mod adapter_files;
 mod checks;
 mod cost;
+mod cross_check;
 mod data;
 mod external;
 mod fit;
@@ -27,6 +28,7 @@ mod training;
 pub use adapter_files::{AdapterFilesEvidence, ResumedAdapter, ScaledLoss};
 pub use checks::{GradientCheck, LossCheck, LossReading, OptimizerCheck, ReadLoss, ReadUpdate, Slope, UpdateReading};
 pub use cost::ProbeCost;
+pub use cross_check::{CrossCheckEvidence, CrossCheckWeights, GradientDifference};
 pub use data::{BoundaryEvidence, DataEvidence, PromptDifference, TemplateEvidence, ValidationEvidence};
 pub use external::ExternalTraining;
 pub use fit::{FitComparison, FitEvidence, PairingFit, ValidationLoss};
@@ -78,6 +80,8 @@ pub struct Evidence {
     pub resumed: Slot<ResumedAdapter>,
     /// The log of the training that was given; `Skipped` when none was.
     pub log: Slot<LogEvidence>,
+    /// Logits, loss and gradients by another backend; `Skipped` when that was not asked for.
+    pub cross_check: Slot<CrossCheckEvidence>,
     /// Phase 1: the answers of the untouched base.
     pub baseline: Slot<GenerationEvidence>,
     /// What training was predicted to need, before it began.

@@ -10,7 +10,7 @@ pub struct RunEnvironment {
     pub mlx_version: String,
     /// Operating system and processor, for example `linux x86_64`.
     pub platform: String,
-    /// `cpu`, `metal` or `cuda`.
+    /// `cpu`, `metal`, `cuda` or `torch`.
     pub backend: String,
     /// The device as a person would name it, for example `CPU, 2 cores`.
     pub device: String,
@@ -48,7 +48,7 @@ pub struct RunSettings {
     pub adapter: Option<String>,
     /// The folder of the finished model as given, whole weights instead of an adapter; `None` without one.
     pub trained: Option<String>,
-    /// The trainer that is called: `mlx-lm`, or a command; `None` for this program's own.
+    /// The trainer that is called: `mlx-lm`, `peft`, or a command; `None` for this program's own.
     pub trainer: Option<String>,
     /// The generator that is asked beside the engine: `mlx-lm`, a command, or an address; `None` for the engine alone.
     pub generator: Option<String>,
@@ -58,6 +58,10 @@ pub struct RunSettings {
     pub prompts: Option<String>,
     /// The element type that was asked for; `None` for the program's choice.
     pub dtype: Option<String>,
+    /// The backend that was asked for: `cpu`, `metal`, `cuda` or `torch`; `None` for the program's choice.
+    pub backend: Option<String>,
+    /// The backend that was asked to compute the same; `None` for none.
+    pub cross_check: Option<String>,
     /// Whether packed weights were to stay packed on a CPU too.
     pub keep_packed: bool,
     /// Whether the run was to end before the first phase, after files and data were judged.
@@ -109,6 +113,8 @@ impl Default for RunSettings {
             log: None,
             prompts: None,
             dtype: None,
+            backend: None,
+            cross_check: None,
             keep_packed: false,
             check_only: false,
             fine_tune: FineTuneKind::Lora,

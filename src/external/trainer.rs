@@ -34,10 +34,19 @@ const MLX_LM: &str = "if python3 -c 'import mlx_lm' >/dev/null 2>&1; then set --
      --learning-rate {learning_rate} --batch-size {batch_size} --max-seq-length {max_seq_length} --seed {seed} \
      --num-layers {layers} --steps-per-report 1 --steps-per-eval {steps} --config {settings}";
 
+/// transformers and PEFT, by the program beside the settings.
+const PEFT: &str = "exec \"${MLX_DIAGNOSE_PYTHON:-python3}\" \"$(dirname {settings})/peft_trainer.py\" --model {model} \
+     --data {data} --output {output} --steps {steps} --learning-rate {learning_rate} --batch-size {batch_size} \
+     --max-seq-length {max_seq_length} --layers {layers} --seed {seed} --settings {settings}";
+/// That program.
+const PEFT_TRAINER: &str = include_str!("peft_trainer.py");
+/// What it is called beside the settings.
+const PEFT_TRAINER_FILE: &str = "peft_trainer.py";
+
 /// A trainer that is another program.
 #[derive(Debug, Clone)]
 pub struct ExternalTrainer {
-    /// What the user called it: `mlx-lm`, or the command.
+    /// What the user called it: `mlx-lm`, `peft`, or the command.
     pub name: String,
     /// Longest time it may take.
     pub timeout: Duration,
@@ -78,13 +87,28 @@ impl ExternalTrainer {
     /// The preset for Python's mlx-lm.
     pub const MLX_LM: &str = "mlx-lm";
 
+    /// The preset for transformers with PEFT.
+    pub const PEFT: &str = "peft";
+
     /// The command with its placeholders.
     pub fn template(&self) -> Template {
-        Template(if self.name == Self::MLX_LM {
-            MLX_LM.to_owned()
-        } else {
-            self.name.clone()
-        })
+        let command = match self.name.as_str() {
+            Self::MLX_LM => MLX_LM,
+            Self::PEFT => PEFT,
+            command => command,
+        };
+        Template(command.to_owned())
+    }
+
+    /// Writes what the command runs, as far as this program carries it, to the folder of the settings.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub fn write_program(&self, folder: &Path) -> std::io::Result<()> {
+        if self.name == Self::PEFT {
+            std::fs::write(folder.join(PEFT_TRAINER_FILE), PEFT_TRAINER)?;
+        }
+        Ok(())
     }
 
     /// Whether its command can be filled in.

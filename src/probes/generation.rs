@@ -11,6 +11,7 @@ use crate::engine::{DecodeLimits, Decoded, decode_greedily};
 use crate::evidence::{Answer, FinishReason, FreeRun, GenerationEvidence};
 use crate::interrupt::Interrupt;
 use crate::model::{CausalModel, StopSet, Tokenizer, TokenizerError};
+use crate::torch::WorkerError;
 use crate::train::{Lanes, mean_loss};
 
 /// Tokens of the run with the stop set off.
@@ -44,12 +45,47 @@ pub struct GenerationProbe<'run> {
     pub max_tokens: usize,
 }
 
+/// What answers prompts.
+pub trait Answerer {
+    /// Decodes greedily after `prompt`, as [`decode_greedily`] does.
+    fn decode(
+        &mut self,
+        prompt: &[u32],
+        stop_ids: &BTreeSet<u32>,
+        limits: DecodeLimits,
+        interrupt: &Interrupt,
+    ) -> Result<Decoded, GenerationError>;
+
+    /// The mean loss of the supervised tokens of `batch`, in nats; `None` when it is not finite.
+    fn loss(&mut self, batch: &Batch) -> Result<Option<f64>, GenerationError>;
+}
+
+impl Answerer for &CausalModel {
+    fn decode(
+        &mut self,
+        prompt: &[u32],
+        stop_ids: &BTreeSet<u32>,
+        limits: DecodeLimits,
+        interrupt: &Interrupt,
+    ) -> Result<Decoded, GenerationError> {
+        Ok(decode_greedily(self, prompt, stop_ids, limits, interrupt)?)
+    }
+
+    fn loss(&mut self, batch: &Batch) -> Result<Option<f64>, GenerationError> {
+        let loss = mean_loss(self, batch, &Lanes::single())?;
+        Ok(loss.is_finite().then_some(loss))
+    }
+}
+
 /// Why answers could not be measured.
 #[derive(Debug, Error)]
 pub enum GenerationError {
     /// MLX failed.
     #[error("generation failed: {0}")]
     Mlx(#[from] mlx_rs::error::Exception),
+    /// PyTorch failed.
+    #[error(transparent)]
+    Worker(#[from] WorkerError),
     /// Tokens could not be made into text.
     #[error(transparent)]
     Tokenizer(#[from] TokenizerError),
@@ -65,7 +101,7 @@ impl GenerationProbe<'_> {
     /// Answers every prompt with `model`; `answered` is told the number of answers so far.
     pub fn measure(
         &self,
-        model: &CausalModel,
+        model: &mut dyn Answerer,
         interrupt: &Interrupt,
         answered: &mut dyn FnMut(usize),
     ) -> Result<GenerationEvidence, GenerationError> {
@@ -77,7 +113,7 @@ impl GenerationProbe<'_> {
         let mut answers = Vec::with_capacity(self.prompts.len());
         let mut tokens = 0;
         for prompt in self.prompts {
-            let decoded = decode_greedily(model, &prompt.tokens, self.stop_ids, limits, interrupt)?;
+            let decoded = model.decode(&prompt.tokens, self.stop_ids, limits, interrupt)?;
             if decoded.interrupted {
                 return Err(GenerationError::Interrupted);
             }
@@ -95,21 +131,14 @@ impl GenerationProbe<'_> {
         })
     }
 
-    fn answer(&self, model: &CausalModel, prompt: &Prompt, decoded: &Decoded) -> Result<Answer, GenerationError> {
+    fn answer(&self, model: &mut dyn Answerer, prompt: &Prompt, decoded: &Decoded) -> Result<Answer, GenerationError> {
         let within_limit = &decoded.tokens[..decoded.tokens.len().min(self.max_tokens)];
         let end = within_limit.iter().position(|token| self.stop_ids.contains(token));
         let answer = &within_limit[..end.unwrap_or(within_limit.len())];
         let ignored_stop = answer.iter().find(|&&token| self.stop_set.contains(token));
         let text = self.tokenizer.decode(answer, true)?;
         let reference_nll = match &prompt.reference {
-            Some(example) => {
-                let loss = mean_loss(
-                    model,
-                    &Batch::new(std::slice::from_ref(example), &[0]),
-                    &Lanes::single(),
-                )?;
-                loss.is_finite().then_some(loss)
-            }
+            Some(example) => model.loss(&Batch::new(std::slice::from_ref(example), &[0]))?,
             None => None,
         };
         Ok(Answer {

@@ -3,6 +3,7 @@
 //! Probes know models and data; they know no rule, and nothing of what a user may have done wrong.
 
 pub mod adapter_files;
+pub mod cross_check;
 pub mod data;
 pub mod divergence;
 pub mod fit;

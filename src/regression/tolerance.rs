@@ -87,6 +87,12 @@ pub static CLASSES: &[Class] = &[
         reason: "They belong to the machine and the moment, not to the training; errors and reasons quote them.",
     },
     Class {
+        name: "another backend",
+        fields: &["cross_check"],
+        tolerance: Tolerance::Unlimited,
+        reason: "How far the two are apart is judged by a rule, and its releases belong to the machine.",
+    },
+    Class {
         name: "losses",
         fields: &[
             "steps/loss",

@@ -1,7 +1,7 @@
 use super::signal::means_in_words;
 use crate::evidence::{
-    AdapterFilesEvidence, DataEvidence, Evidence, FineTuneKind, FitComparison, GenerationEvidence, GenerationSummary,
-    LogEvidence, ModelEvidence, ParameterEvidence, Slot, StateEvidence, TrainingEvidence,
+    AdapterFilesEvidence, CrossCheckEvidence, DataEvidence, Evidence, FineTuneKind, FitComparison, GenerationEvidence,
+    GenerationSummary, LogEvidence, ModelEvidence, ParameterEvidence, Slot, StateEvidence, TrainingEvidence,
 };
 use crate::rules::Phase;
 use crate::rules::wording::{bytes, counted, difference, grouped, nats, shortest};
@@ -107,6 +107,11 @@ fn baseline(evidence: &Evidence) -> PhaseReport {
     if let Slot::Ran(model) = &evidence.model {
         figures.extend(model_figures(model));
     }
+    match &evidence.cross_check {
+        Slot::Ran(check) => figures.push(cross_check_figure(check)),
+        Slot::Crashed { .. } => figures.push(absent("cross-check", &evidence.cross_check)),
+        Slot::Skipped { .. } => {}
+    }
     if let Slot::Ran(generation) = &evidence.baseline {
         figures.extend(answer_figures(generation, None));
     }
@@ -162,6 +167,30 @@ fn model_figures(model: &ModelEvidence) -> Vec<Figure> {
             json!({ "stop_tokens": stop_tokens }),
         ),
     ]
+}
+
+fn cross_check_figure(check: &CrossCheckEvidence) -> Figure {
+    figure(
+        "cross-check",
+        format!(
+            "{} on {}: logits within {}, losses {} and {}, gradients within {} of their norm",
+            check.versions,
+            check.device,
+            difference(check.logit_difference),
+            nats(check.loss_here),
+            nats(check.loss_there),
+            difference(check.gradients.largest)
+        ),
+        json!({
+            "backend": check.backend,
+            "backend_versions": check.versions,
+            "logit_difference": check.logit_difference,
+            "loss_here": check.loss_here,
+            "loss_there": check.loss_there,
+            "gradient_difference": check.gradients.largest,
+            "gradient_differs_most_in": check.gradients.worst,
+        }),
+    )
 }
 
 fn answer_figures(generation: &GenerationEvidence, before: Option<&GenerationSummary>) -> Vec<Figure> {

@@ -50,6 +50,7 @@ pub(super) fn incomplete_because(evidence: &Evidence, diagnosis: &Diagnosis) -> 
     let mut failures = vec![
         failure("the model", &evidence.model),
         failure("the data", &evidence.data),
+        failure("the cross-check", &evidence.cross_check),
         failure("the baseline", &evidence.baseline),
         failure("training", &evidence.training),
         failure("the comparison of parameters", &evidence.parameters),

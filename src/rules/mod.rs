@@ -41,6 +41,7 @@ mod adapter_too_weak;
 mod answers_not_to_their_prompts;
 mod answers_unpredictable;
 mod asked_differently;
+mod backends_disagree;
 mod base_cannot_predict;
 mod base_not_frozen;
 mod chat_template_fails;
@@ -185,6 +186,7 @@ pub static RULES: &[&Rule] = &[
     &rows_without_end::ROWS_WITHOUT_END,
     &end_masked::END_MASKED,
     &end_repeated::END_REPEATED,
+    &backends_disagree::BACKENDS_DISAGREE,
     &base_cannot_predict::BASE_CANNOT_PREDICT,
     &answers_unpredictable::ANSWERS_UNPREDICTABLE,
     &answers_not_to_their_prompts::ANSWERS_NOT_TO_THEIR_PROMPTS,

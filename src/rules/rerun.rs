@@ -92,6 +92,13 @@ impl Rerun {
         self
     }
 
+    /// On another backend, for example `cpu`, or on the program's choice.
+    #[must_use]
+    pub fn backend(mut self, backend: Option<&str>) -> Self {
+        self.0.backend = backend.map(str::to_owned);
+        self
+    }
+
     /// With one setting of the training changed; a finished adapter cannot take it on, so one is trained.
     fn trained_with(mut self, change: impl FnOnce(&mut RunSettings)) -> Self {
         if self.0.adapter.take().is_some() {
@@ -128,6 +135,8 @@ impl fmt::Display for Rerun {
             log,
             prompts,
             dtype,
+            backend,
+            cross_check,
             keep_packed,
             check_only,
             fine_tune,
@@ -185,6 +194,8 @@ impl fmt::Display for Rerun {
         command.count("--max-seq-length", *max_sequence_length, default.max_sequence_length);
         command.text("--seed", (*seed != default.seed).then(|| seed.to_string()).as_deref());
         command.text("--dtype", dtype.as_deref());
+        command.text("--backend", backend.as_deref());
+        command.text("--cross-check", cross_check.as_deref());
         command.switch("--keep-packed", *keep_packed);
         command.switch("--check-only", *check_only);
         formatter.write_str(&command.0)

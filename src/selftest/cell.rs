@@ -196,6 +196,8 @@ impl Cell {
             mask_prompt: true,
             max_sequence_length: MAX_SEQUENCE_LENGTH,
             seed: self.seed(seed),
+            cross_check: None,
+            backend: None,
             precision: PrecisionChoice {
                 dtype: None,
                 keep_packed: self.packed && self.slot == KEPT_PACKED_SLOT,

@@ -45,6 +45,8 @@ fn options() -> DiagnosisOptions {
         mask_prompt: true,
         max_sequence_length: 128,
         seed: 0,
+        cross_check: None,
+        backend: None,
         precision: PrecisionChoice::default(),
         adapter_folder: None,
     }

@@ -66,6 +66,8 @@ fn diagnosed(command: &str, timeout: f64) -> Evidence {
         mask_prompt: true,
         max_sequence_length: 128,
         seed: 3,
+        cross_check: None,
+        backend: None,
         precision: PrecisionChoice::default(),
         adapter_folder: None,
     };

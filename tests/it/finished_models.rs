@@ -54,6 +54,8 @@ fn diagnosed(folder: &Path) -> Evidence {
         }),
         trainer: None,
         generator: None,
+        backend: None,
+        cross_check: None,
         prompts: vec!["Who is the harbour keeper?".to_owned()],
         prompts_file: None,
         check_only: false,

@@ -35,6 +35,7 @@ mod selftest;
 mod situations;
 mod stop_rows;
 mod tokenizer;
+mod torch_backend;
 mod training_logs;
 mod training_parity;
 mod training_probes;

@@ -43,6 +43,8 @@ fn checks(model: &Path) -> DiagnosisOptions {
         mask_prompt: true,
         max_sequence_length: 128,
         seed: 0,
+        cross_check: None,
+        backend: None,
         precision: PrecisionChoice::default(),
         adapter_folder: None,
     }

@@ -35,6 +35,12 @@ fn read_back(command: &str) -> RunSettings {
         dtype: given
             .dtype
             .map(|dtype| dtype.to_possible_value().unwrap().get_name().to_owned()),
+        backend: given
+            .backend
+            .map(|backend| backend.to_possible_value().unwrap().get_name().to_owned()),
+        cross_check: given
+            .cross_check
+            .map(|backend| backend.to_possible_value().unwrap().get_name().to_owned()),
         keep_packed: given.keep_packed,
         check_only: given.check_only,
         fine_tune: if given.full {
@@ -71,6 +77,8 @@ fn everything_set() -> RunSettings {
         trained: None,
         trainer: None,
         generator: None,
+        backend: Some("cpu".to_owned()),
+        cross_check: Some("torch".to_owned()),
         log: None,
         prompts: Some("-prompts\n.txt".to_owned()),
         dtype: Some("bfloat16".to_owned()),

@@ -1,0 +1,12 @@
+//! PyTorch as a second backend: a Python program that computes what it is asked for, one JSON line at a time.
+
+mod error;
+mod process;
+mod python;
+mod replies;
+mod worker;
+
+pub use error::WorkerError;
+pub use python::Python;
+pub use replies::{Attached, Decoded, Gradients, Greeting, LoadedThere};
+pub use worker::{AdamWSettings, GenerateRequest, LoadRequest, Rows, Worker};
