@@ -8,7 +8,7 @@ use super::{DiagnosisOptions, FinishedAdapter};
 use crate::adapter::{AdapterFileError, StoredAdapter};
 use crate::data::Batches;
 use crate::evidence::{Evidence, FineTuneKind, FitComparison, Slot};
-use crate::model::CausalModel;
+use crate::model::{CausalModel, ForeignPacking};
 use crate::param_snapshot::ParameterSnapshot;
 use crate::probes::{adapter_files, fit};
 use crate::rules::Phase;
@@ -29,6 +29,11 @@ impl<'run> GivenAdapter<'run> {
             finished,
             stored: StoredAdapter::read(&finished.folder),
         }
+    }
+
+    /// How another library packed what the folder holds; `None` when none did.
+    pub(super) fn foreign_packing(&self) -> Option<ForeignPacking> {
+        ForeignPacking::of_folder(&self.finished.folder)
     }
 
     /// The adapter, when it could be read.

@@ -117,6 +117,9 @@ fn check_and_run(
     if let Some(path) = options.adapter.as_ref().and_then(|finished| finished.log.as_ref()) {
         evidence.log = Slot::Ran(training_log::read(path)?);
     }
+    if let Some(packing) = given.as_ref().and_then(GivenAdapter::foreign_packing) {
+        return Err(LoadError::from(packing).into());
+    }
     let files = options.source.open()?;
     let configuration = files.configuration().map_err(LoadError::from)?;
     let precision = backend.precision(&configuration, options.precision);

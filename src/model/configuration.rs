@@ -766,7 +766,7 @@ fn read_quantization(fields: &mut JsonFields) -> Option<CheckpointQuantization> 
             nested.problem(
                 "quant_method",
                 format!("`{method}`"),
-                "MLX's own packing (convert the model with `mlx_lm.convert -q`)",
+                "MLX's own packing, `quantization`",
             );
             return None;
         }

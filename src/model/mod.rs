@@ -7,6 +7,7 @@ mod checkpoint;
 mod configuration;
 mod decoder;
 mod embedding;
+mod foreign_packing;
 mod gguf_blocks;
 mod gguf_configuration;
 mod gguf_header;
@@ -40,6 +41,7 @@ pub use configuration::{
 };
 pub use decoder::{Block, CausalModel, Decoder, FeedForward};
 pub use embedding::Embedding;
+pub use foreign_packing::ForeignPacking;
 pub use gguf_blocks::{BlockError, dequantize};
 pub use gguf_header::{GgufArray, GgufError, GgufHeader, GgufTensor, GgufTensorType, GgufValue};
 pub use gguf_names::{ROPE_FREQUENCIES, hugging_face_name, rotary_row_order};
@@ -55,4 +57,6 @@ pub use problem::{Problem, Problems, SHOWN_PROBLEMS};
 pub use rotary::{RotaryEmbedding, Wavelengths, llama3_wavelengths};
 pub use stop_set::StopSet;
 pub use tokenizer::{DeclaredEnd, THINKING_TOKENS, Tokenizer, TokenizerError};
-pub use weight_file::{WeightFileError, check_whole, load_safetensors, save_safetensors};
+pub use weight_file::{
+    StoredShape, WeightFileError, check_whole, load_safetensors, save_safetensors, stored_shapes,
+};

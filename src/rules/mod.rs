@@ -133,6 +133,7 @@ mod warmup_longer_than_run;
 mod weight_decay_wrong;
 mod weight_file_broken;
 mod weights_not_finite;
+mod weights_packed_by_another_library;
 
 pub use diagnosis::{Cause, Check, Diagnosis, diagnose};
 pub use family::{FAMILIES, Family};
@@ -149,6 +150,7 @@ pub static RULES: &[&Rule] = &[
     &weight_file_broken::WEIGHT_FILE_BROKEN,
     &configuration_unusable::CONFIGURATION_UNUSABLE,
     &tied_output_mismatch::TIED_OUTPUT_MISMATCH,
+    &weights_packed_by_another_library::WEIGHTS_PACKED_BY_ANOTHER_LIBRARY,
     &packing_mismatch::PACKING_MISMATCH,
     &tensors_mismatch::TENSORS_MISMATCH,
     &weights_not_finite::WEIGHTS_NOT_FINITE,
