@@ -27,7 +27,7 @@
 //! | `rules` | `evidence`, `suggestion`, `thresholds` |
 //! | `regression` | `evidence` |
 //! | `report` | `evidence`, `regression`, `rules`, `thresholds` |
-//! | `diagnosis` | `adapter`, `data`, `device`, `evidence`, `external`, `interrupt`, `model`, `param_snapshot`, `probes`, `rules`, `train`, `training_log`, `workflow` |
+//! | `diagnosis` | `adapter`, `data`, `device`, `engine`, `evidence`, `external`, `interrupt`, `model`, `param_snapshot`, `probes`, `rules`, `train`, `training_log`, `workflow` |
 //! | `training_log` | `evidence` |
 //! | `selftest` | `adapter`, `atomic_write`, `data`, `device`, `diagnosis`, `evidence`, `faults`, `interrupt`, `model`, `report`, `rules`, `suggestion`, `train`, `workflow` |
 //! | `cli` | `adapter`, `atomic_write`, `data`, `device`, `diagnosis`, `evidence`, `external`, `faults`, `interrupt`, `model`, `regression`, `report`, `rules`, `selftest`, `train`, `workflow` |

@@ -1,3 +1,5 @@
+use std::path::Path;
+
 use mlx_rs::error::Exception;
 
 use super::costs::Costs;
@@ -5,7 +7,7 @@ use super::row_fit::RowFit;
 use super::run::{Run, Subject};
 use super::validation_course::ValidationCourse;
 use super::{DiagnosisOptions, FinishedAdapter};
-use crate::adapter::{AdapterFileError, StoredAdapter};
+use crate::adapter::{AdapterFileError, Places, StoredAdapter};
 use crate::data::Batches;
 use crate::evidence::{Evidence, FineTuneKind, FitComparison, Slot};
 use crate::model::{CausalModel, ForeignPacking};
@@ -14,7 +16,7 @@ use crate::probes::{adapter_files, fit};
 use crate::rules::Phase;
 
 /// Why nothing of the training itself is known.
-const TRAINED_ELSEWHERE: &str = "the adapter was trained elsewhere, and nothing is trained here";
+pub(super) const TRAINED_ELSEWHERE: &str = "the adapter was trained elsewhere, and nothing is trained here";
 
 /// The finished adapter that was given, as far as its files can be read.
 pub(super) struct GivenAdapter<'run> {
@@ -50,13 +52,26 @@ impl<'run> GivenAdapter<'run> {
     }
 
     /// Compares its files with the base, which changes nothing.
-    pub(super) fn check(&self, base: &CausalModel, evidence: &mut Evidence) -> Result<(), Exception> {
-        evidence.resumed = adapter_files::resumed(&self.finished.folder, base);
+    pub(super) fn check(&self, base: &CausalModel, evidence: &mut Evidence) {
+        let places = Places::of(base);
+        evidence.resumed = adapter_files::resumed(&self.finished.folder, &places);
         evidence.adapter_files = match &self.stored {
-            Ok(stored) => Slot::Ran(adapter_files::measure(stored, &stored.apply(&mut base.clone())?)),
+            Ok(stored) => Slot::Ran(adapter_files::measure(stored, &stored.application_to(&places))),
             Err(error) => Slot::crashed(error),
         };
-        Ok(())
+    }
+
+    /// The folder that it lies in.
+    pub(super) fn folder(&self) -> &Path {
+        &self.finished.folder
+    }
+
+    /// Why its files could not be read, in the place of what they hold.
+    pub(super) fn unread<T>(&self) -> Slot<T> {
+        match &self.stored {
+            Ok(_) => Slot::skipped("the adapter was not examined"),
+            Err(error) => Slot::crashed(error),
+        }
     }
 }
 

@@ -3,6 +3,8 @@
 mod costs;
 mod elsewhere;
 mod finished;
+mod foreign;
+mod inputs;
 mod options;
 mod progress;
 mod prompts;

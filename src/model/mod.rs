@@ -7,6 +7,7 @@ mod checkpoint;
 mod configuration;
 mod decoder;
 mod embedding;
+mod foreign_model;
 mod foreign_packing;
 mod gguf_blocks;
 mod gguf_configuration;
@@ -41,6 +42,7 @@ pub use configuration::{
 };
 pub use decoder::{Block, CausalModel, Decoder, FeedForward};
 pub use embedding::Embedding;
+pub use foreign_model::ForeignModel;
 pub use foreign_packing::ForeignPacking;
 pub use gguf_blocks::{BlockError, dequantize};
 pub use gguf_header::{GgufArray, GgufError, GgufHeader, GgufTensor, GgufTensorType, GgufValue};
@@ -57,6 +59,4 @@ pub use problem::{Problem, Problems, SHOWN_PROBLEMS};
 pub use rotary::{RotaryEmbedding, Wavelengths, llama3_wavelengths};
 pub use stop_set::StopSet;
 pub use tokenizer::{DeclaredEnd, THINKING_TOKENS, Tokenizer, TokenizerError};
-pub use weight_file::{
-    StoredShape, WeightFileError, check_whole, load_safetensors, save_safetensors, stored_shapes,
-};
+pub use weight_file::{StoredShape, WeightFileError, check_whole, load_safetensors, save_safetensors, stored_shapes};

@@ -110,6 +110,13 @@ pub fn stored_shapes(path: &Path) -> Result<BTreeMap<String, StoredShape>, Weigh
     Ok(described.collect())
 }
 
+/// Whether MLX wrote a safetensors file, by its header: then the names in it are those of mlx-lm's own modules.
+pub fn is_written_by_mlx(path: &Path) -> Result<bool, WeightFileError> {
+    let header = whole_header(path)?;
+    let format = header.metadata().as_ref().and_then(|metadata| metadata.get("format"));
+    Ok(format.is_some_and(|format| format == "mlx"))
+}
+
 /// Reads the header of a safetensors file and compares the file's length with it.
 pub fn check_whole(path: &Path) -> Result<(), WeightFileError> {
     whole_header(path).map(drop)

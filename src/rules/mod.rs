@@ -64,6 +64,7 @@ mod finished_adapter_incomplete;
 mod finished_adapter_misdescribed;
 mod finished_adapter_unreadable;
 mod float16_of_bfloat16;
+mod foreign_architecture;
 mod foreign_turn_markers;
 mod forgetting;
 mod fresh_adapter_changes_answers;

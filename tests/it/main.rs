@@ -15,6 +15,7 @@ mod diagnosis;
 mod external_generators;
 mod external_trainers;
 mod finished_adapters;
+mod foreign_architectures;
 mod forward_parity;
 mod golden;
 mod html_report;
