@@ -3,7 +3,7 @@ use mlx_rs::ops::zeros;
 use mlx_rs::{Array, random};
 use thiserror::Error;
 
-use super::LoraSettings;
+use super::{LoraSettings, Places};
 use crate::model::{CausalModel, Linear, LowRankSettings};
 use crate::suggestion::closest;
 
@@ -53,7 +53,12 @@ pub enum AttachError {
 
 /// Paths of the linear layers that `settings` select, in the model's order.
 pub fn target_modules(model: &CausalModel, settings: &LoraSettings) -> Result<Vec<String>, AttachError> {
-    let blocks = model.model.layers.len();
+    target_places(&Places::of(model), settings)
+}
+
+/// As [`target_modules`], of a model of which only the places are known.
+pub fn target_places(places: &Places, settings: &LoraSettings) -> Result<Vec<String>, AttachError> {
+    let blocks = places.blocks;
     let adapted = settings.layers.unwrap_or(blocks);
     if adapted > blocks {
         return Err(AttachError::TooManyLayers {
@@ -62,10 +67,10 @@ pub fn target_modules(model: &CausalModel, settings: &LoraSettings) -> Result<Ve
         });
     }
     let first_block = blocks - adapted;
-    let paths: Vec<String> = model.linears().into_iter().map(|(path, _)| path).collect();
+    let paths: Vec<&String> = places.linears.iter().map(|(path, _)| path).collect();
     let in_scope: Vec<(&String, Option<&str>)> = paths
         .iter()
-        .map(|path| (path, path_within_block(path)))
+        .map(|&path| (path, places.within_block(path)))
         .filter(|(_, within)| within.is_none_or(|(block, _)| block >= first_block))
         .map(|(path, within)| (path, within.map(|(_, relative)| relative)))
         .collect();
@@ -85,14 +90,19 @@ pub fn target_modules(model: &CausalModel, settings: &LoraSettings) -> Result<Ve
     }
     match unmatched.first() {
         None => Ok(targets),
-        Some(key) => Err(unknown_key(key, &paths)),
+        Some(key) => Err(unknown_key(key, places)),
     }
 }
 
-fn unknown_key(key: &str, paths: &[String]) -> AttachError {
-    let mut names: Vec<&str> = paths
+fn unknown_key(key: &str, places: &Places) -> AttachError {
+    let mut names: Vec<&str> = places
+        .linears
         .iter()
-        .map(|path| path_within_block(path).map_or(path.as_str(), |(_, relative)| relative))
+        .map(|(path, _)| {
+            places
+                .within_block(path)
+                .map_or(path.as_str(), |(_, relative)| relative)
+        })
         .collect();
     names.sort_unstable();
     names.dedup();

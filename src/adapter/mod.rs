@@ -6,14 +6,16 @@ mod file;
 mod fuse;
 mod mlx_lm;
 mod peft;
+mod places;
 mod settings;
 mod stored;
 mod whole_model;
 
-pub use attach::{AttachError, attach, attached_modules, check_rank, target_modules};
+pub use attach::{AttachError, attach, attached_modules, check_rank, target_modules, target_places};
 pub use convert::{ConvertError, TargetFormat, convert};
 pub use file::{AdapterFileError, load_adapter, save_adapter, stored_configuration, stored_tensors};
 pub use fuse::fuse;
 pub use mlx_lm::resumed_file;
+pub use places::Places;
 pub use settings::LoraSettings;
 pub use stored::{AdapterFormat, AdapterKind, Application, StatedTraining, StoredAdapter};

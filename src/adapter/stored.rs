@@ -7,8 +7,7 @@ use mlx_rs::module::{ModuleParameters, Param, update_parameters};
 use mlx_rs::ops::{divide, square};
 use mlx_rs::{Array, Dtype};
 
-use super::attach::path_within_block;
-use super::{AdapterFileError, LoraSettings, file, mlx_lm, peft, target_modules};
+use super::{AdapterFileError, LoraSettings, Places, file, mlx_lm, peft, target_places};
 use crate::model::{CausalModel, Linear, LowRankSettings};
 
 /// Ending of the narrow matrix's name, `[inputs, rank]`.
@@ -188,9 +187,22 @@ impl StoredAdapter {
     /// # Errors
     /// MLX failed.
     pub fn apply(&self, model: &mut CausalModel) -> Result<Application, Exception> {
+        let mut application = self.application_to(&Places::of(model));
+        match self.kind {
+            AdapterKind::Lora | AdapterKind::Dora => {
+                self.replace_base_weights(model, &mut application)?;
+                self.attach_to(model, &application)?;
+            }
+            AdapterKind::Full => self.replace_weights(model, &application)?,
+        }
+        Ok(application)
+    }
+
+    /// What becomes of its tensors on a base with these places.
+    pub fn application_to(&self, places: &Places) -> Application {
         let mut application = match self.kind {
-            AdapterKind::Lora | AdapterKind::Dora => self.apply_low_rank(model)?,
-            AdapterKind::Full => self.apply_weights(model)?,
+            AdapterKind::Lora | AdapterKind::Dora => self.low_rank_application(places),
+            AdapterKind::Full => self.weight_application(places),
         };
         for listing in [
             &mut application.expected,
@@ -201,17 +213,17 @@ impl StoredAdapter {
         ] {
             listing.sort_unstable();
         }
-        Ok(application)
+        application
     }
 
-    fn apply_low_rank(&self, model: &mut CausalModel) -> Result<Application, Exception> {
+    fn low_rank_application(&self, places: &Places) -> Application {
         let mut application = Application::default();
-        application.expected = self.called_for(model).unwrap_or_else(|problem| {
+        application.expected = self.called_for(places).unwrap_or_else(|problem| {
             application.problems.push(problem);
             self.modules().into_iter().map(str::to_owned).collect()
         });
         let called_for: BTreeSet<&str> = application.expected.iter().map(String::as_str).collect();
-        let linears: BTreeSet<String> = model.linears().into_iter().map(|(path, _)| path).collect();
+        let linears: BTreeSet<&str> = places.linears.iter().map(|(path, _)| path.as_str()).collect();
         let more = self
             .modules()
             .into_iter()
@@ -223,28 +235,25 @@ impl StoredAdapter {
                 self.modules().len()
             )),
         }
-        application.only_last_blocks = self.complete_last_blocks(&application.expected);
+        application.only_last_blocks = self.complete_last_blocks(&application.expected, places);
         if application.only_last_blocks.is_some() {
             let stored = self.modules();
             application.expected.retain(|module| stored.contains(module.as_str()));
         }
         let mut left: BTreeSet<&String> = self.tensors.keys().collect();
-        model.freeze_parameters(true);
-        for (module, linear) in model.linears_mut() {
-            linear.remove_adapter();
+        for (module, shape) in &places.linears {
             let names = [LORA_A, LORA_B, MAGNITUDE].map(|ending| format!("{module}.{ending}"));
             for name in &names {
                 left.remove(name);
             }
-            if self.fits(&module, linear, &mut application) {
-                self.attach(&module, linear)?;
+            if self.fits(module, shape, &mut application) {
                 application
                     .applied
                     .extend(names.into_iter().filter(|name| self.tensors.contains_key(name)));
             }
         }
         let left = left.into_iter().cloned().collect();
-        application.unused = self.replace_base_weights(left, model, &mut application)?;
+        application.unused = self.place_base_weights(left, places, &mut application);
         let endings: &[&str] = match self.kind {
             AdapterKind::Dora if self.has_magnitudes() => &[LORA_A, LORA_B, MAGNITUDE],
             AdapterKind::Dora | AdapterKind::Lora | AdapterKind::Full => &[LORA_A, LORA_B],
@@ -255,47 +264,45 @@ impl StoredAdapter {
             .flat_map(|module| endings.iter().map(move |ending| format!("{module}.{ending}")))
             .filter(|name| !self.tensors.contains_key(name))
             .collect();
-        Ok(application)
+        application
     }
 
-    /// Puts weights of the base that the files hold beside the adapter's in their places; returns the names without one.
+    /// Finds places for weights of the base that the files hold beside the adapter's; returns the names without one.
     ///
     /// mlx-lm saves whatever was trainable: where nobody froze the base, that is the base too, of which the adapted layers
     /// are called `<module>.linear` then.
-    fn replace_base_weights(
-        &self,
-        names: Vec<String>,
-        model: &mut CausalModel,
-        application: &mut Application,
-    ) -> Result<Vec<String>, Exception> {
-        let own: BTreeMap<String, Array> = model
-            .parameters()
-            .flatten()
-            .into_iter()
-            .map(|(name, array)| (name.to_string(), array.clone()))
-            .collect();
-        let mut replaced = Vec::new();
+    fn place_base_weights(&self, names: Vec<String>, places: &Places, application: &mut Application) -> Vec<String> {
         let mut unused = Vec::new();
-        let mut changed = 0;
         for name in names {
-            let place = [name.clone(), name.replace(BENEATH_ADAPTER, ".")]
-                .into_iter()
-                .find_map(|place| own.get(&place).map(|own| (place, own)));
-            let Some((place, own)) = place.filter(|_| split(&name).is_none()) else {
-                unused.push(name);
+            let place = base_place(&name, |place| places.weights.contains_key(place))
+                .and_then(|place| places.weights.get(&place));
+            let tensor = &self.tensors[&name];
+            match place {
+                None => unused.push(name),
+                Some(own) if own.as_slice() != tensor.shape() => {
+                    application
+                        .other_shape
+                        .push(format!("{name}: {:?} for {own:?}", tensor.shape()));
+                }
+                Some(_) => application.applied.push(name),
+            }
+        }
+        unused
+    }
+
+    /// Puts the placed weights of the base in their places; says so when they are the base's own.
+    fn replace_base_weights(&self, model: &mut CausalModel, application: &mut Application) -> Result<(), Exception> {
+        let own = model.parameters().flatten();
+        let mut replaced = Vec::new();
+        let mut changed = 0;
+        for name in &application.applied {
+            let place = base_place(name, |place| own.contains_key(place));
+            let Some((own, place)) = place.and_then(|place| Some((own.get(place.as_str())?, place))) else {
                 continue;
             };
-            let tensor = &self.tensors[&name];
-            if tensor.shape() != own.shape() {
-                application
-                    .other_shape
-                    .push(format!("{name}: {:?} for {:?}", tensor.shape(), own.shape()));
-                continue;
-            }
-            let tensor = tensor.as_dtype(own.dtype())?;
+            let tensor = self.tensors[name].as_dtype(own.dtype())?;
             changed += usize::from(!tensor.eq_values(own)?);
             replaced.push((Rc::from(place), tensor));
-            application.applied.push(name);
         }
         // Weights that were trained speak for themselves: the comparison of parameters shows them.
         if changed == 0 && !replaced.is_empty() {
@@ -305,25 +312,36 @@ impl StoredAdapter {
             ));
         }
         update_parameters(model, replaced);
-        Ok(unused)
+        Ok(())
     }
 
     /// Whether the files hold both matrices of a module in fitting shapes; notes shapes that do not fit.
-    fn fits(&self, module: &str, linear: &Linear, application: &mut Application) -> bool {
-        let (outputs, inputs) = linear.shape();
+    fn fits(&self, module: &str, weight: &[i32], application: &mut Application) -> bool {
         let stored = |ending: &str| self.tensors.get(&format!("{module}.{ending}"));
         let (lora_a, lora_b, magnitude) = (stored(LORA_A), stored(LORA_B), stored(MAGNITUDE));
         let side = |matrix: Option<&Array>, axis| {
             matrix
-                .filter(|matrix| matrix.ndim() == 2)
+                .filter(|matrix| matrix.ndim() == weight.len())
                 .map(|matrix| matrix.dim(axis))
         };
+        // mlx-lm keeps the matrices of experts the other way round.
+        let rank = match weight.len() {
+            3 => side(lora_a, 1).or_else(|| side(lora_b, 2)),
+            _ => side(lora_a, 1).or_else(|| side(lora_b, 0)),
+        };
         // A rank of zero would be no matrix.
-        let rank = side(lora_a, 1).or_else(|| side(lora_b, 0)).filter(|&rank| rank > 0);
+        let rank = rank.filter(|&rank| rank > 0);
+        let (a, b) = match (weight, rank) {
+            (&[outputs, inputs], Some(rank)) => (Some(vec![inputs, rank]), Some(vec![rank, outputs])),
+            (&[experts, outputs, inputs], Some(rank)) => {
+                (Some(vec![experts, rank, inputs]), Some(vec![experts, outputs, rank]))
+            }
+            _ => (None, None),
+        };
         let expected = [
-            (LORA_A, lora_a, rank.map(|rank| vec![inputs, rank])),
-            (LORA_B, lora_b, rank.map(|rank| vec![rank, outputs])),
-            (MAGNITUDE, magnitude, Some(vec![outputs])),
+            (LORA_A, lora_a, a),
+            (LORA_B, lora_b, b),
+            (MAGNITUDE, magnitude, Some(weight[..weight.len().min(1)].to_vec())),
         ];
         let before = application.other_shape.len();
         for (ending, tensor, shape) in expected {
@@ -340,7 +358,20 @@ impl StoredAdapter {
         before == application.other_shape.len() && lora_a.is_some() && lora_b.is_some()
     }
 
-    fn attach(&self, module: &str, linear: &mut Linear) -> Result<(), Exception> {
+    fn attach_to(&self, model: &mut CausalModel, application: &Application) -> Result<(), Exception> {
+        let applied: BTreeSet<&str> = application.applied.iter().map(String::as_str).collect();
+        model.freeze_parameters(true);
+        for (module, linear) in model.linears_mut() {
+            linear.remove_adapter();
+            if applied.contains(format!("{module}.{LORA_B}").as_str()) {
+                self.attach(&module, linear)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Puts the tensors of `module` onto its layer, which they must fit.
+    pub fn attach(&self, module: &str, linear: &mut Linear) -> Result<(), Exception> {
         let stored = |ending: &str| self.tensors.get(&format!("{module}.{ending}")).cloned();
         linear.lora_a = Param::new(stored(LORA_A));
         linear.lora_b = Param::new(stored(LORA_B));
@@ -365,14 +396,14 @@ impl StoredAdapter {
     ///
     /// mlx-lm does not store keys that were left out, and its default grew from two layers of a block to all: without keys,
     /// the same layers in every adapted block are complete.
-    fn called_for(&self, model: &CausalModel) -> Result<Vec<String>, String> {
+    fn called_for(&self, places: &Places) -> Result<Vec<String>, String> {
         if self.format != AdapterFormat::MlxLm {
             return Ok(self.modules().into_iter().map(str::to_owned).collect());
         }
         let mut settings = self.settings.clone();
         // mlx-lm takes a number beyond the model's depth for all blocks.
-        settings.layers = settings.layers.filter(|&layers| layers <= model.model.layers.len());
-        let called_for = target_modules(model, &settings)
+        settings.layers = settings.layers.filter(|&layers| layers <= places.blocks);
+        let called_for = target_places(places, &settings)
             .map_err(|error| error.to_string().lines().next().unwrap_or_default().to_owned())?;
         if !settings.keys.is_empty() {
             return Ok(called_for);
@@ -380,9 +411,13 @@ impl StoredAdapter {
         let stored: BTreeSet<&str> = self
             .modules()
             .into_iter()
-            .filter_map(|module| path_within_block(module).map(|(_, relative)| relative))
+            .filter_map(|module| places.within_block(module).map(|(_, relative)| relative))
             .collect();
-        let is_stored = |module: &&String| path_within_block(module).is_some_and(|(_, path)| stored.contains(path));
+        let is_stored = |module: &&String| {
+            places
+                .within_block(module)
+                .is_some_and(|(_, path)| stored.contains(path))
+        };
         let as_stored: Vec<String> = called_for.iter().filter(is_stored).cloned().collect();
         Ok(if as_stored.is_empty() { called_for } else { as_stored })
     }
@@ -390,8 +425,8 @@ impl StoredAdapter {
     /// How many blocks at the end of `called_for` are complete in the files when none before them has a tensor there.
     ///
     /// mlx-lm adapts blocks from the end, so such files are whole and only their configuration calls for more blocks.
-    fn complete_last_blocks(&self, called_for: &[String]) -> Option<usize> {
-        let block = |module: &str| path_within_block(module).map(|(block, _)| block);
+    fn complete_last_blocks(&self, called_for: &[String], places: &Places) -> Option<usize> {
+        let block = |module: &str| places.within_block(module).map(|(block, _)| block);
         let modules = self.modules();
         let first = modules.iter().filter_map(|module| block(module)).min()?;
         let blocks: BTreeSet<usize> = called_for.iter().filter_map(|module| block(module)).collect();
@@ -408,35 +443,26 @@ impl StoredAdapter {
         (complete && stored > 0 && stored < blocks.len()).then_some(stored)
     }
 
-    fn apply_weights(&self, model: &mut CausalModel) -> Result<Application, Exception> {
+    fn weight_application(&self, places: &Places) -> Application {
         let mut application = Application::default();
-        let own: BTreeMap<String, Array> = model
-            .parameters()
-            .flatten()
-            .into_iter()
-            .map(|(name, array)| (name.to_string(), array.clone()))
-            .collect();
-        let mut replaced = Vec::new();
         for (name, tensor) in &self.tensors {
-            match own.get(name) {
+            match places.weights.get(name) {
                 None => application.unused.push(name.clone()),
-                Some(own) if own.shape() != tensor.shape() => {
+                Some(own) if own.as_slice() != tensor.shape() => {
                     application
                         .other_shape
-                        .push(format!("{name}: {:?} for {:?}", tensor.shape(), own.shape()));
+                        .push(format!("{name}: {:?} for {own:?}", tensor.shape()));
                 }
-                Some(own) => {
-                    application.applied.push(name.clone());
-                    replaced.push((Rc::from(name.as_str()), tensor.as_dtype(own.dtype())?));
-                }
+                Some(_) => application.applied.push(name.clone()),
             }
         }
-        update_parameters(model, replaced);
-        let blocks = model.model.layers.len();
+        let blocks = places.blocks;
         let first = blocks - self.settings.layers.unwrap_or(blocks).min(blocks);
-        application.expected = own
-            .into_keys()
-            .filter(|name| path_within_block(name).is_some_and(|(block, _)| block >= first))
+        application.expected = places
+            .weights
+            .keys()
+            .filter(|name| places.within_block(name).is_some_and(|(block, _)| block >= first))
+            .cloned()
             .collect();
         application.missing = application
             .expected
@@ -444,7 +470,19 @@ impl StoredAdapter {
             .filter(|name| !self.tensors.contains_key(*name))
             .cloned()
             .collect();
-        Ok(application)
+        application
+    }
+
+    fn replace_weights(&self, model: &mut CausalModel, application: &Application) -> Result<(), Exception> {
+        let mut replaced = Vec::new();
+        let own = model.parameters().flatten();
+        for name in &application.applied {
+            if let (Some(tensor), Some(own)) = (self.tensors.get(name), own.get(name.as_str())) {
+                replaced.push((Rc::from(name.as_str()), tensor.as_dtype(own.dtype())?));
+            }
+        }
+        update_parameters(model, replaced);
+        Ok(())
     }
 }
 
@@ -463,6 +501,12 @@ fn entries(folder: &Path) -> String {
         total if total > NAMED => format!("{} and {} more", names[..NAMED].join(", "), total - NAMED),
         _ => names.join(", "),
     }
+}
+
+/// The name under which the base has a weight that is no adapter's.
+fn base_place(name: &str, has: impl Fn(&str) -> bool) -> Option<String> {
+    let names = [name.to_owned(), name.replace(BENEATH_ADAPTER, ".")];
+    names.into_iter().find(|place| split(name).is_none() && has(place))
 }
 
 /// A low-rank tensor's module and ending.

@@ -7,11 +7,13 @@ use super::row_fit::RowFit;
 use super::run::{Run, Subject};
 use super::validation_course::ValidationCourse;
 use super::{DiagnosisOptions, FinishedAdapter};
-use crate::adapter::{AdapterFileError, StoredAdapter};
+use crate::adapter::{AdapterFileError, Places, StoredAdapter};
 use crate::data::Batches;
 use crate::device::{Backend, PrecisionChoice};
 use crate::evidence::{Evidence, FineTuneKind, FitComparison, Slot};
-use crate::model::{CausalModel, LoadError, ModelFiles, ModelSource, Precision, Tokenizer, TokenizerError};
+use crate::model::{
+    CausalModel, ForeignPacking, LoadError, ModelFiles, ModelSource, Precision, Tokenizer, TokenizerError,
+};
 use crate::param_snapshot::ParameterSnapshot;
 use crate::probes::{adapter_files, fit};
 use crate::rules::Phase;
@@ -19,7 +21,7 @@ use crate::rules::Phase;
 /// The file by which a folder is known to hold a tokenizer.
 const TOKENIZER: &str = "tokenizer.json";
 /// Why nothing of the training itself is known.
-const TRAINED_ELSEWHERE: &str = "it was trained elsewhere, and nothing is trained here";
+pub(super) const TRAINED_ELSEWHERE: &str = "it was trained elsewhere, and nothing is trained here";
 
 /// The finished adapter that was given, as far as its files can be read.
 pub(super) struct GivenAdapter<'run> {
@@ -53,6 +55,11 @@ impl<'run> GivenAdapter<'run> {
         Some(ModelFiles::Folder(self.finished.folder.clone()).tokenizer())
     }
 
+    /// How another library packed what the folder holds; `None` when none did.
+    pub(super) fn foreign_packing(&self) -> Option<ForeignPacking> {
+        ForeignPacking::of_folder(&self.finished.folder)
+    }
+
     /// The adapter, when it could be read.
     pub(super) fn stored(&self) -> Option<&StoredAdapter> {
         self.stored.as_ref().ok()
@@ -67,13 +74,26 @@ impl<'run> GivenAdapter<'run> {
     }
 
     /// Compares its files with the base, which changes nothing.
-    pub(super) fn check(&self, base: &CausalModel, evidence: &mut Evidence) -> Result<(), Exception> {
-        evidence.resumed = adapter_files::resumed(&self.finished.folder, base);
+    pub(super) fn check(&self, base: &CausalModel, evidence: &mut Evidence) {
+        let places = Places::of(base);
+        evidence.resumed = adapter_files::resumed(&self.finished.folder, &places);
         evidence.adapter_files = match &self.stored {
-            Ok(stored) => Slot::Ran(adapter_files::measure(stored, &stored.apply(&mut base.clone())?)),
+            Ok(stored) => Slot::Ran(adapter_files::measure(stored, &stored.application_to(&places))),
             Err(error) => Slot::crashed(error),
         };
-        Ok(())
+    }
+
+    /// The folder that it lies in.
+    pub(super) fn folder(&self) -> &Path {
+        &self.finished.folder
+    }
+
+    /// Why its files could not be read, in the place of what they hold.
+    pub(super) fn unread<T>(&self) -> Slot<T> {
+        match &self.stored {
+            Ok(_) => Slot::skipped("the adapter was not examined"),
+            Err(error) => Slot::crashed(error),
+        }
     }
 }
 

@@ -36,6 +36,7 @@ fn of_diagnosis(error: &DiagnosisError) -> RefusalKind {
 fn of_load(error: &LoadError) -> RefusalKind {
     match error {
         LoadError::Configuration(_) => RefusalKind::Configuration,
+        LoadError::ForeignPacking(_) => RefusalKind::ForeignPacking,
         LoadError::Gguf(error) => of_gguf(error),
         LoadError::Checkpoint(error) => of_checkpoint(error),
         LoadError::Build(_) => RefusalKind::Tensors,

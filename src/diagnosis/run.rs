@@ -10,13 +10,15 @@ use super::costs::Costs;
 use super::cross_check::CrossCheck;
 use super::elsewhere::LeftAdapter;
 use super::finished::{GivenAdapter, plain};
-use super::prompts::{self, PromptError};
+use super::foreign::ForeignRun;
+use super::inputs::{Inputs, ModelSizes, reference_answers, unusable_rows};
+use super::prompts::PromptError;
 use super::refusal::refusal;
 use super::state::StatePhase;
 use super::training::TrainingRun;
 use super::{DiagnosisOptions, Progress};
 use crate::adapter::{AttachError, StoredAdapter, check_rank, target_modules};
-use crate::data::{DataError, Dataset, ExampleError, ExampleSettings};
+use crate::data::{DataError, Dataset, ExampleError};
 use crate::device::{
     Backend, BackendError, BackendKind, Selection, TrainingSize, fitting_batch, predicted_training_bytes,
 };
@@ -25,9 +27,12 @@ use crate::evidence::{
     ParameterEvidence, ProbeCost, Quantization, RunEnvironment, RunSettings, Slot, StopRow,
 };
 use crate::interrupt::Interrupt;
-use crate::model::{CausalModel, LoadError, LoadedModel, Packing, Precision, StopSet, Tokenizer, TokenizerError};
+use crate::model::{
+    CausalModel, ConfigurationError, LoadError, LoadedModel, ModelFiles, Packing, Precision, StopSet, Tokenizer,
+    TokenizerError,
+};
 use crate::param_snapshot::ParameterSnapshot;
-use crate::probes::data::{DataProbe, split_turn_ends};
+use crate::probes::data::split_turn_ends;
 use crate::probes::generation::{Answerer, GenerationError, GenerationProbe, Prompt};
 use crate::probes::parameters::{ParameterProbe, non_finite};
 use crate::probes::update_size::module_updates;
@@ -123,6 +128,24 @@ pub fn diagnose(
     evidence
 }
 
+/// Whether what is to be trained, or was, fits the model.
+fn check_adaptation(
+    options: &DiagnosisOptions,
+    given: Option<&GivenAdapter>,
+    loaded: &LoadedModel,
+    evidence: &mut Evidence,
+) -> Result<(), DiagnosisError> {
+    if let Some(given) = given {
+        given.check(&loaded.model, evidence);
+    } else if options.fine_tune == FineTuneKind::Lora {
+        let targets = target_modules(&loaded.model, &options.lora)?;
+        check_rank(&loaded.model, &options.lora, &targets)?;
+    } else if loaded.model.is_packed() {
+        return Err(DiagnosisError::PackedWeights);
+    }
+    Ok(())
+}
+
 /// Whether PyTorch does what was asked for, where it is the backend.
 fn check_torch(options: &DiagnosisOptions, backend: Backend) -> Result<(), DiagnosisError> {
     let asked = [
@@ -175,51 +198,48 @@ fn check_and_run(
     if let Some(path) = options.adapter.as_ref().and_then(|finished| finished.log.as_ref()) {
         evidence.log = Slot::Ran(training_log::read(path)?);
     }
+    if let Some(packing) = given.as_ref().and_then(GivenAdapter::foreign_packing) {
+        return Err(LoadError::from(packing).into());
+    }
     let files = options.source.open()?;
-    let configuration = files.configuration().map_err(LoadError::from)?;
+    let configuration = match (files.configuration(), &given, &files) {
+        (Err(ConfigurationError::UnsupportedArchitecture { .. }), Some(given), ModelFiles::Folder(folder)) => {
+            return ForeignRun {
+                options,
+                given,
+                files: &files,
+                folder,
+                workflow,
+                interrupt,
+                progress,
+            }
+            .check_and_run(evidence);
+        }
+        (configuration, ..) => configuration.map_err(LoadError::from)?,
+    };
     let mut precision = backend.precision(&configuration, options.precision);
     if options.settings().trained.is_some() {
         precision = plain(precision);
     }
     evidence.environment = selection.environment(precision, options.precision, configuration.quantization.is_some());
     files.check_weights().map_err(LoadError::from)?;
+    let sizes = ModelSizes {
+        vocabulary: configuration.vocab_size,
+        context: Some(configuration.max_position_embeddings),
+    };
     let tokenizer = match given.as_mut().and_then(GivenAdapter::tokenizer) {
         Some(tokenizer) => tokenizer?,
         None => files.tokenizer()?,
     };
-    let records = options.data.read()?;
-    let stop_set = StopSet::of(&tokenizer)?;
-    let settings = ExampleSettings {
-        mask_prompt: options.mask_prompt,
-        max_sequence_length: options.max_sequence_length.min(configuration.max_position_embeddings),
-    };
-    let prepared = |records| Dataset::new(records, &tokenizer, settings).map(|rows| workflow.prepare(rows, &stop_set));
-    let dataset = prepared(&records.train)?;
-    let validation = records.valid.as_ref().map(prepared).transpose()?;
-    let mut prompts = prompts::prepare(
-        &options.prompts,
-        &dataset,
-        &tokenizer,
-        configuration.max_position_embeddings,
-    )?;
-    check_ids(&mut prompts, configuration.vocab_size)?;
-    let started = Instant::now();
-    let audit = DataProbe {
-        dataset: &dataset,
-        validation: validation.as_ref(),
-        tokenizer: &tokenizer,
-        stop_set: &stop_set,
-        vocabulary_size: configuration.vocab_size,
-        mask_prompt: options.mask_prompt,
-    };
-    evidence.data = match audit.measure() {
-        Ok(measured) => Slot::Ran(measured),
-        Err(error) => Slot::crashed(error),
-    };
-    evidence.costs.push(ProbeCost {
-        probe: "data-audit".to_owned(),
-        seconds: started.elapsed().as_secs_f64(),
-    });
+    let inputs = Inputs::read(options, tokenizer, sizes, workflow)?;
+    inputs.audit(options, sizes, evidence);
+    let Inputs {
+        tokenizer,
+        stop_set,
+        dataset,
+        validation,
+        prompts,
+    } = inputs;
     let loaded = files.load(configuration, precision)?;
     evidence.environment = selection.environment(precision, options.precision, !loaded.packings.is_empty());
     let started = Instant::now();
@@ -229,14 +249,7 @@ fn check_and_run(
         seconds: started.elapsed().as_secs_f64(),
     });
     evidence.model = Slot::Ran(examine(&loaded, &stop_set, stop_rows, &tokenizer)?);
-    if let Some(given) = &given {
-        given.check(&loaded.model, evidence)?;
-    } else if options.fine_tune == FineTuneKind::Lora {
-        let targets = target_modules(&loaded.model, &options.lora)?;
-        check_rank(&loaded.model, &options.lora, &targets)?;
-    } else if loaded.model.is_packed() {
-        return Err(DiagnosisError::PackedWeights);
-    }
+    check_adaptation(options, given.as_ref(), &loaded, evidence)?;
     if let Some(python) = &options.cross_check {
         let check = CrossCheck {
             options,
@@ -312,7 +325,7 @@ pub(super) fn nothing_measured(settings: RunSettings, environment: RunEnvironmen
 }
 
 /// Says of everything that only the phases measure why it was not measured.
-fn skip_phases(evidence: &mut Evidence, reason: &str) {
+pub(super) fn skip_phases(evidence: &mut Evidence, reason: &str) {
     evidence.baseline = Slot::skipped(reason);
     evidence.memory = Slot::skipped(reason);
     evidence.training = Slot::skipped(reason);
@@ -320,20 +333,6 @@ fn skip_phases(evidence: &mut Evidence, reason: &str) {
     evidence.parameters = Slot::skipped(reason);
     evidence.generation = Slot::skipped(reason);
     evidence.state = Slot::skipped(reason);
-}
-
-/// Refuses prompts with ids beyond the embedding table, and leaves out references with such ids: rows of the data are
-/// evidence.
-fn check_ids(prompts: &mut [Prompt], vocabulary: usize) -> Result<(), DiagnosisError> {
-    for prompt in prompts {
-        if let Some(&found) = prompt.tokens.iter().find(|&&id| id as usize >= vocabulary) {
-            return Err(DiagnosisError::TokenOutOfRange { found, vocabulary });
-        }
-        prompt
-            .reference
-            .take_if(|row| row.tokens.iter().any(|&id| id as usize >= vocabulary));
-    }
-    Ok(())
 }
 
 fn examine(
@@ -360,10 +359,10 @@ fn examine(
         architecture: configuration.architecture.model_type().to_owned(),
         layers: configuration.num_hidden_layers,
         vocabulary_size: configuration.vocab_size,
-        context_length: configuration.max_position_embeddings,
-        predicted_values: configuration.expected_values(),
+        context_length: Some(configuration.max_position_embeddings),
+        predicted_values: Some(configuration.expected_values()),
         registered_values: registered.iter().map(|name| values(name)).sum(),
-        predicted_tensors: expected.len(),
+        predicted_tensors: Some(expected.len()),
         registered_tensors: registered.len(),
         unregistered: expected
             .iter()
@@ -546,12 +545,7 @@ impl Run<'_> {
 
     /// The answers of `model`, without a phase of their own.
     pub(super) fn answers_of(&mut self, phase: Phase, model: &mut dyn Answerer) -> Slot<GenerationEvidence> {
-        let reference_answers: Vec<&str> = self
-            .dataset
-            .examples
-            .iter()
-            .filter_map(|example| example.reference.as_ref().map(|reference| reference.answer.as_str()))
-            .collect();
+        let reference_answers = reference_answers(self.dataset);
         let stop_ids = match phase {
             Phase::Baseline => self.stop_set.ids().into_iter().collect(),
             _ => self.workflow.stop_ids(self.stop_set),
@@ -579,15 +573,7 @@ impl Run<'_> {
 
     /// Why the rows cannot be trained on: MLX reads beyond the embedding table without a word.
     pub(super) fn unusable_rows(&self) -> Option<String> {
-        let vocabulary = self.loaded.configuration.vocab_size;
-        let largest = [Some(self.dataset), self.validation]
-            .into_iter()
-            .flatten()
-            .flat_map(|dataset| &dataset.examples)
-            .flat_map(|example| &example.tokens)
-            .max()?;
-        (*largest as usize >= vocabulary)
-            .then(|| format!("the rows hold token id {largest}, and the embedding table has {vocabulary} rows"))
+        unusable_rows(self.dataset, self.validation, self.loaded.configuration.vocab_size)
     }
 
     /// Attaches the adapters and measures what they must not change.

@@ -2,7 +2,7 @@ use std::time::Instant;
 
 use mlx_rs::error::Exception;
 
-use crate::data::Dataset;
+use crate::data::{Dataset, Example};
 use crate::evidence::ValidationLoss;
 use crate::model::CausalModel;
 use crate::probes::validation;
@@ -44,6 +44,15 @@ impl<'run> ValidationCourse<'run> {
             losses: Vec::new(),
             seconds: 0.0,
         }
+    }
+
+    /// The rows that are measured.
+    pub fn measured_rows(&self) -> Vec<&'run Example> {
+        let Some(rows) = self.rows else {
+            return Vec::new();
+        };
+        let chosen = validation::rows(&rows.examples, self.tokens);
+        chosen.into_iter().filter_map(|row| rows.examples.get(row)).collect()
     }
 
     /// The loss of `model` now; `None` without rows that have a target, or when it is not finite.

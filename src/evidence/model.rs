@@ -66,14 +66,15 @@ pub struct ModelEvidence {
     pub layers: usize,
     /// Rows of the embedding table.
     pub vocabulary_size: usize,
-    /// Longest context in tokens the configuration allows.
-    pub context_length: usize,
-    /// Values that the configuration predicts, quantised weights counted unpacked.
-    pub predicted_values: u64,
+    /// Longest context in tokens the configuration allows; `None` when it does not say.
+    pub context_length: Option<usize>,
+    /// Values that the configuration predicts, quantised weights counted unpacked; `None` when this program lacks the
+    /// architecture, so that it predicts nothing and another program computes.
+    pub predicted_values: Option<u64>,
     /// Values found in the registered parameter tree, quantised weights counted unpacked.
     pub registered_values: u64,
-    /// Tensors that the configuration predicts.
-    pub predicted_tensors: usize,
+    /// Tensors that the configuration predicts; `None` as above.
+    pub predicted_tensors: Option<usize>,
     /// Tensors found in the registered parameter tree.
     pub registered_tensors: usize,
     /// Predicted tensors that the parameter tree does not hold.
@@ -102,6 +103,11 @@ pub struct ModelEvidence {
 }
 
 impl ModelEvidence {
+    /// Whether this program lacks the architecture.
+    pub fn is_foreign(&self) -> bool {
+        self.predicted_values.is_none()
+    }
+
     /// Loss of a uniform guess in nats per token, the natural logarithm of the vocabulary size.
     pub fn uniform_loss(&self) -> f64 {
         (self.vocabulary_size as f64).ln()

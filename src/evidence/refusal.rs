@@ -16,6 +16,8 @@ pub enum RefusalKind {
     TiedOutput,
     /// Packed tensors do not fit the bits and group size of the configuration, or one of the two is absent.
     Packing,
+    /// Another library packed the weights.
+    ForeignPacking,
     /// Weights hold NaN or infinity.
     NonFiniteWeights,
     /// Finite weights become infinite in the element type that they are computed in.

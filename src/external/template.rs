@@ -73,7 +73,7 @@ fn is_name(text: &str) -> bool {
 }
 
 /// One word of `sh` that means exactly this text.
-fn quoted(text: &str) -> String {
+pub(super) fn quoted(text: &str) -> String {
     format!("'{}'", text.replace('\'', r"'\''"))
 }
 

@@ -431,7 +431,7 @@ fn no_weights(folder: &Path) -> CheckpointError {
 }
 
 /// The weight files of a folder, by the index when there is one.
-fn shards(folder: &Path) -> Result<Vec<PathBuf>, CheckpointError> {
+pub(super) fn shards(folder: &Path) -> Result<Vec<PathBuf>, CheckpointError> {
     let index = folder.join("model.safetensors.index.json");
     let single = folder.join("model.safetensors");
     if !index.is_file() {

@@ -756,6 +756,12 @@ fn read_rope_scaling(fields: &mut JsonFields) -> Option<RopeScaling> {
     }
 }
 
+/// MLX's packing as the object of a `config.json` states it, of whatever architecture; `None` when it states none that is
+/// read.
+pub(super) fn stated_quantization(object: &Map<String, Value>) -> Option<CheckpointQuantization> {
+    read_quantization(&mut JsonFields::new(object))
+}
+
 fn read_quantization(fields: &mut JsonFields) -> Option<CheckpointQuantization> {
     if let Some(object) = fields.object("quantization") {
         return fields.nested("quantization", object, read_packing);
@@ -766,7 +772,7 @@ fn read_quantization(fields: &mut JsonFields) -> Option<CheckpointQuantization> 
             nested.problem(
                 "quant_method",
                 format!("`{method}`"),
-                "MLX's own packing (convert the model with `mlx_lm.convert -q`)",
+                "MLX's own packing, `quantization`",
             );
             return None;
         }

@@ -5,7 +5,7 @@ use std::time::Instant;
 use thiserror::Error;
 
 use super::{
-    BuildError, CausalModel, Checkpoint, CheckpointError, ConfigurationError, GgufError, GgufHeader,
+    BuildError, CausalModel, Checkpoint, CheckpointError, ConfigurationError, ForeignPacking, GgufError, GgufHeader,
     ModelConfiguration, Packing, Precision, Tokenizer, TokenizerError, build_model, check_shards,
 };
 
@@ -27,6 +27,9 @@ pub enum LoadError {
     /// The GGUF file is broken.
     #[error(transparent)]
     Gguf(#[from] GgufError),
+    /// The weights are packed in another library's way.
+    #[error(transparent)]
+    ForeignPacking(#[from] ForeignPacking),
     /// The weights are absent, broken or do not fit.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
@@ -54,7 +57,10 @@ impl ModelSource {
     /// Opens the files: the header of a GGUF file is read and checked.
     pub fn open(&self) -> Result<ModelFiles, LoadError> {
         Ok(match self {
-            Self::Folder(folder) => ModelFiles::Folder(folder.clone()),
+            Self::Folder(folder) => match ForeignPacking::of_folder(folder) {
+                Some(packing) => return Err(packing.into()),
+                None => ModelFiles::Folder(folder.clone()),
+            },
             Self::Gguf(path) => ModelFiles::Gguf(Box::new(GgufHeader::read(path)?)),
         })
     }

@@ -88,8 +88,41 @@ pub fn save_safetensors(
     check_whole(path)
 }
 
+/// A tensor as the header of its file describes it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredShape {
+    /// Element type in the format's own letters, for example `BF16`.
+    pub dtype: String,
+    /// Sizes, the outermost first.
+    pub shape: Vec<usize>,
+}
+
+/// The tensors that the header of a safetensors file names, sorted by name.
+pub fn stored_shapes(path: &Path) -> Result<BTreeMap<String, StoredShape>, WeightFileError> {
+    let header = whole_header(path)?;
+    let described = header.tensors().into_iter().map(|(name, info)| {
+        let stored = StoredShape {
+            dtype: info.dtype.to_string(),
+            shape: info.shape.clone(),
+        };
+        (name, stored)
+    });
+    Ok(described.collect())
+}
+
+/// Whether MLX wrote a safetensors file, by its header: then the names in it are those of mlx-lm's own modules.
+pub fn is_written_by_mlx(path: &Path) -> Result<bool, WeightFileError> {
+    let header = whole_header(path)?;
+    let format = header.metadata().as_ref().and_then(|metadata| metadata.get("format"));
+    Ok(format.is_some_and(|format| format == "mlx"))
+}
+
 /// Reads the header of a safetensors file and compares the file's length with it.
 pub fn check_whole(path: &Path) -> Result<(), WeightFileError> {
+    whole_header(path).map(drop)
+}
+
+fn whole_header(path: &Path) -> Result<Metadata, WeightFileError> {
     let io_error = |source| WeightFileError::Io {
         path: path.to_owned(),
         source,
@@ -114,7 +147,7 @@ pub fn check_whole(path: &Path) -> Result<(), WeightFileError> {
     let metadata: Metadata = serde_json::from_slice(&header).map_err(|error| header_error(error.to_string()))?;
     let expected = 8 + header_length + metadata.data_len() as u64;
     if length == expected {
-        Ok(())
+        Ok(metadata)
     } else {
         Err(WeightFileError::Length {
             path: path.to_owned(),

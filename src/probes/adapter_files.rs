@@ -4,14 +4,14 @@ use std::path::Path;
 
 use mlx_rs::error::Result;
 
-use crate::adapter::{AdapterFormat, AdapterKind, Application, StoredAdapter, resumed_file};
+use crate::adapter::{AdapterFormat, AdapterKind, Application, Places, StoredAdapter, resumed_file};
 use crate::data::Batch;
 use crate::evidence::{AdapterFilesEvidence, ResumedAdapter, ScaledLoss, Slot};
 use crate::model::CausalModel;
 use crate::train::{Lanes, mean_loss};
 
 /// What the change of an adapter is multiplied by: the steps between 1 and mlx-lm's default scale of 20, and beyond.
-const FACTORS: [f32; 3] = [3.0, 10.0, 30.0];
+pub const FACTORS: [f32; 3] = [3.0, 10.0, 30.0];
 
 /// What `adapter` holds and what became of it; the losses of its multiples are measured apart.
 pub fn measure(adapter: &StoredAdapter, application: &Application) -> AdapterFilesEvidence {
@@ -47,8 +47,8 @@ pub fn measure(adapter: &StoredAdapter, application: &Application) -> AdapterFil
     }
 }
 
-/// The adapter that the training of the one in `folder` went on from, on the base `model`.
-pub fn resumed(folder: &Path, model: &CausalModel) -> Slot<ResumedAdapter> {
+/// The adapter that the training of the one in `folder` went on from, on a base with these places.
+pub fn resumed(folder: &Path, places: &Places) -> Slot<ResumedAdapter> {
     let Some(file) = resumed_file(folder) else {
         return Slot::skipped("training did not go on from an earlier adapter");
     };
@@ -56,14 +56,15 @@ pub fn resumed(folder: &Path, model: &CausalModel) -> Slot<ResumedAdapter> {
     if !path.exists() {
         return Slot::skipped(format!("`{file}` is not here"));
     }
-    let measured = StoredAdapter::of_tensors(path)
-        .and_then(|adapter| Ok((adapter.apply(&mut model.clone())?, adapter.tensors.len())));
-    match measured {
-        Ok((application, tensors)) => Slot::Ran(ResumedAdapter {
-            file,
-            tensors,
-            misfits: application.unused.into_iter().chain(application.other_shape).collect(),
-        }),
+    match StoredAdapter::of_tensors(path) {
+        Ok(adapter) => {
+            let application = adapter.application_to(places);
+            Slot::Ran(ResumedAdapter {
+                file,
+                tensors: adapter.tensors.len(),
+                misfits: application.unused.into_iter().chain(application.other_shape).collect(),
+            })
+        }
         Err(error) => Slot::crashed(error),
     }
 }

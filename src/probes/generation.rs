@@ -118,29 +118,50 @@ impl GenerationProbe<'_> {
                 return Err(GenerationError::Interrupted);
             }
             tokens += decoded.tokens.len();
-            answers.push(self.answer(model, prompt, &decoded)?);
+            answers.push(self.answer(prompt, &decoded, reference_loss(model, prompt)?)?);
             answered(answers.len());
         }
-        let seconds = started.elapsed().as_secs_f64();
+        Ok(self.evidence(answers, tokens, started.elapsed().as_secs_f64()))
+    }
+
+    /// The answers that another program decoded, one entry per prompt: the tokens, and the loss of the reference where
+    /// there is one.
+    pub fn of_decoded(
+        &self,
+        decoded: &[(Decoded, Option<f64>)],
+        seconds: f64,
+    ) -> Result<GenerationEvidence, GenerationError> {
+        let answers = self
+            .prompts
+            .iter()
+            .zip(decoded)
+            .map(|(prompt, (decoded, loss))| self.answer(prompt, decoded, *loss))
+            .collect::<Result<_, _>>()?;
+        let tokens = decoded.iter().map(|(decoded, _)| decoded.tokens.len()).sum();
+        Ok(self.evidence(answers, tokens, seconds))
+    }
+
+    fn evidence(&self, answers: Vec<Answer>, tokens: usize, seconds: f64) -> GenerationEvidence {
         let missing = self.stop_set.ids().into_iter().filter(|id| !self.stop_ids.contains(id));
-        Ok(GenerationEvidence {
+        GenerationEvidence {
             answers,
             missing_stops: Some(missing.map(|id| self.shown(&[id])).collect()),
             seconds,
             tokens_per_second: tokens as f64 / seconds,
-        })
+        }
     }
 
-    fn answer(&self, model: &mut dyn Answerer, prompt: &Prompt, decoded: &Decoded) -> Result<Answer, GenerationError> {
+    fn answer(
+        &self,
+        prompt: &Prompt,
+        decoded: &Decoded,
+        reference_nll: Option<f64>,
+    ) -> Result<Answer, GenerationError> {
         let within_limit = &decoded.tokens[..decoded.tokens.len().min(self.max_tokens)];
         let end = within_limit.iter().position(|token| self.stop_ids.contains(token));
         let answer = &within_limit[..end.unwrap_or(within_limit.len())];
         let ignored_stop = answer.iter().find(|&&token| self.stop_set.contains(token));
         let text = self.tokenizer.decode(answer, true)?;
-        let reference_nll = match &prompt.reference {
-            Some(example) => model.loss(&Batch::new(std::slice::from_ref(example), &[0]))?,
-            None => None,
-        };
         Ok(Answer {
             prompt: prompt.text.clone(),
             tokens: answer.len(),
@@ -175,4 +196,12 @@ impl GenerationProbe<'_> {
             .decode(tokens, false)
             .unwrap_or_else(|_| format!("{tokens:?}"))
     }
+}
+
+/// The loss of the prompt's reference answer; `None` without one, or when it is not finite.
+fn reference_loss(model: &mut dyn Answerer, prompt: &Prompt) -> Result<Option<f64>, GenerationError> {
+    let Some(example) = &prompt.reference else {
+        return Ok(None);
+    };
+    model.loss(&Batch::new(std::slice::from_ref(example), &[0]))
 }

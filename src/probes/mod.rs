@@ -7,6 +7,7 @@ pub mod cross_check;
 pub mod data;
 pub mod divergence;
 pub mod fit;
+pub mod foreign_base;
 pub mod fuse;
 pub mod generation;
 pub mod generator_readings;

@@ -88,6 +88,27 @@ impl NextTokens {
         })
     }
 
+    /// What another program read of the rows of a batch, one list of readings per row, as many as the row has tokens.
+    pub fn of_readings(rows: &[Vec<Reading>], activation_dtype: Dtype) -> Self {
+        // Nobody looks behind the end of a row.
+        const PADDING: Reading = Reading {
+            losses: [f64::NAN; OFFSETS],
+            likeliest: 0,
+            rank: None,
+            stop_log_odds: None,
+        };
+        let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
+        let padded = |row: &Vec<Reading>| {
+            let padding = std::iter::repeat_n(PADDING, columns - row.len());
+            row.iter().copied().chain(padding).collect::<Vec<_>>()
+        };
+        Self {
+            columns,
+            readings: rows.iter().flat_map(padded).collect(),
+            activation_dtype,
+        }
+    }
+
     /// The reading at `column` of `row`, both counted from 0 within the batch.
     pub fn at(&self, row: usize, column: usize) -> &Reading {
         &self.readings[row * self.columns + column]
@@ -184,7 +205,7 @@ impl Table {
 }
 
 /// The log-odds of a log-probability.
-fn log_odds(log_probability: f64) -> f64 {
+pub fn log_odds(log_probability: f64) -> f64 {
     let log_probability = log_probability.min(CERTAIN);
     log_probability - (-log_probability.exp_m1()).ln()
 }

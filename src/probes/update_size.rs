@@ -15,28 +15,34 @@ use crate::readback::scalar;
 pub fn module_updates(model: &CausalModel, packings: &BTreeMap<String, Packing>) -> Result<Vec<ModuleUpdate>> {
     let mut updates = Vec::new();
     for (module, linear) in model.linears() {
-        let Some(squared) = squared_change(linear)? else {
-            continue;
-        };
-        let weight = linear.plain_weight()?.as_dtype(Dtype::Float32)?;
-        let squared_weight = square(&weight)?.sum(None)?;
-        let step = match packings.get(&module) {
-            Some(&packing) => mean_step(linear, &weight, packing)?,
-            None => None,
-        };
-        eval([&squared, &squared_weight].into_iter().chain(&step))?;
-        let change = read(&squared)?.sqrt();
-        let (outputs, inputs) = linear.shape();
-        let root_mean_square = change / (f64::from(outputs) * f64::from(inputs)).sqrt();
-        let step = step.as_ref().map(read).transpose()?;
-        updates.push(ModuleUpdate {
-            module,
-            relative: finite(change / read(&squared_weight)?.sqrt()),
-            quantization_steps: step.and_then(|step| finite(root_mean_square / step)),
-        });
+        let packing = packings.get(&module).copied();
+        updates.extend(module_update(module, linear, packing)?);
     }
     updates.sort_by(|left, right| left.module.cmp(&right.module));
     Ok(updates)
+}
+
+/// How much the adapter of one layer changes it; `None` when it has none.
+pub fn module_update(module: String, linear: &Linear, packing: Option<Packing>) -> Result<Option<ModuleUpdate>> {
+    let Some(squared) = squared_change(linear)? else {
+        return Ok(None);
+    };
+    let weight = linear.plain_weight()?.as_dtype(Dtype::Float32)?;
+    let squared_weight = square(&weight)?.sum(None)?;
+    let step = match packing {
+        Some(packing) => mean_step(linear, &weight, packing)?,
+        None => None,
+    };
+    eval([&squared, &squared_weight].into_iter().chain(&step))?;
+    let change = read(&squared)?.sqrt();
+    let (outputs, inputs) = linear.shape();
+    let root_mean_square = change / (f64::from(outputs) * f64::from(inputs)).sqrt();
+    let step = step.as_ref().map(read).transpose()?;
+    Ok(Some(ModuleUpdate {
+        module,
+        relative: finite(change / read(&squared_weight)?.sqrt()),
+        quantization_steps: step.and_then(|step| finite(root_mean_square / step)),
+    }))
 }
 
 /// The squared Frobenius norm of `scale * A B` of a layer's adapter, pending; `None` when it has none.

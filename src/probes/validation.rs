@@ -6,11 +6,18 @@ use crate::data::{Batch, Example};
 use crate::model::CausalModel;
 use crate::train::{Lanes, mean_loss};
 
-/// The mean loss of the first rows with supervised tokens, in nats per supervised token; `None` when there is none or it
-/// is not finite.
-///
-/// As many rows as `most` tokens have room for, and at least one.
+/// The mean loss of [`rows`] in nats per supervised token; `None` when there is none or it is not finite.
 pub fn loss(model: &CausalModel, examples: &[Example], most: usize, lanes: &Lanes) -> Result<Option<f64>> {
+    let rows = rows(examples, most);
+    if rows.is_empty() {
+        return Ok(None);
+    }
+    let loss = mean_loss(model, &Batch::new(examples, &rows), lanes)?;
+    Ok(loss.is_finite().then_some(loss))
+}
+
+/// The first rows with supervised tokens: as many as `most` tokens have room for, and at least one.
+pub fn rows(examples: &[Example], most: usize) -> Vec<usize> {
     let mut rows = Vec::new();
     let mut tokens = 0;
     for (row, example) in examples.iter().enumerate() {
@@ -23,9 +30,5 @@ pub fn loss(model: &CausalModel, examples: &[Example], most: usize, lanes: &Lane
         }
         rows.push(row);
     }
-    if rows.is_empty() {
-        return Ok(None);
-    }
-    let loss = mean_loss(model, &Batch::new(examples, &rows), lanes)?;
-    Ok(loss.is_finite().then_some(loss))
+    rows
 }

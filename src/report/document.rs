@@ -5,7 +5,7 @@ use super::phase::phases;
 use super::signal::signals;
 use super::verdict::incomplete_because;
 use super::{AnswerPair, Curves, Indicator, PhaseReport, Signal, Swap, UpdateMap, Verdict};
-use crate::evidence::{Evidence, RunEnvironment, RunSettings};
+use crate::evidence::{Evidence, RunEnvironment, RunSettings, Slot};
 use crate::regression::Comparison;
 use crate::rules::wording::counted;
 use crate::rules::{Cause, Check, Diagnosis, Fix, Outcome, Phase, Severity, diagnose};
@@ -127,7 +127,7 @@ impl Report {
         let verdict = Verdict::of(incomplete.as_deref(), &diagnosis, &signals);
         let phases = phases(evidence);
         let swap = Swap::of(evidence);
-        let headline = headline(verdict, incomplete, &diagnosis, &signals, &evidence.settings);
+        let headline = headline(verdict, incomplete, &diagnosis, &signals, &extent(evidence));
         let side = swap.as_ref().and_then(Swap::headline);
         Self {
             schema_version: REPORT_SCHEMA_VERSION,
@@ -196,12 +196,32 @@ impl Report {
     }
 }
 
+/// How far a healthy run went, where it left something out.
+fn extent(evidence: &Evidence) -> String {
+    if evidence.settings.check_only {
+        return "; nothing was trained (`--check-only`)".to_owned();
+    }
+    if evidence.settings.is_log_alone() {
+        return "; only the log was judged".to_owned();
+    }
+    match (&evidence.model, &evidence.generation) {
+        (Slot::Ran(model), Slot::Ran(_)) if model.is_foreign() => format!(
+            "; this program has no `{}`: Python mlx-lm answered, and the state phase was skipped",
+            model.architecture
+        ),
+        (Slot::Ran(model), _) if model.is_foreign() => {
+            format!("; this program has no `{}`: no answer was measured", model.architecture)
+        }
+        _ => String::new(),
+    }
+}
+
 fn headline(
     verdict: Verdict,
     incomplete: Option<String>,
     diagnosis: &Diagnosis,
     signals: &[Signal],
-    settings: &RunSettings,
+    extent: &str,
 ) -> String {
     let roots: Vec<&str> = diagnosis
         .causes
@@ -219,13 +239,6 @@ fn headline(
             let notes = match diagnosis.causes.len() {
                 0 => String::new(),
                 notes => format!(", {}", counted(notes, "note")),
-            };
-            let extent = if settings.check_only {
-                "; nothing was trained (`--check-only`)"
-            } else if settings.is_log_alone() {
-                "; only the log was judged"
-            } else {
-                ""
             };
             format!("{} passed{notes}{extent}", counted(passed, "check"))
         }

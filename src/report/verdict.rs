@@ -70,12 +70,24 @@ pub(super) fn incomplete_because(evidence: &Evidence, diagnosis: &Diagnosis) -> 
             .all(|check| matches!(check.outcome, Outcome::NotApplicable(_)))
             .then(|| "no check could be made".to_owned())
     };
+    // An architecture that this program lacks and nobody else computes: only an error can still be told.
+    let unanswered = || match (&evidence.model, &evidence.generation) {
+        (Slot::Ran(model), Slot::Skipped { reason }) if model.is_foreign() && !evidence.settings.check_only => {
+            diagnosis
+                .causes
+                .iter()
+                .all(|cause| cause.severity < Severity::Error)
+                .then(|| format!("no answer and no loss was measured: {reason}"))
+        }
+        _ => None,
+    };
     let refused = evidence.refusal.as_ref().map(|refusal| refusal.headline.clone());
     evidence
         .interrupted
         .clone()
         .or(refused)
         .or_else(|| failures.into_iter().flatten().next())
+        .or_else(unanswered)
         .or_else(nothing_judged)
 }
 

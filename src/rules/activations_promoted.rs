@@ -1,3 +1,4 @@
+use super::foreign_architecture::not_seen;
 use super::row_fit::fit_before;
 use super::rule::declare_rule;
 use super::{Finding, Fix, Outcome};
@@ -43,6 +44,9 @@ fn check(evidence: &Evidence) -> Outcome {
         Ok(fit) => fit,
         Err(outcome) => return outcome,
     };
+    if let Some(outcome) = not_seen(evidence, "its hidden states were not seen") {
+        return outcome;
+    }
     let (found, wanted) = (&fit.activation_dtype, &evidence.environment.dtype);
     if bits(found) <= bits(wanted) {
         return Outcome::Pass;

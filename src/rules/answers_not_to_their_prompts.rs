@@ -1,3 +1,4 @@
+use super::foreign_architecture::not_seen;
 use super::row_fit::fit_before;
 use super::rule::declare_rule;
 use super::wording::counted;
@@ -52,6 +53,9 @@ fn check(evidence: &Evidence) -> Outcome {
     let Slot::Ran(model) = &evidence.model else {
         return Outcome::not_measured("the model", &evidence.model);
     };
+    if let Some(outcome) = not_seen(evidence, "the answers of its rows were not exchanged") {
+        return outcome;
+    }
     let Some(pairing) = &fit.pairing else {
         return Outcome::not_applicable("there are no two rows with prompts that differ");
     };

@@ -1,3 +1,4 @@
+use super::foreign_architecture::not_seen;
 use super::row_fit::fit_before;
 use super::rule::declare_rule;
 use super::{Finding, Fix, Outcome};
@@ -74,6 +75,9 @@ fn check(evidence: &Evidence) -> Outcome {
     let uniform = model.uniform_loss();
     if prompts >= KNOWS_SOMETHING * uniform {
         return Outcome::not_applicable("the base cannot predict the prompts either");
+    }
+    if let Some(outcome) = not_seen(evidence, "the answers of its rows were not turned round") {
+        return outcome;
     }
     let Some(pairing) = fit
         .pairing

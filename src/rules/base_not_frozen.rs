@@ -1,3 +1,4 @@
+use super::foreign_architecture::not_seen;
 use super::rule::declare_rule;
 use super::wording::{counted, grouped};
 use super::{Finding, Fix, Outcome};
@@ -52,6 +53,9 @@ fn check(evidence: &Evidence) -> Outcome {
     };
     if evidence.settings.fine_tune == FineTuneKind::Full {
         return Outcome::not_applicable("all weights were to be trained");
+    }
+    if let Some(outcome) = not_seen(evidence, "the base was not compared with itself") {
+        return outcome;
     }
     if parameters.changed_base.is_empty() {
         return Outcome::Pass;

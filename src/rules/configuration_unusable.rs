@@ -22,7 +22,8 @@ declare_rule! {
     /// ## How to fix
     ///
     /// Take the `config.json` that belongs to the weights. If the setting is right and not supported, use a model of a
-    /// supported architecture: leaving the setting out would give another model.
+    /// supported architecture: leaving the setting out would give another model. A finished adapter (`--adapter`) is judged
+    /// on other architectures too, with the answers and losses of Python mlx-lm.
     ///
     /// ## References
     ///

@@ -1,3 +1,4 @@
+use super::foreign_architecture::not_seen;
 use super::rule::declare_rule;
 use super::{Applicability, Finding, Fix, Outcome, Rerun, Severity};
 use crate::evidence::{Evidence, FineTuneKind, FinishReason, ModelEvidence, RunSettings, Slot, StopRow};
@@ -51,6 +52,9 @@ fn check(evidence: &Evidence) -> Outcome {
     };
     if evidence.data.ran().is_some_and(|data| data.format == "text") {
         return Outcome::not_applicable("the rows are plain text, in which nobody takes turns");
+    }
+    if let Some(outcome) = not_seen(evidence, "rows of its output layer were not read") {
+        return outcome;
     }
     let Some(row) = row_of_turn_end(model) else {
         return Outcome::not_applicable("the chat template ends no answer with a token that has an output row");

@@ -66,6 +66,7 @@ mod finished_adapter_incomplete;
 mod finished_adapter_misdescribed;
 mod finished_adapter_unreadable;
 mod float16_of_bfloat16;
+mod foreign_architecture;
 mod foreign_turn_markers;
 mod forgetting;
 mod fresh_adapter_changes_answers;
@@ -135,6 +136,7 @@ mod warmup_longer_than_run;
 mod weight_decay_wrong;
 mod weight_file_broken;
 mod weights_not_finite;
+mod weights_packed_by_another_library;
 mod whole_weights_hardly_changed;
 
 pub use diagnosis::{Cause, Check, Diagnosis, diagnose};
@@ -152,6 +154,7 @@ pub static RULES: &[&Rule] = &[
     &weight_file_broken::WEIGHT_FILE_BROKEN,
     &configuration_unusable::CONFIGURATION_UNUSABLE,
     &tied_output_mismatch::TIED_OUTPUT_MISMATCH,
+    &weights_packed_by_another_library::WEIGHTS_PACKED_BY_ANOTHER_LIBRARY,
     &packing_mismatch::PACKING_MISMATCH,
     &tensors_mismatch::TENSORS_MISMATCH,
     &weights_not_finite::WEIGHTS_NOT_FINITE,

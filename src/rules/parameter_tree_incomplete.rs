@@ -50,9 +50,14 @@ fn check(evidence: &Evidence) -> Outcome {
     let Slot::Ran(model) = &evidence.model else {
         return Outcome::not_measured("the model", &evidence.model);
     };
+    let (Some(predicted_tensors), Some(predicted_values)) = (model.predicted_tensors, model.predicted_values) else {
+        return Outcome::not_applicable(
+            "nothing is predicted of the tensors of an architecture that this program lacks",
+        );
+    };
     let complete = model.unregistered.is_empty()
-        && model.registered_tensors >= model.predicted_tensors
-        && model.registered_values >= model.predicted_values;
+        && model.registered_tensors >= predicted_tensors
+        && model.registered_values >= predicted_values;
     if complete {
         return Outcome::Pass;
     }
@@ -60,7 +65,7 @@ fn check(evidence: &Evidence) -> Outcome {
         format!(
             "the model holds {} of the {} parameters that its configuration predicts",
             grouped(model.registered_values),
-            grouped(model.predicted_values)
+            grouped(predicted_values)
         ),
         format!(
             "{} with {} values",
@@ -69,16 +74,16 @@ fn check(evidence: &Evidence) -> Outcome {
         ),
         format!(
             "{} with {} values ({}, {})",
-            counted(model.predicted_tensors, "tensor"),
-            grouped(model.predicted_values),
+            counted(predicted_tensors, "tensor"),
+            grouped(predicted_values),
             model.architecture,
             counted(model.layers, "layer")
         ),
     )
     .at(&model.unregistered)
-    .with("predicted_tensors", model.predicted_tensors)
+    .with("predicted_tensors", predicted_tensors)
     .with("registered_tensors", model.registered_tensors)
-    .with("predicted_values", model.predicted_values)
+    .with("predicted_values", predicted_values)
     .with("registered_values", model.registered_values)
     .with("unregistered", &model.unregistered)
     .fix(Fix::by_hand(

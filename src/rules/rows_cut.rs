@@ -83,7 +83,7 @@ fn check(evidence: &Evidence) -> Outcome {
 
 fn fix(data: &DataEvidence, evidence: &Evidence) -> Fix {
     let limit = evidence.settings.max_sequence_length;
-    let context = evidence.model.ran().map(|model| model.context_length);
+    let context = evidence.model.ran().and_then(|model| model.context_length);
     match context {
         Some(context) if context < data.longest_row => Fix::by_hand(format!(
             "split the longest rows or leave them out: the model's context is {}, the longest row has {}",

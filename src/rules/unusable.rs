@@ -1,5 +1,6 @@
 //! What the rules on unusable inputs share: the run was refused, and for the reason that is theirs.
 
+use super::foreign_architecture::not_seen;
 use super::{Finding, Fix, Outcome};
 use crate::evidence::{Evidence, Refusal, RefusalKind, Slot};
 
@@ -16,6 +17,14 @@ pub(super) struct Unusable {
 impl Unusable {
     /// The answer of a rule about files that loading the model needs.
     pub(super) fn in_model(&self, evidence: &Evidence) -> Outcome {
+        // These four need a prediction of the tensors.
+        let is_computed = matches!(
+            self.kind,
+            RefusalKind::Configuration | RefusalKind::Tensors | RefusalKind::TiedOutput | RefusalKind::Packing
+        );
+        if is_computed && let Some(outcome) = not_seen(evidence, "its tensors and settings were not compared") {
+            return outcome;
+        }
         self.judge(evidence, "the model", &evidence.model)
     }
 

@@ -16,6 +16,7 @@ mod external_generators;
 mod external_trainers;
 mod finished_adapters;
 mod finished_models;
+mod foreign_architectures;
 mod forward_parity;
 mod golden;
 mod html_report;

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use mlx_diagnose::adapter::LoraSettings;
 use mlx_diagnose::device::PrecisionChoice;
-use mlx_diagnose::diagnosis::{DataSource, DiagnosisOptions, Silent, diagnose};
+use mlx_diagnose::diagnosis::{DataSource, DiagnosisOptions, FinishedAdapter, Silent, diagnose};
 use mlx_diagnose::evidence::{Evidence, FineTuneKind, RefusalKind};
 use mlx_diagnose::faults::Injection;
 use mlx_diagnose::interrupt::Interrupt;
@@ -15,6 +15,7 @@ use mlx_diagnose::report::{CheckOutcome, EXIT_FAULT, EXIT_INCOMPLETE, FailOn, Re
 use mlx_diagnose::workflow::ReferenceWorkflow;
 use mlx_rs::Array;
 use rstest::rstest;
+use serde_json::json;
 
 use super::golden::root;
 
@@ -136,6 +137,73 @@ fn unusable_data_is_named(#[case] contents: Option<&str>) {
         ..checks(&embedded())
     };
     assert_eq!(roots(&run(&options)), ["data-unusable"]);
+}
+
+/// A copy of the embedded model whose config.json something changes.
+fn with_setting(key: &str, value: serde_json::Value) -> tempfile::TempDir {
+    let folder = with_tensors(|_| {});
+    let path = folder.path().join("config.json");
+    let mut configuration: serde_json::Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    configuration[key] = value;
+    fs::write(path, configuration.to_string()).unwrap();
+    folder
+}
+
+#[rstest]
+#[case::bitsandbytes(json!({"load_in_4bit": true, "quant_method": "bitsandbytes"}), "bitsandbytes", ".dequantize()")]
+#[case::old_bitsandbytes(json!({"load_in_8bit": true}), "bitsandbytes", ".dequantize()")]
+#[case::gptq(json!({"quant_method": "gptq", "bits": 4, "group_size": 128}), "GPTQ", "mlx_lm.convert --hf-path ORIGINAL")]
+#[case::awq(json!({"quant_method": "awq", "bits": 4, "group_size": 128}), "AWQ", "mlx_lm.convert --hf-path ")]
+#[case::compressed(json!({"quant_method": "compressed-tensors", "format": "pack-quantized"}), "compressed-tensors", "mlx_lm.convert")]
+#[case::unheard_of(json!({"quant_method": "some_quantiser"}), "some_quantiser", "mlx_lm.convert --hf-path ORIGINAL")]
+fn a_packing_of_another_library_is_named_with_its_conversion(
+    #[case] settings: serde_json::Value,
+    #[case] library: &str,
+    #[case] command: &str,
+) {
+    let model = with_setting("quantization_config", settings);
+    let evidence = run(&checks(model.path()));
+    assert_eq!(roots(&evidence), ["weights-packed-by-another-library"]);
+    let refusal = evidence.refusal.unwrap();
+    assert!(
+        refusal.headline.ends_with(&format!("packed by {library}")),
+        "{refusal:?}"
+    );
+    let hint = refusal.error.lines().last().unwrap();
+    assert!(hint.starts_with("  hint: ") && hint.contains(command), "{hint}");
+}
+
+#[rstest]
+#[case::bitsandbytes("self_attn.q_proj.weight.quant_state.bitsandbytes__nf4", "bitsandbytes")]
+#[case::old_bitsandbytes("self_attn.q_proj.SCB", "bitsandbytes")]
+#[case::gptq("self_attn.q_proj.g_idx", "GPTQ")]
+#[case::awq("self_attn.q_proj.qweight", "AWQ")]
+#[case::hqq("self_attn.q_proj.W_q", "HQQ")]
+fn a_packing_of_another_library_is_known_by_its_tensors(#[case] tensor: &str, #[case] library: &str) {
+    let model = with_tensors(|tensors| {
+        tensors.insert(format!("model.layers.0.{tensor}"), Array::from_slice(&[1_u8, 2], &[2]));
+    });
+    let evidence = run(&checks(model.path()));
+    assert_eq!(roots(&evidence), ["weights-packed-by-another-library"]);
+    let headline = evidence.refusal.unwrap().headline;
+    assert!(headline.ends_with(&format!("packed by {library}")), "{headline}");
+}
+
+#[test]
+fn an_adapter_folder_that_holds_a_packed_model_is_named() {
+    let folder = with_setting("quantization_config", json!({"quant_method": "bitsandbytes_4bit"}));
+    let options = DiagnosisOptions {
+        adapter: Some(FinishedAdapter {
+            folder: folder.path().to_owned(),
+            is_whole_model: false,
+            name: "packed".to_owned(),
+            log: None,
+            mask_prompt: None,
+            max_sequence_length: None,
+        }),
+        ..checks(&embedded())
+    };
+    assert_eq!(roots(&run(&options)), ["weights-packed-by-another-library"]);
 }
 
 #[test]
