@@ -49,7 +49,7 @@ class Case:
 
     name: str
     options: list[str]
-    side: str
+    side: str | None
     # The rule of the generator that must be found; nothing means that none may be.
     cause: str | None = None
     # Options of the server to start; nothing means that there is none.
@@ -76,7 +76,7 @@ CASES = [
         "generator-disagrees",
         severity="info",
     ),
-    Case("not-there", ["--generator", "no-such-generator {prompt}"], "generation", "generator-failed"),
+    Case("not-there", ["--generator", "no-such-generator {prompt}"], None, "generator-failed"),
     Case(
         "behind-mlx-lm-without-its-adapter",
         ["--trainer", TRAIN + " --learning-rate {learning_rate}", "--generator", GENERATE],

@@ -188,7 +188,7 @@ pub struct DiagnoseArguments {
     pub trainer_timeout: usize,
     /// A program that answers beside this one's engine: `mlx-lm`, a command for `sh` with `{model}`, `{adapter}`, `{prompt}`
     /// and `{max_tokens}`, or the address of a server that speaks OpenAI's API
-    #[arg(long, value_name = "NAME|COMMAND|URL", conflicts_with_all = ["full", "inject", "apply_fix", "check_only"])]
+    #[arg(long, value_name = "NAME|COMMAND|URL", value_parser = clap::builder::NonEmptyStringValueParser::new(), conflicts_with_all = ["full", "inject", "apply_fix", "check_only"])]
     pub generator: Option<String>,
     /// The model to ask a server for [default: the one that it was started with]
     #[arg(long, value_name = "NAME", requires = "generator")]

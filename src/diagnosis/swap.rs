@@ -88,6 +88,7 @@ impl Run<'_> {
             self.read(&generator, &rows.rows, &mut swap, baseline);
         }
         evidence.swap = Slot::Ran(swap);
+        self.interrupted(evidence, Phase::Generation);
     }
 
     /// Their trainer beside the reference, both answered by the engine.

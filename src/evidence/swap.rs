@@ -231,7 +231,12 @@ impl SwapEvidence {
         if more(CellAnswer::is_empty) {
             return CellState::Empty;
         }
-        if is_like_base(answers, expected, &base_answers) {
+        let is_trainer_judged = cell.generator == Party::Reference;
+        let learnt = expected
+            .filter(|_| is_trainer_judged)
+            .and_then(|expected| learnt_share(answers, expected, &base_answers));
+        let has_learnt = learnt.is_some_and(|share| share >= LEARNT_SHARE);
+        if !has_learnt && is_like_base(answers, expected, &base_answers, is_trainer_judged) {
             return CellState::LikeBase;
         }
         if more(|answer| answer.looping) {
@@ -240,20 +245,21 @@ impl SwapEvidence {
         if more(|answer| answer.ended == Some(false)) {
             return CellState::NeverStops;
         }
-        match (expected, cell.generator) {
-            (Some(expected), Party::Theirs) if !agrees(answers, expected) => CellState::Differs,
-            (Some(expected), Party::Reference) if learnt_less(answers, expected, &base_answers) => {
-                CellState::LearntLess
-            }
+        match expected {
+            Some(expected) if !is_trainer_judged && !agrees(answers, expected) => CellState::Differs,
+            _ if learnt.is_some() && !has_learnt => CellState::LearntLess,
             _ => CellState::Works,
         }
     }
 
     /// Which side holds the fault, as far as the cells tell; `None` when there is no reference to compare with.
     pub fn side(&self, base: &GenerationEvidence) -> Option<Side> {
+        // A cell without answers says nothing of a side.
         let works = |trainer, generator| {
             self.cell(trainer, generator)
-                .map(|cell| self.state(cell, base) == CellState::Works)
+                .map(|cell| self.state(cell, base))
+                .filter(|state| *state != CellState::Absent)
+                .map(|state| state == CellState::Works)
         };
         let finished = self.cell(Party::Reference, Party::Reference).is_none();
         if finished {
@@ -279,8 +285,17 @@ impl SwapEvidence {
             (Some(false), _) => Side::Training,
             (_, Some(false)) => Side::Generation,
             _ if together == Some(false) => Side::Together,
+            (None, None) => return None,
+            _ if self.has_absent_generator() => return None,
             _ => Side::Neither,
         })
+    }
+
+    /// Whether their generator gave no answer with some adapter.
+    fn has_absent_generator(&self) -> bool {
+        self.cells
+            .iter()
+            .any(|cell| cell.generator == Party::Theirs && cell.answers.ran().is_none())
     }
 
     /// The prompts whose answers tell a way of asking from the right one, and those of them that their generator answered
@@ -299,7 +314,8 @@ impl SwapEvidence {
             }
             count.telling += 1;
             let nearness = alike(&theirs.text, read);
-            if nearness >= SAME_ANSWER && nearness > alike(&theirs.text, expected) {
+            // Nothing is like nothing, whatever it was asked with.
+            if !theirs.is_empty() && nearness >= SAME_ANSWER && nearness > alike(&theirs.text, expected) {
                 count.agreeing += 1;
             }
         }
@@ -379,12 +395,20 @@ fn agrees(answers: &[CellAnswer], expected: &[CellAnswer]) -> bool {
 }
 
 /// Whether the answers are the base's where they should not be.
-fn is_like_base(answers: &[CellAnswer], expected: Option<&[CellAnswer]>, base: &[CellAnswer]) -> bool {
+///
+/// A generator may answer as the base does where its weights do; a training that leaves the base's answers did nothing.
+fn is_like_base(
+    answers: &[CellAnswer],
+    expected: Option<&[CellAnswer]>,
+    base: &[CellAnswer],
+    is_trainer_judged: bool,
+) -> bool {
+    let mut pairs = answers.iter().zip(base);
+    if is_trainer_judged && pairs.all(|(answer, base)| alike(&answer.text, &base.text) >= 1.0) {
+        return true;
+    }
     let Some(expected) = expected else {
-        return answers
-            .iter()
-            .zip(base)
-            .all(|(answer, base)| alike(&answer.text, &base.text) >= 1.0);
+        return false;
     };
     let telling: Vec<bool> = answers
         .iter()
@@ -399,15 +423,13 @@ fn is_like_base(answers: &[CellAnswer], expected: Option<&[CellAnswer]>, base: &
     !telling.is_empty() && is_most(telling.iter().filter(|like| **like).count(), telling.len())
 }
 
-/// Whether the references became likely by much less than with the reference trainer.
-fn learnt_less(answers: &[CellAnswer], expected: &[CellAnswer], base: &[CellAnswer]) -> bool {
+/// What a training made the references more likely, over what the reference trainer made them; `None` where neither is
+/// known, or the reference did not.
+fn learnt_share(answers: &[CellAnswer], expected: &[CellAnswer], base: &[CellAnswer]) -> Option<f64> {
     let mean = |answers: &[CellAnswer]| {
         let known: Vec<f64> = answers.iter().filter_map(|answer| answer.reference_nll).collect();
         (!known.is_empty()).then(|| known.iter().sum::<f64>() / known.len() as f64)
     };
-    let (Some(theirs), Some(reference), Some(base)) = (mean(answers), mean(expected), mean(base)) else {
-        return false;
-    };
-    let reachable = base - reference;
-    reachable > 0.0 && base - theirs < LEARNT_SHARE * reachable
+    let (theirs, reference, base) = (mean(answers)?, mean(expected)?, mean(base)?);
+    (reference < base).then(|| (base - theirs) / (base - reference))
 }

@@ -47,6 +47,14 @@ pub enum ServerError {
         /// What happened.
         detail: String,
     },
+    /// The server takes too long.
+    #[error("the server at `{address}` gave no answer in {} s\n  hint: give it more time with `--generator-timeout`", .timeout.as_secs_f64())]
+    TooSlow {
+        /// As given.
+        address: String,
+        /// Longest time that one answer may take.
+        timeout: Duration,
+    },
     /// The server refused.
     #[error("the server at `{address}` refused\n  found: status {status}, {detail}\n  hint: {hint}")]
     Refused {
@@ -113,7 +121,13 @@ impl ChatServer<'_> {
                 Err(RecvTimeoutError::Disconnected) => return Err(self.unreachable("the call ended without a word")),
             }
         };
-        let (status, text) = response.map_err(|error| self.unreachable(&error.to_string()))?;
+        let (status, text) = response.map_err(|error| match error {
+            ureq::Error::Timeout(_) => ServerError::TooSlow {
+                address: self.address.to_owned(),
+                timeout: self.timeout,
+            },
+            error => self.unreachable(&error.to_string()),
+        })?;
         if !(200..300).contains(&status) {
             return Err(self.refused(&base, status, &text));
         }
@@ -171,7 +185,9 @@ impl ChatServer<'_> {
     }
 
     fn refused(&self, base: &str, status: u16, text: &str) -> ServerError {
+        let is_its_own_failure = status >= 500;
         let hint = match (self.model, self.listed(base)) {
+            _ if is_its_own_failure => "look into the server's own log".to_owned(),
             (None, Some(listed)) => format!("name one of its models with `--generator-model`: {listed}"),
             (Some(_), Some(listed)) => format!("it has these models: {listed}"),
             (None, None) => "name its model with `--generator-model`".to_owned(),

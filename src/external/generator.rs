@@ -11,6 +11,8 @@ use crate::interrupt::Interrupt;
 
 /// Everything that a placeholder in a generator's command can stand for.
 const PLACEHOLDERS: [&str; 4] = ["adapter", "max_tokens", "model", "prompt"];
+/// Bytes of a printed answer at most.
+const LONGEST_ANSWER: u64 = 1 << 20;
 /// The placeholder that a whole model leaves empty.
 const ADAPTER: &str = "adapter";
 /// Python's mlx-lm, printing nothing but the answer.
@@ -77,6 +79,12 @@ pub enum GeneratorError {
         timeout: Duration,
         /// What it wrote last on standard error.
         last_lines: Vec<String>,
+    },
+    /// The answer cannot be one.
+    #[error("the generator printed {bytes} bytes\n  expected: an answer of at most {LONGEST_ANSWER} bytes")]
+    TooLong {
+        /// How much it printed.
+        bytes: u64,
     },
     /// The answer is no text.
     #[error("the generator's answer is not UTF-8")]
@@ -198,6 +206,10 @@ impl ExternalGenerator {
                 });
             }
             Ending::Interrupted => return Err(GeneratorError::Interrupted),
+        }
+        let bytes = std::fs::metadata(&output)?.len();
+        if bytes > LONGEST_ANSWER {
+            return Err(GeneratorError::TooLong { bytes });
         }
         let printed = String::from_utf8(std::fs::read(&output)?).map_err(|_| GeneratorError::NotText)?;
         Ok(Reply {

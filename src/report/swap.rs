@@ -57,7 +57,7 @@ impl Swap {
         Some(Self {
             side,
             text: side
-                .map_or("the cells cannot tell which side holds a fault", in_words)
+                .map_or("cells without answers cannot tell which side holds a fault", in_words)
                 .to_owned(),
             trainer: [&settings.trainer, &settings.adapter, &settings.trained]
                 .into_iter()

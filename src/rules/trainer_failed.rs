@@ -42,6 +42,9 @@ fn check(evidence: &Evidence) -> Outcome {
     let Slot::Ran(external) = &evidence.external else {
         return Outcome::not_measured("another trainer", &evidence.external);
     };
+    if external.exit_code.is_none() && !external.timed_out && evidence.interrupted.is_some() {
+        return Outcome::not_applicable("the user ended the run, and the trainer with it");
+    }
     let Some(headline) = headline(external) else {
         return Outcome::Pass;
     };

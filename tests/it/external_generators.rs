@@ -243,6 +243,7 @@ fn side_of(cells: [[Option<bool>; 2]; 2]) -> Option<Side> {
 #[case::their_generation([[Some(true), Some(false)], [Some(true), Some(false)]], Some(Side::Generation))]
 #[case::each_by_itself([[Some(false), Some(false)], [Some(true), Some(false)]], Some(Side::Both))]
 #[case::only_together([[Some(true), Some(false)], [Some(true), Some(true)]], Some(Side::Together))]
+#[case::neither_learnt_anything([[Some(false), Some(false)], [Some(false), Some(false)]], Some(Side::Unknown))]
 #[case::the_reference_learnt_nothing([[Some(true), Some(true)], [Some(false), Some(false)]], Some(Side::Unknown))]
 #[case::only_another_trainer([[Some(false), None], [Some(true), None]], Some(Side::Training))]
 #[case::only_another_generator([[None, None], [Some(true), Some(false)]], Some(Side::Generation))]
@@ -257,9 +258,9 @@ fn a_training_that_made_the_references_much_less_likely_learnt_less() {
     let (base, tuned) = healthy();
     let mut weak = tuned.clone();
     for (answer, base) in weak.iter_mut().zip(&base.answers) {
-        // A tenth of the way from the base to the reference.
+        // A twentieth of the way from the base to the reference.
         let (from, to) = (base.reference_nll.unwrap(), answer.reference_nll.unwrap());
-        answer.reference_nll = Some(from + 0.1 * (to - from));
+        answer.reference_nll = Some(from + 0.05 * (to - from));
     }
     let cell = |trainer, answers| SwapCell {
         trainer,
@@ -285,4 +286,74 @@ fn a_training_that_made_the_references_much_less_likely_learnt_less() {
 fn texts_are_alike_as_far_as_they_begin_alike(#[case] left: &str, #[case] right: &str, #[case] expected: f64) {
     approx::assert_relative_eq!(alike(left, right), expected);
     approx::assert_relative_eq!(alike(right, left), expected);
+}
+
+#[test]
+fn a_generator_that_gave_no_answer_is_on_no_side() {
+    let (base, tuned) = healthy();
+    let cell = |generator, answers| SwapCell {
+        trainer: Party::Theirs,
+        generator,
+        answers,
+    };
+    let swap = SwapEvidence {
+        cells: vec![
+            cell(Party::Reference, Slot::Ran(tuned)),
+            cell(Party::Theirs, Slot::crashed("it is not there")),
+        ],
+        readings: Vec::new(),
+        repeatable: None,
+        reference: Slot::skipped("a finished adapter is judged"),
+    };
+    assert_eq!(swap.side(&base), None);
+}
+
+#[test]
+fn an_empty_answer_is_no_way_of_asking() {
+    let (base, tuned) = healthy();
+    let empty = |answers: &[CellAnswer]| -> Vec<CellAnswer> {
+        let nothing = |answer: &CellAnswer| CellAnswer {
+            text: String::new(),
+            ..answer.clone()
+        };
+        answers.iter().map(nothing).collect()
+    };
+    let cell = |generator, answers| SwapCell {
+        trainer: Party::Reference,
+        generator,
+        answers: Slot::Ran(answers),
+    };
+    let expected: Vec<String> = tuned.iter().map(|answer| answer.text.clone()).collect();
+    let swap = SwapEvidence {
+        cells: vec![cell(Party::Theirs, empty(&tuned)), cell(Party::Reference, tuned)],
+        readings: Vec::new(),
+        repeatable: None,
+        reference: Slot::skipped("the reference is the trainer of this run"),
+    };
+    let nothing = vec![String::new(); expected.len()];
+    let count = swap.read_as(Party::Reference, &expected, &nothing).unwrap();
+    assert_eq!((count.telling, count.agreeing), (expected.len(), 0));
+    assert_eq!(swap.state(&swap.cells[0], &base), CellState::Empty);
+}
+
+#[test]
+fn a_slower_optimizer_is_no_fault_though_the_words_are_still_the_base_s() {
+    let (base, tuned) = healthy();
+    let mut slower: Vec<CellAnswer> = base.answers.iter().map(CellAnswer::from).collect();
+    for (answer, tuned) in slower.iter_mut().zip(&tuned) {
+        let (from, to) = (answer.reference_nll.unwrap(), tuned.reference_nll.unwrap());
+        answer.reference_nll = Some(from + 0.4 * (to - from));
+    }
+    let cell = |trainer, answers| SwapCell {
+        trainer,
+        generator: Party::Reference,
+        answers: Slot::Ran(answers),
+    };
+    let swap = SwapEvidence {
+        cells: vec![cell(Party::Theirs, slower), cell(Party::Reference, tuned)],
+        readings: Vec::new(),
+        repeatable: None,
+        reference: Slot::skipped("not needed here"),
+    };
+    assert_eq!(swap.state(&swap.cells[0], &base), CellState::Works);
 }
