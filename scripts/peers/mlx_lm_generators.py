@@ -11,6 +11,7 @@ scripts/peers/environment prints.
 
 import argparse
 import json
+import os
 import shlex
 import socket
 import subprocess
@@ -166,7 +167,9 @@ class Maker:
             return self.run(case, [*command, *options, "--generator", address], out)
 
     def run(self, case: Case, command: list[str], out: Path) -> dict:
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        # The preset calls the python3 of the path.
+        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        done = subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ | {"PATH": path})
         report = out / "report.json"
         if not report.exists():
             raise RuntimeError(f"{case.name}: no report; {done.stderr.strip()}")
