@@ -41,6 +41,15 @@ ENDLESS = (
     "add_generation_prompt=True); print(generate(model, tokenizer, text, max_tokens=int(sys.argv[4])))' "
     "{model} {adapter} {prompt} {max_tokens}"
 )
+# Without a template the tiny model ends a whole question at once; a sentence that is not done makes it go on.
+UNFINISHED = [
+    "Tell me where Tom lives. He lives in the",
+    "The Red Star is a boat in the harbour, and the captain",
+    "In winter the sea is grey and",
+    "What does Finn do? Finn is",
+    "The doctor of Lantern Bay is",
+    "Where does the old sailor",
+]
 SERVER_STARTS_WITHIN = 60
 
 
@@ -57,6 +66,8 @@ class Case:
     server: Callable[[Path], list[str]] | None = None
     needs_adapter: bool = False
     severity: str = "error"
+    # Asked in the place of the program's own.
+    prompts: list[str] | None = None
 
 
 CASES = [
@@ -68,6 +79,7 @@ CASES = [
         ["--generator", f"{WITH_ADAPTER} --ignore-chat-template"],
         "generation",
         "generator-asks-differently",
+        prompts=UNFINISHED,
     ),
     Case("without-end-tokens", ["--generator", ENDLESS], "generation", "generator-does-not-stop"),
     Case(
@@ -156,6 +168,10 @@ class Maker:
         out = self.folder / case.name
         command = [str(self.diagnose), "--model", str(self.model), "--data", str(self.data), "--out", str(out), *self.options]
         options = list(case.options)
+        if case.prompts:
+            prompts = self.folder / f"{case.name}.txt"
+            prompts.write_text("".join(f"{prompt}\n" for prompt in case.prompts))
+            command += ["--prompts", str(prompts)]
         if case.needs_adapter:
             command += ["--adapter", str(self.adapter())]
             options = [option.replace("FUSED", shlex.quote(str(self.fused()))) if "FUSED" in option else option for option in options]

@@ -301,23 +301,28 @@ impl SwapEvidence {
     /// The prompts whose answers tell a way of asking from the right one, and those of them that their generator answered
     /// in that way.
     ///
-    /// Judged by the row of `trainer`: the longer an answer begins like another, the nearer it is.
+    /// Judged by the row of `trainer`: the longer an answer begins like another, the nearer it is. Nothing is like
+    /// nothing whatever it was asked with, so empty answers count only beside one with text.
     pub fn read_as(&self, trainer: Party, expected: &[String], read: &[String]) -> Option<ReadCount> {
         let theirs = self.answers(trainer, Party::Theirs)?;
         let mut count = ReadCount {
             telling: 0,
             agreeing: 0,
         };
+        let mut has_text = false;
         for ((theirs, expected), read) in theirs.iter().zip(expected).zip(read) {
             if alike(expected, read) >= 1.0 {
                 continue;
             }
             count.telling += 1;
             let nearness = alike(&theirs.text, read);
-            // Nothing is like nothing, whatever it was asked with.
-            if !theirs.is_empty() && nearness >= SAME_ANSWER && nearness > alike(&theirs.text, expected) {
+            if nearness >= SAME_ANSWER && nearness > alike(&theirs.text, expected) {
                 count.agreeing += 1;
+                has_text |= !theirs.is_empty();
             }
+        }
+        if !has_text {
+            count.agreeing = 0;
         }
         Some(count)
     }

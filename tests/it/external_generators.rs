@@ -308,32 +308,45 @@ fn a_generator_that_gave_no_answer_is_on_no_side() {
     assert_eq!(swap.side(&base), None);
 }
 
-#[test]
-fn an_empty_answer_is_no_way_of_asking() {
-    let (base, tuned) = healthy();
-    let empty = |answers: &[CellAnswer]| -> Vec<CellAnswer> {
-        let nothing = |answer: &CellAnswer| CellAnswer {
-            text: String::new(),
-            ..answer.clone()
-        };
-        answers.iter().map(nothing).collect()
+/// The engine's answers with an adapter, and a generator that gives these texts.
+fn answered_with(tuned: &[CellAnswer], texts: &[String]) -> (Vec<String>, SwapEvidence) {
+    let with_text = |(answer, text): (&CellAnswer, &String)| CellAnswer {
+        text: text.clone(),
+        ..answer.clone()
     };
+    let theirs = tuned.iter().zip(texts).map(with_text).collect();
     let cell = |generator, answers| SwapCell {
         trainer: Party::Reference,
         generator,
         answers: Slot::Ran(answers),
     };
-    let expected: Vec<String> = tuned.iter().map(|answer| answer.text.clone()).collect();
     let swap = SwapEvidence {
-        cells: vec![cell(Party::Theirs, empty(&tuned)), cell(Party::Reference, tuned)],
+        cells: vec![cell(Party::Theirs, theirs), cell(Party::Reference, tuned.to_vec())],
         readings: Vec::new(),
         repeatable: None,
         reference: Slot::skipped("the reference is the trainer of this run"),
     };
-    let nothing = vec![String::new(); expected.len()];
+    (tuned.iter().map(|answer| answer.text.clone()).collect(), swap)
+}
+
+#[test]
+fn an_empty_answer_is_no_way_of_asking() {
+    let (base, tuned) = healthy();
+    let nothing = vec![String::new(); tuned.len()];
+    let (expected, swap) = answered_with(&tuned, &nothing);
     let count = swap.read_as(Party::Reference, &expected, &nothing).unwrap();
     assert_eq!((count.telling, count.agreeing), (expected.len(), 0));
     assert_eq!(swap.state(&swap.cells[0], &base), CellState::Empty);
+}
+
+#[test]
+fn empty_answers_count_beside_one_with_text_that_was_asked_in_that_way() {
+    let (_, tuned) = healthy();
+    let mut read = vec![String::new(); tuned.len()];
+    read[0] = "a sentence that nobody taught it".to_owned();
+    let (expected, swap) = answered_with(&tuned, &read);
+    let count = swap.read_as(Party::Reference, &expected, &read).unwrap();
+    assert_eq!((count.telling, count.agreeing), (expected.len(), expected.len()));
 }
 
 #[test]
