@@ -8,6 +8,7 @@
 //! | --- | --- |
 //! | `atomic_write` | |
 //! | `interrupt` | |
+//! | `python` | |
 //! | `readback` | |
 //! | `suggestion` | |
 //! | `thresholds` | |
@@ -21,17 +22,17 @@
 //! | `engine` | `interrupt`, `model`, `readback` |
 //! | `device` | `evidence`, `model`, `readback`, `thresholds`, `train` |
 //! | `workflow` | `adapter`, `data`, `device`, `model`, `train` |
-//! | `external` | `interrupt`, `suggestion` |
+//! | `external` | `interrupt`, `python`, `suggestion` |
 //! | `faults` | `adapter`, `atomic_write`, `data`, `diagnosis`, `evidence`, `model`, `param_snapshot`, `suggestion`, `train`, `workflow` |
-//! | `torch` | `data`, `interrupt`, `model` |
+//! | `torch` | `data`, `interrupt`, `model`, `python` |
 //! | `probes` | `adapter`, `data`, `engine`, `evidence`, `interrupt`, `model`, `param_diff`, `param_snapshot`, `readback`, `torch`, `train` |
 //! | `rules` | `evidence`, `suggestion`, `thresholds` |
 //! | `regression` | `evidence` |
 //! | `report` | `evidence`, `regression`, `rules`, `thresholds` |
-//! | `diagnosis` | `adapter`, `data`, `device`, `engine`, `evidence`, `external`, `interrupt`, `model`, `param_snapshot`, `probes`, `readback`, `rules`, `torch`, `train`, `training_log`, `workflow` |
+//! | `diagnosis` | `adapter`, `data`, `device`, `engine`, `evidence`, `external`, `interrupt`, `model`, `param_snapshot`, `probes`, `python`, `readback`, `rules`, `torch`, `train`, `training_log`, `workflow` |
 //! | `training_log` | `evidence` |
 //! | `selftest` | `adapter`, `atomic_write`, `data`, `device`, `diagnosis`, `evidence`, `faults`, `interrupt`, `model`, `report`, `rules`, `suggestion`, `train`, `workflow` |
-//! | `cli` | `adapter`, `atomic_write`, `data`, `device`, `diagnosis`, `evidence`, `external`, `faults`, `interrupt`, `model`, `regression`, `report`, `rules`, `selftest`, `torch`, `train`, `workflow` |
+//! | `cli` | `adapter`, `atomic_write`, `data`, `device`, `diagnosis`, `evidence`, `external`, `faults`, `interrupt`, `model`, `python`, `regression`, `report`, `rules`, `selftest`, `torch`, `train`, `workflow` |
 
 pub mod adapter;
 pub mod atomic_write;
@@ -48,6 +49,7 @@ pub mod model;
 pub mod param_diff;
 pub mod param_snapshot;
 pub mod probes;
+pub mod python;
 pub mod readback;
 pub mod regression;
 pub mod report;

@@ -43,6 +43,17 @@ pub enum AdapterKind {
     Full,
 }
 
+impl AdapterKind {
+    /// The name as mlx-lm writes it: `lora`, `dora` or `full`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Lora => "lora",
+            Self::Dora => "dora",
+            Self::Full => "full",
+        }
+    }
+}
+
 /// How the training that left an adapter was set up, as far as its files say.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct StatedTraining {

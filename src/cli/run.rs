@@ -19,12 +19,12 @@ use crate::evidence::{EVIDENCE_SCHEMA_VERSION, Evidence, FineTuneKind, Refusal, 
 use crate::external::{ExternalGenerator, ExternalTrainer};
 use crate::interrupt::Interrupt;
 use crate::model::{HubSettings, ModelSource};
+use crate::python::Python;
 use crate::regression::compare;
 use crate::report::{
     EXIT_HEALTHY, EXIT_INCOMPLETE, Report, exit_code, to_github, to_html, to_json, to_junit, to_markdown, to_text,
 };
 use crate::rules;
-use crate::torch::Python;
 use crate::workflow::{ReferenceWorkflow, Workflow};
 
 /// Width of the report where there is no terminal to ask.

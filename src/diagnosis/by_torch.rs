@@ -25,9 +25,10 @@ use crate::probes::generation::{Answerer, GenerationError};
 use crate::probes::parameters::ParameterProbe;
 use crate::probes::reload::{ReloadProbe, Reloaded};
 use crate::probes::state;
+use crate::python::Python;
 use crate::readback::vector;
 use crate::rules::Phase;
-use crate::torch::{AdamWSettings, GenerateRequest, Gradients, Python, Rows, Worker, WorkerError};
+use crate::torch::{AdamWSettings, GenerateRequest, Gradients, Rows, Worker, WorkerError};
 use crate::train::{TrainingOutcome, TrainingStep};
 
 /// Why something is not measured.

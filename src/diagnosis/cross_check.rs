@@ -10,7 +10,8 @@ use crate::evidence::{CrossCheckEvidence, Slot};
 use crate::interrupt::Interrupt;
 use crate::model::{LoadedModel, Precision};
 use crate::probes::cross_check::{CrossCheckError, CrossCheckProbe};
-use crate::torch::{Python, Worker, WorkerError};
+use crate::python::Python;
+use crate::torch::{Worker, WorkerError};
 
 /// Why the two could not be compared.
 #[derive(Debug, Error)]

@@ -7,7 +7,6 @@ use super::run::{Run, Subject};
 use crate::adapter::StoredAdapter;
 use crate::evidence::{Evidence, ExternalTraining, Slot};
 use crate::external::{self, Assignment, Ending, ExternalTrainer, TemplateError, Watched, find_adapter};
-use crate::model::ModelSource;
 use crate::rules::Phase;
 use crate::training_log;
 
@@ -121,9 +120,7 @@ impl Run<'_> {
     fn assignment(&self, folder: &Path, output: PathBuf) -> std::io::Result<Assignment> {
         let options = self.options;
         Ok(Assignment {
-            model: match &options.source {
-                ModelSource::Folder(path) | ModelSource::Gguf(path) => path.clone(),
-            },
+            model: options.source.path().to_owned(),
             data: match &options.data {
                 DataSource::Path(path) if path.is_dir() => path.clone(),
                 DataSource::Path(path) => data_folder(folder, &std::fs::read(path)?)?,

@@ -131,10 +131,7 @@ impl Run<'_> {
         let mut costs = Costs::default();
         evidence.fit = match self.unusable_rows() {
             Some(reason) => Slot::skipped(reason),
-            None => match self.fit(&subject.model, evidence, &mut costs) {
-                Ok(fit) => Slot::Ran(fit),
-                Err(error) => Slot::crashed(error),
-            },
+            None => Slot::of(self.fit(&subject.model, evidence, &mut costs)),
         };
         evidence.costs.extend(costs.into_list());
         self.progress.finish("the adapter is applied");

@@ -9,7 +9,7 @@ use super::inputs::{Inputs, ModelSizes, unusable_rows};
 use super::run::{DiagnosisError, skip_phases};
 use super::validation_course::ValidationCourse;
 use super::{DiagnosisOptions, Progress};
-use crate::adapter::{AdapterFormat, AdapterKind, Application, Places, StoredAdapter};
+use crate::adapter::{AdapterFormat, Application, Places, StoredAdapter};
 use crate::data::{Batch, Batches, Example};
 use crate::engine::Decoded;
 use crate::evidence::{
@@ -127,10 +127,7 @@ impl ForeignRun<'_> {
         evidence.parameters = match (&evidence.adapter_files, self.options.fine_tune) {
             (Slot::Ran(_), FineTuneKind::Lora) => {
                 let application = stored.application_to(&places);
-                match foreign_base::parameters(&base, &reading, stored, &application, &places) {
-                    Ok(measured) => Slot::Ran(measured),
-                    Err(error) => Slot::crashed(error),
-                }
+                Slot::of(foreign_base::parameters(&base, &reading, stored, &application, &places))
             }
             (Slot::Ran(_), FineTuneKind::Full) => {
                 Slot::skipped(format!("{}, and its whole weights are not compared", lacking(&base)))
@@ -197,12 +194,7 @@ impl ForeignRun<'_> {
             model: self.folder.to_owned(),
             adapter: WorkerAdapter {
                 tensors,
-                kind: match stored.kind {
-                    AdapterKind::Lora => "lora",
-                    AdapterKind::Dora => "dora",
-                    AdapterKind::Full => "full",
-                }
-                .to_owned(),
+                kind: stored.kind.name().to_owned(),
                 scale: stored.settings.scale,
                 scales: stored.scales.clone(),
             },
@@ -251,10 +243,7 @@ impl ForeignRun<'_> {
                 (decoded, reference.and_then(|row| rows.loss(&[row], state)))
             })
             .collect();
-        match probe.of_decoded(&decoded, state.seconds) {
-            Ok(measured) => Slot::Ran(measured),
-            Err(error) => Slot::crashed(error),
-        }
+        Slot::of(probe.of_decoded(&decoded, state.seconds))
     }
 }
 

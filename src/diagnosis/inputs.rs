@@ -71,10 +71,7 @@ impl Inputs {
             vocabulary_size: sizes.vocabulary,
             mask_prompt: options.mask_prompt,
         };
-        evidence.data = match audit.measure() {
-            Ok(measured) => Slot::Ran(measured),
-            Err(error) => Slot::crashed(error),
-        };
+        evidence.data = Slot::of(audit.measure());
         evidence.costs.push(ProbeCost {
             probe: "data-audit".to_owned(),
             seconds: started.elapsed().as_secs_f64(),

@@ -8,7 +8,7 @@ use crate::device::{BackendKind, PrecisionChoice, dtype_name, dtype_named};
 use crate::evidence::{FineTuneKind, RunSettings};
 use crate::external::{ExternalGenerator, ExternalTrainer};
 use crate::model::ModelSource;
-use crate::torch::Python;
+use crate::python::Python;
 use crate::train::{AdamWSettings, Schedule, TrainSettings};
 
 /// What settings call PyTorch.
@@ -248,6 +248,11 @@ impl DiagnosisOptions {
                 .unwrap_or(self.max_sequence_length),
             ..self.clone()
         }
+    }
+
+    /// Whether a whole model is judged, and no adapter.
+    pub(super) fn is_whole_model(&self) -> bool {
+        self.adapter.as_ref().is_some_and(|finished| finished.is_whole_model)
     }
 
     fn finished_name(&self, is_whole_model: bool) -> Option<String> {

@@ -218,7 +218,7 @@ fn check_and_run(
         (configuration, ..) => configuration.map_err(LoadError::from)?,
     };
     let mut precision = backend.precision(&configuration, options.precision);
-    if options.settings().trained.is_some() {
+    if options.is_whole_model() {
         precision = plain(precision);
     }
     evidence.environment = selection.environment(precision, options.precision, configuration.quantization.is_some());
@@ -459,6 +459,7 @@ impl Run<'_> {
         }
         if evidence.interrupted.is_none() {
             self.swap(subject.as_ref(), evidence);
+            self.interrupted(evidence, Phase::Generation);
         }
     }
 
@@ -489,10 +490,7 @@ impl Run<'_> {
         // Compared even without training: what is attached and trainable may be why there was none.
         self.progress.phase(Phase::Parameters, None);
         let mut costs = Costs::default();
-        evidence.parameters = match self.compare_parameters(subject, &mut costs) {
-            Ok(measured) => Slot::Ran(measured),
-            Err(error) => Slot::crashed(error),
-        };
+        evidence.parameters = Slot::of(self.compare_parameters(subject, &mut costs));
         evidence.costs.extend(costs.into_list());
         self.progress.finish("parameters compared");
         let is_trained = evidence.training.ran().is_some() || evidence.adapter_files.ran().is_some();
@@ -517,10 +515,7 @@ impl Run<'_> {
             lanes: &self.backend.lanes(),
         };
         let mut costs = Costs::default();
-        evidence.state = match phase.measure(&mut costs) {
-            Ok(measured) => Slot::Ran(measured),
-            Err(error) => Slot::crashed(error),
-        };
+        evidence.state = Slot::of(phase.measure(&mut costs));
         evidence.costs.extend(costs.into_list());
         self.progress.finish("state examined");
         self.interrupted(evidence, Phase::State);

@@ -50,20 +50,13 @@ enum StateError {
     Folder(#[from] std::io::Error),
 }
 
-fn slot<T, E: std::fmt::Display>(result: Result<T, E>) -> Slot<T> {
-    match result {
-        Ok(measured) => Slot::Ran(measured),
-        Err(error) => Slot::crashed(error),
-    }
-}
-
 impl StatePhase<'_> {
     /// Measures the phase; what its probes cost is added to `costs`. Fails when the live model has no logits.
     pub(super) fn measure(&self, costs: &mut Costs) -> Result<StateEvidence, Exception> {
         let started = Instant::now();
         let live_logits = self.subject.model.logits(&self.subject.compared)?;
         let generated = self.generating.logits(&self.subject.compared)?;
-        let generation = slot(state::generation_binding(
+        let generation = Slot::of(state::generation_binding(
             self.generating,
             &self.subject.model,
             &ComparedLogits {
@@ -73,10 +66,10 @@ impl StatePhase<'_> {
             },
         ));
         let evaluations = match &self.subject.optimizer {
-            Some(optimizer) => slot(state::evaluations(&self.subject.model, &**optimizer)),
+            Some(optimizer) => Slot::of(state::evaluations(&self.subject.model, &**optimizer)),
             None => Slot::skipped("nothing was trained here"),
         };
-        let repeat_difference = costs.of("repeated-pass", || slot(self.repeat_difference(&generated)));
+        let repeat_difference = costs.of("repeated-pass", || Slot::of(self.repeat_difference(&generated)));
         let (reload, reloaded_logits) = match (self.options.fine_tune, &self.subject.optimizer) {
             (_, None) => (Slot::skipped("the adapter comes from its files"), None),
             (FineTuneKind::Full, Some(_)) => (
@@ -90,7 +83,9 @@ impl StatePhase<'_> {
         };
         let live = sampled_log_probabilities(&live_logits)?;
         let fuse = costs.of("fuse", || self.fuse(&live_logits, &live));
-        let divergence = costs.of("divergence", || slot(self.divergence(&live, reloaded_logits.as_ref())));
+        let divergence = costs.of("divergence", || {
+            Slot::of(self.divergence(&live, reloaded_logits.as_ref()))
+        });
         Ok(StateEvidence {
             generation,
             evaluations,
@@ -165,7 +160,7 @@ impl StatePhase<'_> {
             live_logits,
             live_log_probabilities: live,
         };
-        slot(
+        Slot::of(
             self.workflow
                 .fuse(&mut model)
                 .and_then(|fused| probe.measure(model, fused)),

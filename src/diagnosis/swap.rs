@@ -1,3 +1,4 @@
+use std::cmp::Reverse;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -31,6 +32,16 @@ struct Row {
     answers: Slot<Vec<CellAnswer>>,
 }
 
+impl Row {
+    fn cell(&self, generator: Party, answers: Slot<Vec<CellAnswer>>) -> SwapCell {
+        SwapCell {
+            trainer: self.trainer,
+            generator,
+            answers,
+        }
+    }
+}
+
 #[derive(Debug, Error)]
 enum SwapError {
     #[error(transparent)]
@@ -48,76 +59,47 @@ enum SwapError {
 impl Run<'_> {
     /// Puts the user's trainer and generator in the place of the reference's, one at a time and both.
     pub(super) fn swap(&mut self, subject: Option<&Subject>, evidence: &mut Evidence) {
-        let has_trainer = self.options.trainer.is_some();
-        let Some(generator) = self.options.generator.clone() else {
-            if has_trainer {
-                self.swap_trainer(subject, evidence);
-            }
+        let generator = self.options.generator.clone();
+        if generator.is_none() && self.options.trainer.is_none() {
             return;
-        };
-        let mut rows = self.rows(subject, evidence);
-        // Held until their generator has read the adapter from it.
-        let _folder = match self.save_reference(&mut rows.rows) {
-            Ok(folder) => folder,
-            Err(error) => {
-                evidence.swap = Slot::crashed(error);
-                return;
-            }
-        };
-        let mut cells = Vec::new();
-        for row in &rows.rows {
-            let theirs = self.ask(&generator, row);
-            cells.push(SwapCell {
-                trainer: row.trainer,
-                generator: Party::Reference,
-                answers: row.answers.clone(),
-            });
-            cells.push(SwapCell {
-                trainer: row.trainer,
-                generator: Party::Theirs,
-                answers: theirs,
-            });
         }
+        let Rows { mut rows, reference } = self.rows(subject, evidence);
         let mut swap = SwapEvidence {
-            cells,
+            cells: Vec::new(),
             readings: Vec::new(),
             repeatable: None,
-            reference: rows.reference,
+            reference,
         };
-        if let Some(baseline) = evidence.baseline.ran() {
-            self.read(&generator, &rows.rows, &mut swap, baseline);
+        let of_engine = |row: &Row| row.cell(Party::Reference, row.answers.clone());
+        swap.cells.extend(rows.iter().map(of_engine));
+        if let Some(generator) = generator {
+            // Held until their generator has read the adapter from it.
+            let _folder = match self.save_reference(&mut rows) {
+                Ok(folder) => folder,
+                Err(error) => {
+                    evidence.swap = Slot::crashed(error);
+                    return;
+                }
+            };
+            for row in &rows {
+                let answers = self.ask(&generator, row);
+                swap.cells.push(row.cell(Party::Theirs, answers));
+            }
+            // Row by row, the engine first.
+            swap.cells.sort_by_key(|cell| (cell.trainer, Reverse(cell.generator)));
+            if let Some(baseline) = evidence.baseline.ran() {
+                self.read(&generator, &rows, &mut swap, baseline);
+            }
         }
         evidence.swap = Slot::Ran(swap);
-        self.interrupted(evidence, Phase::Generation);
-    }
-
-    /// Their trainer beside the reference, both answered by the engine.
-    fn swap_trainer(&mut self, subject: Option<&Subject>, evidence: &mut Evidence) {
-        let rows = self.rows(subject, evidence);
-        let cells = rows.rows.into_iter().map(|row| SwapCell {
-            trainer: row.trainer,
-            generator: Party::Reference,
-            answers: row.answers,
-        });
-        evidence.swap = Slot::Ran(SwapEvidence {
-            cells: cells.collect(),
-            readings: Vec::new(),
-            repeatable: None,
-            reference: rows.reference,
-        });
     }
 
     fn rows(&mut self, subject: Option<&Subject>, evidence: &Evidence) -> Rows {
-        let answers = match &evidence.generation {
-            Slot::Ran(generation) => Slot::Ran(cell_answers(generation)),
-            Slot::Skipped { reason } => Slot::skipped(reason.clone()),
-            Slot::Crashed { error } => Slot::crashed(error),
-        };
         let mut row = Row {
             trainer: Party::Theirs,
             model: subject.map(|subject| subject.model.clone()),
             adapter: Err(LEFT_NOTHING.to_owned()),
-            answers,
+            answers: evidence.generation.clone().map(|generation| cell_answers(&generation)),
         };
         if let Some(finished) = &self.options.adapter {
             if subject.is_some() {
@@ -191,11 +173,9 @@ impl Run<'_> {
             seconds: started.elapsed().as_secs_f64(),
         };
         self.progress.beside("the reference engine", Some(self.prompts.len()));
-        let answers = match self.answers_of(Phase::Generation, &mut &subject.model) {
-            Slot::Ran(generation) => Slot::Ran(cell_answers(&generation)),
-            Slot::Skipped { reason } => Slot::skipped(reason),
-            Slot::Crashed { error } => Slot::crashed(error),
-        };
+        let answers = self
+            .answers_of(Phase::Generation, &mut &subject.model)
+            .map(|generation| cell_answers(&generation));
         let row = Row {
             trainer: Party::Reference,
             model: Some(subject.model),
@@ -276,11 +256,7 @@ impl Run<'_> {
     ) -> Result<CellAnswer, SwapError> {
         let prompts = self.prompts;
         let total = prompts.len();
-        let is_whole_model = self
-            .options
-            .adapter
-            .as_ref()
-            .is_some_and(|finished| finished.is_whole_model);
+        let is_whole_model = self.options.is_whole_model();
         let question = Question {
             model: if is_whole_model {
                 adapter

@@ -183,9 +183,5 @@ fn checked_loss(
     if dropout_acts {
         return Slot::skipped("dropout makes the loss another one at every pass");
     }
-    match readings {
-        Slot::Ran(readings) => Slot::Ran(LossCheck { reported, readings }),
-        Slot::Skipped { reason } => Slot::Skipped { reason },
-        Slot::Crashed { error } => Slot::Crashed { error },
-    }
+    readings.map(|readings| LossCheck { reported, readings })
 }

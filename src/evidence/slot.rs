@@ -31,6 +31,23 @@ impl<T> Slot<T> {
         }
     }
 
+    /// What a probe returned: its measurements, or why it failed.
+    pub fn of(result: Result<T, impl std::fmt::Display>) -> Self {
+        match result {
+            Ok(measured) => Self::Ran(measured),
+            Err(error) => Self::crashed(error),
+        }
+    }
+
+    /// The same with other measurements, where there are any.
+    pub fn map<U>(self, change: impl FnOnce(T) -> U) -> Slot<U> {
+        match self {
+            Self::Ran(value) => Slot::Ran(change(value)),
+            Self::Skipped { reason } => Slot::Skipped { reason },
+            Self::Crashed { error } => Slot::Crashed { error },
+        }
+    }
+
     /// The measurements, when they were made.
     pub fn ran(&self) -> Option<&T> {
         match self {

@@ -5,6 +5,7 @@ use std::time::Duration;
 use thiserror::Error;
 
 use super::chat_server::{ChatServer, ServerError};
+use super::mlx_lm_command::mlx_lm;
 use super::printed_answer::answer_in;
 use super::{Ending, Template, TemplateError, Watched, process};
 use crate::interrupt::Interrupt;
@@ -15,10 +16,8 @@ const PLACEHOLDERS: [&str; 4] = ["adapter", "max_tokens", "model", "prompt"];
 const LONGEST_ANSWER: u64 = 1 << 20;
 /// The placeholder that a whole model leaves empty.
 const ADAPTER: &str = "adapter";
-/// Python's mlx-lm, printing nothing but the answer.
-const MLX_LM: &str = "if python3 -c 'import mlx_lm' >/dev/null 2>&1; then set -- python3 -m mlx_lm generate; \
-     else set -- mlx_lm.generate; fi; \
-     exec \"$@\" --model {model} --prompt {prompt} --max-tokens {max_tokens} --temp 0 --verbose False";
+/// What Python's mlx-lm is asked with, so that it prints nothing but the answer.
+const MLX_LM: &str = "--model {model} --prompt {prompt} --max-tokens {max_tokens} --temp 0 --verbose False";
 /// The option by which it takes an adapter.
 const MLX_LM_ADAPTER: &str = " --adapter-path {adapter}";
 
@@ -153,7 +152,7 @@ impl ExternalGenerator {
 
     fn template(&self, has_adapter: bool) -> Template {
         Template(if self.name == Self::MLX_LM {
-            format!("{MLX_LM}{}", if has_adapter { MLX_LM_ADAPTER } else { "" })
+            mlx_lm("generate", MLX_LM) + if has_adapter { MLX_LM_ADAPTER } else { "" }
         } else {
             self.name.clone()
         })

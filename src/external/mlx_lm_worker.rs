@@ -8,6 +8,7 @@ use thiserror::Error;
 use super::template::quoted;
 use super::{Ending, Watched, process};
 use crate::interrupt::Interrupt;
+use crate::python::Python;
 
 /// The script that the python runs.
 const SCRIPT: &str = include_str!("mlx_lm_worker.py");
@@ -17,8 +18,6 @@ const NO_MLX_LM: i32 = 3;
 const NO_ARCHITECTURE: i32 = 4;
 /// Exit codes of `sh` for a program that is not there or cannot be run.
 const NO_PYTHON: [i32; 2] = [126, 127];
-/// The variable that names a python other than `python3`.
-const PYTHON: &str = "MLX_DIAGNOSE_PYTHON";
 /// Longest time for the answers and losses of a base and an adapter.
 const TIMEOUT: Duration = Duration::from_hours(1);
 
@@ -143,7 +142,7 @@ pub struct WorkerReading {
 #[derive(Debug, Error)]
 pub enum WorkerError {
     /// There is no mlx-lm to ask.
-    #[error("Python mlx-lm is not installed for `{python}`{}\n  hint: install it (`pip install mlx-lm`), or name another python in {PYTHON}", said(.last_lines))]
+    #[error("Python mlx-lm is not installed for `{python}`{}\n  hint: install it (`pip install mlx-lm`), or name another python in {}", said(.last_lines), Python::VARIABLE)]
     NotInstalled {
         /// The python that was asked.
         python: String,
@@ -194,7 +193,7 @@ pub fn ask_mlx_lm(
     interrupt: &Interrupt,
     observe: &mut dyn FnMut(&str),
 ) -> Result<WorkerResult, WorkerError> {
-    let python = std::env::var(PYTHON).unwrap_or_else(|_| "python3".to_owned());
+    let python = Python::from_environment().name();
     let [script, assignment, result] =
         ["mlx_lm_worker.py", "assignment.json", "result.json"].map(|name| folder.join(name));
     std::fs::write(&script, SCRIPT)?;

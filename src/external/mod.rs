@@ -3,6 +3,7 @@
 
 mod chat_server;
 mod generator;
+mod mlx_lm_command;
 mod mlx_lm_worker;
 mod printed_answer;
 mod process;

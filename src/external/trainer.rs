@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
+use super::mlx_lm_command::mlx_lm;
 use super::{Template, TemplateError};
 
 /// Everything that a placeholder in a trainer's command can stand for.
@@ -27,10 +28,8 @@ const PLACEHOLDERS: [&str; 13] = [
 const ADAPTER_FILES: [&str; 3] = ["adapters.safetensors", "adapter_model.safetensors", "adapters.npz"];
 /// The settings that mlx-lm takes from a file alone.
 const SETTINGS_FILE: &str = "lora.yaml";
-/// Python's mlx-lm: the module of the python on the path, or its own command, which may belong to another one.
-const MLX_LM: &str = "if python3 -c 'import mlx_lm' >/dev/null 2>&1; then set -- python3 -m mlx_lm lora; \
-     else set -- mlx_lm.lora; fi; \
-     exec \"$@\" --train --model {model} --data {data} --adapter-path {output} --iters {steps} \
+/// What Python's mlx-lm is asked with.
+const MLX_LM: &str = "--train --model {model} --data {data} --adapter-path {output} --iters {steps} \
      --learning-rate {learning_rate} --batch-size {batch_size} --max-seq-length {max_seq_length} --seed {seed} \
      --num-layers {layers} --steps-per-report 1 --steps-per-eval {steps} --config {settings}";
 
@@ -92,12 +91,11 @@ impl ExternalTrainer {
 
     /// The command with its placeholders.
     pub fn template(&self) -> Template {
-        let command = match self.name.as_str() {
-            Self::MLX_LM => MLX_LM,
-            Self::PEFT => PEFT,
-            command => command,
-        };
-        Template(command.to_owned())
+        Template(match self.name.as_str() {
+            Self::MLX_LM => mlx_lm("lora", MLX_LM),
+            Self::PEFT => PEFT.to_owned(),
+            command => command.to_owned(),
+        })
     }
 
     /// Writes what the command runs, as far as this program carries it, to the folder of the settings.

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use mlx_rs::error::Result;
 
-use crate::adapter::{AdapterFormat, AdapterKind, Application, Places, StoredAdapter, resumed_file};
+use crate::adapter::{AdapterFormat, Application, Places, StoredAdapter, resumed_file};
 use crate::data::Batch;
 use crate::evidence::{AdapterFilesEvidence, ResumedAdapter, ScaledLoss, Slot};
 use crate::model::CausalModel;
@@ -25,12 +25,7 @@ pub fn measure(adapter: &StoredAdapter, application: &Application) -> AdapterFil
             AdapterFormat::WholeModel => "a model folder",
         }
         .to_owned(),
-        kind: match adapter.kind {
-            AdapterKind::Lora => "lora",
-            AdapterKind::Dora => "dora",
-            AdapterKind::Full => "full",
-        }
-        .to_owned(),
+        kind: adapter.kind.name().to_owned(),
         tensors: adapter.tensors.len() + adapter.set_aside.len(),
         applied: application.applied.len(),
         missing: application.missing.iter().cloned().collect(),

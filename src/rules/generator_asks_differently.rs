@@ -1,6 +1,6 @@
+use super::Outcome;
 use super::rule::declare_rule;
-use super::swapped_generator::judge;
-use super::{Fix, Outcome};
+use super::swapped_generator::outcome;
 use crate::evidence::{Evidence, GeneratorReading};
 
 declare_rule! {
@@ -43,11 +43,8 @@ declare_rule! {
 }
 
 fn check(evidence: &Evidence) -> Outcome {
-    let judged = match judge(evidence) {
-        Ok(judged) => judged,
-        Err(outcome) => return outcome,
-    };
-    let finding = judged.finding(
+    outcome(
+        evidence,
         &[
             GeneratorReading::WithoutTemplate,
             GeneratorReading::WithoutEither,
@@ -55,13 +52,6 @@ fn check(evidence: &Evidence) -> Outcome {
         ],
         "the generator asks with another text than the chat template's",
         "the answers that the reference engine gives through the chat template",
-    );
-    match finding {
-        None => Outcome::Pass,
-        Some(finding) => finding
-            .fix(Fix::by_hand(
-                "ask through the model's own chat template, the header of the answer included (`add_generation_prompt`)",
-            ))
-            .into(),
-    }
+        "ask through the model's own chat template, the header of the answer included (`add_generation_prompt`)",
+    )
 }

@@ -1,6 +1,6 @@
+use super::Outcome;
 use super::rule::declare_rule;
-use super::swapped_generator::judge;
-use super::{Fix, Outcome};
+use super::swapped_generator::outcome;
 use crate::evidence::{Evidence, GeneratorReading};
 
 declare_rule! {
@@ -40,21 +40,11 @@ declare_rule! {
 }
 
 fn check(evidence: &Evidence) -> Outcome {
-    let judged = match judge(evidence) {
-        Ok(judged) => judged,
-        Err(outcome) => return outcome,
-    };
-    let finding = judged.finding(
+    outcome(
+        evidence,
         &[GeneratorReading::AdapterTwice],
         "the generator counts the adapter's change twice",
         "the answers that the reference engine gives with the adapter counted once",
-    );
-    match finding {
-        None => Outcome::Pass,
-        Some(finding) => finding
-            .fix(Fix::by_hand(
-                "serve the fused model alone, or the plain base with the adapter, and not both",
-            ))
-            .into(),
-    }
+        "serve the fused model alone, or the plain base with the adapter, and not both",
+    )
 }

@@ -1,6 +1,6 @@
+use super::Outcome;
 use super::rule::declare_rule;
-use super::swapped_generator::judge;
-use super::{Fix, Outcome};
+use super::swapped_generator::outcome;
 use crate::evidence::{Evidence, GeneratorReading};
 
 declare_rule! {
@@ -41,21 +41,11 @@ declare_rule! {
 }
 
 fn check(evidence: &Evidence) -> Outcome {
-    let judged = match judge(evidence) {
-        Ok(judged) => judged,
-        Err(outcome) => return outcome,
-    };
-    let finding = judged.finding(
+    outcome(
+        evidence,
         &[GeneratorReading::StopsIgnored],
         "the generator goes on behind the token that ends an answer",
         "answers that end where the reference engine's end",
-    );
-    match finding {
-        None => Outcome::Pass,
-        Some(finding) => finding
-            .fix(Fix::by_hand(
-                "give the generator every token that ends a turn (`--extra-eos-token` for mlx-lm, `stop` for a server)",
-            ))
-            .into(),
-    }
+        "give the generator every token that ends a turn (`--extra-eos-token` for mlx-lm, `stop` for a server)",
+    )
 }

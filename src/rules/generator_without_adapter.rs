@@ -1,6 +1,6 @@
+use super::Outcome;
 use super::rule::declare_rule;
-use super::swapped_generator::judge;
-use super::{Fix, Outcome};
+use super::swapped_generator::outcome;
 use crate::evidence::{Evidence, GeneratorReading};
 
 declare_rule! {
@@ -43,28 +43,22 @@ declare_rule! {
 }
 
 fn check(evidence: &Evidence) -> Outcome {
-    let judged = match judge(evidence) {
-        Ok(judged) => judged,
-        Err(outcome) => return outcome,
-    };
-    let headline = if evidence.settings.trained.is_some() {
-        "the generator answers as the base does: it does not use the finished model"
+    let (headline, fix) = if evidence.settings.trained.is_some() {
+        (
+            "the generator answers as the base does: it does not use the finished model",
+            "start the generator with the finished model's folder",
+        )
     } else {
-        "the generator answers as the base does: it does not use the adapter"
+        (
+            "the generator answers as the base does: it does not use the adapter",
+            "give the generator the adapter (`--adapter-path` for mlx-lm, `{adapter}` in a command), or fuse it first",
+        )
     };
-    let finding = judged.finding(
+    outcome(
+        evidence,
         &[GeneratorReading::WithoutAdapter],
         headline,
         "the answers that the reference engine gives with what was trained",
-    );
-    match finding {
-        None => Outcome::Pass,
-        Some(finding) => finding
-            .fix(Fix::by_hand(if evidence.settings.trained.is_some() {
-                "start the generator with the finished model's folder"
-            } else {
-                "give the generator the adapter (`--adapter-path` for mlx-lm, `{adapter}` in a command), or fuse it first"
-            }))
-            .into(),
-    }
+        fix,
+    )
 }

@@ -1,7 +1,7 @@
 //! What another generator made of weights that the reference engine answered with too.
 
 use super::wording::counted;
-use super::{Finding, Outcome};
+use super::{Finding, Fix, Outcome};
 use crate::evidence::{
     CellState, Evidence, GenerationEvidence, GeneratorReading, Party, ReadCount, Side, Slot, SwapEvidence,
 };
@@ -56,6 +56,23 @@ pub(super) fn judge(evidence: &Evidence) -> Result<Judged<'_>, Outcome> {
     })
 }
 
+/// The outcome of a rule about these ways of going wrong; `fix` says what to do against them.
+pub(super) fn outcome(
+    evidence: &Evidence,
+    readings: &[GeneratorReading],
+    headline: &str,
+    expected: &str,
+    fix: &str,
+) -> Outcome {
+    match judge(evidence) {
+        Err(outcome) => outcome,
+        Ok(judged) => match judged.finding(readings, headline, expected) {
+            None => Outcome::Pass,
+            Some(finding) => finding.fix(Fix::by_hand(fix)).into(),
+        },
+    }
+}
+
 impl Judged<'_> {
     /// What their generator did instead, when one way accounts for most of its answers.
     pub(super) fn reading(&self) -> Option<(GeneratorReading, ReadCount)> {
@@ -80,7 +97,7 @@ impl Judged<'_> {
     }
 
     /// A finding of this reading, when it is the one.
-    pub(super) fn finding(&self, readings: &[GeneratorReading], headline: &str, expected: &str) -> Option<Finding> {
+    fn finding(&self, readings: &[GeneratorReading], headline: &str, expected: &str) -> Option<Finding> {
         let (reading, count) = self.reading().filter(|(reading, _)| readings.contains(reading))?;
         Some(
             Finding::new(

@@ -1,7 +1,7 @@
 use thiserror::Error;
 
-use super::Python;
 use crate::model::WeightFileError;
+use crate::python::Python;
 
 /// Why PyTorch did not compute what it was asked for.
 #[derive(Debug, Error)]

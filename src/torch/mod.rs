@@ -2,11 +2,9 @@
 
 mod error;
 mod process;
-mod python;
 mod replies;
 mod worker;
 
 pub use error::WorkerError;
-pub use python::Python;
 pub use replies::{Attached, Decoded, Gradients, Greeting, LoadedThere};
 pub use worker::{AdamWSettings, GenerateRequest, LoadRequest, Rows, Worker};

@@ -10,8 +10,9 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 
-use super::{Python, WorkerError};
+use super::WorkerError;
 use crate::interrupt::Interrupt;
+use crate::python::Python;
 
 /// Lines of standard error that are kept in mind.
 const LAST_LINES: usize = 12;

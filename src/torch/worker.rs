@@ -10,10 +10,11 @@ use tempfile::TempDir;
 
 use super::process::LineProcess;
 use super::replies::{Done, Logits, Loss, Memory, Reply, Saved, Stepped};
-use super::{Attached, Decoded, Gradients, Greeting, LoadedThere, Python, WorkerError};
+use super::{Attached, Decoded, Gradients, Greeting, LoadedThere, WorkerError};
 use crate::data::Batch;
 use crate::interrupt::Interrupt;
 use crate::model::{load_safetensors, save_safetensors};
+use crate::python::Python;
 
 /// The program that answers.
 const PROGRAM: &str = include_str!("worker.py");

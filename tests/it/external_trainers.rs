@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use mlx_diagnose::adapter::{LoraSettings, attach, save_adapter};
 use mlx_diagnose::device::PrecisionChoice;
-use mlx_diagnose::diagnosis::{DataSource, DiagnosisOptions, Silent, diagnose};
+use mlx_diagnose::diagnosis::{DataSource, DiagnosisOptions, Progress, Silent, diagnose};
 use mlx_diagnose::evidence::{Evidence, FineTuneKind, Slot};
 use mlx_diagnose::external::{Ending, ExternalTrainer, Watched, run};
 use mlx_diagnose::interrupt::Interrupt;
@@ -39,8 +39,8 @@ fn leave_adapter(folder: &Path) {
     save_adapter(&model, &settings, "tiny", folder).unwrap();
 }
 
-fn diagnosed(command: &str, timeout: f64) -> Evidence {
-    let options = DiagnosisOptions {
+fn options(command: &str, timeout: f64) -> DiagnosisOptions {
+    DiagnosisOptions {
         source: model(),
         model_name: "model".to_owned(),
         data: DataSource::Path(root().join("fixtures/embedded/voice/train.jsonl")),
@@ -70,7 +70,11 @@ fn diagnosed(command: &str, timeout: f64) -> Evidence {
         backend: None,
         precision: PrecisionChoice::default(),
         adapter_folder: None,
-    };
+    }
+}
+
+fn diagnosed(command: &str, timeout: f64) -> Evidence {
+    let options = options(command, timeout);
     diagnose(&options, &ReferenceWorkflow, &Interrupt::default(), &mut Silent)
 }
 
@@ -171,4 +175,31 @@ fn nothing_of_a_stopped_trainer_runs_on() {
     let then = size();
     std::thread::sleep(Duration::from_millis(600));
     assert_eq!(size(), then);
+}
+
+/// Asks for the end of a run as soon as work beside the five phases begins.
+struct InterruptBeside(Interrupt);
+
+impl Progress for InterruptBeside {
+    fn phase(&mut self, _phase: rules::Phase, _units: Option<usize>) {}
+
+    fn beside(&mut self, _work: &str, _units: Option<usize>) {
+        self.0.request();
+    }
+
+    fn advance(&mut self, _done: usize, _message: &str) {}
+
+    fn finish(&mut self, _message: &str) {}
+}
+
+#[test]
+fn a_run_that_is_ended_while_the_reference_trains_is_not_whole() {
+    let prepared = tempfile::tempdir().unwrap();
+    leave_adapter(prepared.path());
+    let command = format!("cp -r '{}' {{output}}/checkpoint-7", prepared.path().display());
+    let interrupt = Interrupt::default();
+    let mut progress = InterruptBeside(interrupt.clone());
+    let evidence = diagnose(&options(&command, 60.0), &ReferenceWorkflow, &interrupt, &mut progress);
+    assert!(evidence.state.ran().is_some(), "the five phases came to their end");
+    assert!(evidence.interrupted.is_some());
 }

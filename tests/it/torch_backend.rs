@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 
 use assert_cmd::cargo::cargo_bin_cmd;
 use mlx_diagnose::interrupt::Interrupt;
-use mlx_diagnose::torch::{LoadRequest, Python, Worker, WorkerError};
+use mlx_diagnose::python::Python;
+use mlx_diagnose::torch::{LoadRequest, Worker, WorkerError};
 use rstest::rstest;
 use serde_json::Value;
 use tempfile::TempDir;

@@ -1,6 +1,8 @@
+//! The python that other programs of this kind are called with.
+
 use std::ffi::OsString;
 
-/// The python that has torch and transformers.
+/// A python with packages that this program has not: torch and transformers, or mlx-lm.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Python(pub OsString);
 
