@@ -17,7 +17,7 @@ use mlx_diagnose::model::{
 };
 use mlx_diagnose::param_snapshot::ParameterSnapshot;
 use mlx_diagnose::train::{
-    AdamW, AdamWSettings, Schedule, TrainSettings, Trainer, TrainingStep, loss_and_gradients, mean_loss,
+    AdamW, AdamWSettings, Decay, Schedule, TrainSettings, Trainer, TrainingStep, loss_and_gradients, mean_loss,
 };
 use mlx_rs::Dtype;
 use serde_json::{Value, json};
@@ -107,9 +107,12 @@ fn fit(model: &mut CausalModel, train_set: &Dataset, valid_set: &Dataset) -> Res
         settings: TrainSettings {
             steps: STEPS,
             schedule: Schedule {
-                peak: PEAK_LEARNING_RATE,
                 warmup_steps: WARMUP_STEPS,
-                decay_steps: Some(STEPS),
+                decay: Decay::Cosine {
+                    steps: STEPS - WARMUP_STEPS,
+                    end: 0.0,
+                },
+                ..Schedule::constant(PEAK_LEARNING_RATE)
             },
             clip_norm: Some(GRADIENT_NORM_LIMIT),
         },

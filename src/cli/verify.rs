@@ -124,11 +124,7 @@ fn training_speed(
         lanes: backend.lanes(),
         settings: TrainSettings {
             steps,
-            schedule: Schedule {
-                peak: LEARNING_RATE,
-                warmup_steps: 0,
-                decay_steps: None,
-            },
+            schedule: Schedule::constant(LEARNING_RATE),
             clip_norm: None,
         },
         interrupt: &Interrupt::default(),

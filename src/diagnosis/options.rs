@@ -264,9 +264,8 @@ impl DiagnosisOptions {
         TrainSettings {
             steps: self.steps,
             schedule: Schedule {
-                peak: self.learning_rate,
                 warmup_steps: self.warmup_steps,
-                decay_steps: None,
+                ..Schedule::constant(self.learning_rate)
             },
             clip_norm: self.clip_norm,
         }

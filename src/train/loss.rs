@@ -27,6 +27,32 @@ pub struct LossAndGradients {
     pub gradients: BTreeMap<String, Array>,
 }
 
+impl LossAndGradients {
+    /// `sum` and `share` of this pass.
+    pub(super) fn add_to(self, sum: Option<Self>, share: f32) -> Result<Self> {
+        let scaled = |array: &Array| multiply(array, Array::from_f32(share).as_dtype(array.dtype())?);
+        let Some(mut sum) = sum else {
+            let gradients = self.gradients.iter();
+            return Ok(Self {
+                loss: scaled(&self.loss)?,
+                gradients: gradients
+                    .map(|(name, gradient)| Ok((name.clone(), scaled(gradient)?)))
+                    .collect::<Result<_>>()?,
+            });
+        };
+        sum.loss = sum.loss.add(scaled(&self.loss)?)?;
+        for (name, gradient) in &self.gradients {
+            let gradient = scaled(gradient)?;
+            let total = match sum.gradients.remove(name) {
+                Some(total) => total.add(gradient)?,
+                None => gradient,
+            };
+            sum.gradients.insert(name.clone(), total);
+        }
+        Ok(sum)
+    }
+}
+
 /// The mean cross-entropy per supervised token of `batch` and its gradient for every trainable parameter.
 pub fn loss_and_gradients(model: &CausalModel, batch: &Batch, lanes: &Lanes) -> Result<LossAndGradients> {
     let trainable: HashMap<Rc<str>, Array> = ParameterSnapshot::capture_trainable(model)

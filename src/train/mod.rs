@@ -8,6 +8,11 @@ mod trainer;
 
 pub use lanes::Lanes;
 pub use loss::{LossAndGradients, POSITIONS_PER_CHUNK, loss_and_gradients, mean_loss, row_losses};
-pub use optimizer::{AdamW, AdamWSettings, Optimizer};
-pub use schedule::Schedule;
-pub use trainer::{LossFunction, Observe, TrainError, TrainSettings, Trainer, TrainingOutcome, TrainingStep};
+pub use optimizer::{
+    Adafactor, AdafactorSettings, AdamW, AdamWSettings, DecayScope, Lion, LionSettings, Muon, MuonSettings, Optimizer,
+    OptimizerSettings, PerParameter, RestoreError, SettingError, Sgd, SgdSettings, StoredOptimizer, Update, UpdateRule,
+};
+pub use schedule::{Decay, Schedule};
+pub use trainer::{
+    LossFunction, Observe, TrainError, TrainSettings, Trainer, TrainingOutcome, TrainingStep, UpdateOutcome,
+};

@@ -106,10 +106,18 @@ pub struct Trainer<'run> {
     pub interrupt: &'run Interrupt,
 }
 
-/// How one step ended.
-enum StepEnd {
+/// How one update ended.
+#[derive(Debug, Clone)]
+pub enum UpdateOutcome {
+    /// The parameters have their next values.
     Updated(TrainingStep),
-    NotFinite { loss: bool, gradients: Vec<String> },
+    /// A number was not finite; nothing was changed.
+    NotFinite {
+        /// Whether the loss itself was not finite, or only gradients.
+        loss: bool,
+        /// Parameters whose gradient is not finite.
+        gradients: Vec<String>,
+    },
 }
 
 impl Trainer<'_> {
@@ -141,9 +149,9 @@ impl Trainer<'_> {
             let Some(batch) = batches.next() else {
                 return Ok(TrainingOutcome::OutOfData { step });
             };
-            match self.step(model, &batch, step)? {
-                StepEnd::Updated(done) => observe(&done, model)?,
-                StepEnd::NotFinite { loss, gradients } => {
+            match self.update(model, std::slice::from_ref(&batch), step)? {
+                UpdateOutcome::Updated(done) => observe(&done, model)?,
+                UpdateOutcome::NotFinite { loss, gradients } => {
                     return Ok(TrainingOutcome::NotFinite {
                         step,
                         loss,
@@ -156,10 +164,18 @@ impl Trainer<'_> {
         Ok(TrainingOutcome::Completed)
     }
 
-    fn step(&mut self, model: &mut CausalModel, batch: &Batch, step: usize) -> Result<StepEnd, TrainError> {
+    /// Makes update number `step`, counted from 1, of the gradient over all of `batches`, every supervised token weighing
+    /// the same.
+    ///
+    /// Numbers that are not finite never reach the parameters.
+    pub fn update(
+        &mut self,
+        model: &mut CausalModel,
+        batches: &[Batch],
+        step: usize,
+    ) -> Result<UpdateOutcome, TrainError> {
         let started = Instant::now();
-        let _shared_cores = self.lanes.share_cores(batch);
-        let pass = (self.loss)(model, batch, &self.lanes)?;
+        let pass = self.accumulated(model, batches)?;
         let norms = gradient_norms(&pass.gradients)?;
         eval(norms.values().chain([&pass.loss]).chain(pass.gradients.values()))?;
         let norms: BTreeMap<&String, f32> = norms
@@ -170,7 +186,7 @@ impl Trainer<'_> {
         let gradient_norm = norms.values().map(|norm| norm * norm).sum::<f32>().sqrt();
         let named = |condition: fn(f32) -> bool| norms.iter().filter(move |(_, norm)| condition(**norm));
         if !loss.is_finite() || !gradient_norm.is_finite() {
-            return Ok(StepEnd::NotFinite {
+            return Ok(UpdateOutcome::NotFinite {
                 loss: !loss.is_finite(),
                 gradients: named(|norm| !norm.is_finite())
                     .map(|(name, _)| (*name).clone())
@@ -189,17 +205,44 @@ impl Trainer<'_> {
                 .into_iter()
                 .map(|(name, value)| (std::rc::Rc::from(name), value)),
         );
-        Ok(StepEnd::Updated(TrainingStep {
+        Ok(UpdateOutcome::Updated(TrainingStep {
             step,
             learning_rate,
             loss,
             gradient_norm,
             zero_gradients,
-            supervised_tokens: batch.supervised_tokens(),
-            tokens: batch.token_count(),
-            positions: batch.tokens.len(),
+            supervised_tokens: batches.iter().map(Batch::supervised_tokens).sum(),
+            tokens: batches.iter().map(Batch::token_count).sum(),
+            positions: batches.iter().map(|batch| batch.tokens.len()).sum(),
             seconds: started.elapsed().as_secs_f64(),
         }))
+    }
+}
+
+impl Trainer<'_> {
+    /// The loss and gradients of one batch, or the means over several, weighted by supervised tokens.
+    ///
+    /// The mean of the batches' means would count a token of a short answer more than one of a long answer.
+    fn accumulated(&self, model: &CausalModel, batches: &[Batch]) -> Result<LossAndGradients, Exception> {
+        if let [batch] = batches {
+            let _shared_cores = self.lanes.share_cores(batch);
+            let pass = (self.loss)(model, batch, &self.lanes)?;
+            eval(pass.gradients.values().chain([&pass.loss]))?;
+            return Ok(pass);
+        }
+        let total: usize = batches.iter().map(Batch::supervised_tokens).sum();
+        let mut sum: Option<LossAndGradients> = None;
+        // A batch without targets has no mean and nothing to add.
+        for batch in batches.iter().filter(|batch| batch.supervised_tokens() > 0) {
+            let _shared_cores = self.lanes.share_cores(batch);
+            let pass = (self.loss)(model, batch, &self.lanes)?;
+            let share = batch.supervised_tokens() as f32 / total as f32;
+            let next = pass.add_to(sum, share)?;
+            // Without this the graphs of all batches would be in memory at the same time.
+            eval(next.gradients.values().chain([&next.loss]))?;
+            sum = Some(next);
+        }
+        sum.ok_or_else(|| Exception::custom("no batch has a token to learn"))
     }
 }
 

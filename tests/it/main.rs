@@ -23,6 +23,7 @@ mod html_report;
 mod hub;
 mod model_files;
 mod new_rule;
+mod optimizers;
 mod pack_folder;
 mod pipeline_report;
 mod refusals;

@@ -10,7 +10,8 @@ use mlx_diagnose::interrupt::Interrupt;
 use mlx_diagnose::model::{CausalModel, ModelSource, Precision};
 use mlx_diagnose::param_snapshot::ParameterSnapshot;
 use mlx_diagnose::train::{
-    AdamW, AdamWSettings, Lanes, Schedule, TrainSettings, Trainer, loss_and_gradients, mean_loss,
+    AdamW, AdamWSettings, Lanes, Schedule, Sgd, SgdSettings, TrainSettings, Trainer, TrainingStep, UpdateOutcome,
+    loss_and_gradients, mean_loss,
 };
 use mlx_rs::Array;
 use rstest::rstest;
@@ -33,11 +34,7 @@ fn run(model: &mut CausalModel, batch: &Batch, steps: usize, clip_norm: Option<f
         lanes: Lanes::single(),
         settings: TrainSettings {
             steps,
-            schedule: Schedule {
-                peak: 1e-3,
-                warmup_steps: 0,
-                decay_steps: None,
-            },
+            schedule: Schedule::constant(1e-3),
             clip_norm,
         },
         interrupt: &Interrupt::default(),
@@ -151,6 +148,54 @@ fn lanes_change_neither_loss_nor_gradients() {
     );
     for (name, gradient) in &alone.gradients {
         assert_relative_eq!(norm(gradient), norm(&together.gradients[name]), max_relative = 1e-4);
+    }
+}
+
+/// The parameters after one step of plain descent, by which they differ by the gradients.
+fn descended(batches: &[Batch]) -> (TrainingStep, BTreeMap<String, Array>) {
+    let mut model = ModelSource::Folder(tiny("llama")).load(EXACT_PRECISION).unwrap().model;
+    load_adapter(&mut model, &tiny("llama").join("adapter")).unwrap();
+    let outcome = Trainer {
+        optimizer: &mut Sgd::new(SgdSettings::default()),
+        loss: &loss_and_gradients,
+        lanes: Lanes::single(),
+        settings: TrainSettings {
+            steps: 1,
+            schedule: Schedule::constant(1.0),
+            clip_norm: None,
+        },
+        interrupt: &Interrupt::default(),
+    }
+    .update(&mut model, batches, 1)
+    .unwrap();
+    let UpdateOutcome::Updated(step) = outcome else {
+        panic!("{outcome:?}");
+    };
+    (step, ParameterSnapshot::capture_trainable(&model).into_parameters())
+}
+
+#[rstest]
+#[case::of_one_row_each(&[vec![0], vec![1], vec![2], vec![3]])]
+#[case::of_unequal_sizes(&[vec![0, 1, 2], vec![3]])]
+#[case::with_one_that_has_no_target(&[vec![0, 1], vec![4], vec![2, 3]])]
+fn accumulating_over_batches_is_one_batch_of_all_rows(#[case] parts: &[Vec<usize>]) {
+    let mut rows: Vec<Example> = [12_u32, 5, 9, 30, 4]
+        .iter()
+        .map(|&length| Example::of_tokens((3..3 + length).collect()))
+        .collect();
+    rows[4].supervised.fill(false);
+    let parts: Vec<Batch> = parts.iter().map(|part| Batch::new(&rows, part)).collect();
+    let (whole_step, whole) = descended(&[Batch::new(&rows, &[0, 1, 2, 3])]);
+    let (step, accumulated) = descended(&parts);
+    assert_relative_eq!(step.loss, whole_step.loss, max_relative = 1e-5);
+    assert_relative_eq!(step.gradient_norm, whole_step.gradient_norm, max_relative = 1e-5);
+    assert_eq!(step.supervised_tokens, whole_step.supervised_tokens);
+    for (name, expected) in &whole {
+        let difference = largest_difference(
+            &accumulated[name].contiguous().unwrap().to_vec_exact::<f32>().unwrap(),
+            &expected.contiguous().unwrap().to_vec_exact::<f32>().unwrap(),
+        );
+        assert!(difference <= 1e-5, "{name}: {difference}");
     }
 }
 

@@ -335,11 +335,7 @@ fn trained(
         lanes: Lanes::single(),
         settings: TrainSettings {
             steps: STEPS,
-            schedule: Schedule {
-                peak: LEARNING_RATE,
-                warmup_steps: 0,
-                decay_steps: None,
-            },
+            schedule: Schedule::constant(LEARNING_RATE),
             clip_norm: None,
         },
         interrupt: &Interrupt::default(),

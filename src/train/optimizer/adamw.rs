@@ -1,0 +1,98 @@
+use mlx_rs::Array;
+use mlx_rs::error::Result;
+use mlx_rs::ops::{add, divide, multiply, square, subtract, zeros_like};
+
+use super::{PerParameter, Update, UpdateRule};
+
+/// Settings of [`AdamW`].
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct AdamWSettings {
+    /// Decay of the mean of the gradients.
+    pub beta1: f32,
+    /// Decay of the mean of their squares.
+    pub beta2: f32,
+    /// Added to the denominator.
+    pub epsilon: f32,
+    /// Decoupled weight decay, per unit of learning rate; 0 makes this Adam.
+    pub weight_decay: f32,
+    /// Whether the means are corrected for their start at zero.
+    pub bias_correction: bool,
+}
+
+impl Default for AdamWSettings {
+    /// MLX's defaults, among them no bias correction.
+    fn default() -> Self {
+        Self {
+            beta1: 0.9,
+            beta2: 0.999,
+            epsilon: 1e-8,
+            weight_decay: 0.01,
+            bias_correction: false,
+        }
+    }
+}
+
+/// Adam with decoupled weight decay (Loshchilov and Hutter 2019, arXiv 1711.05101).
+pub type AdamW = PerParameter<AdamWSettings>;
+
+impl AdamW {
+    /// A fresh optimizer.
+    pub fn new(settings: AdamWSettings) -> Self {
+        Self::of(settings)
+    }
+}
+
+impl AdamWSettings {
+    /// Factors that stand for bias correction: on the learning rate, and on the root of the squares.
+    fn corrections(&self, step: u64) -> (f64, f64) {
+        if !self.bias_correction {
+            return (1.0, 1.0);
+        }
+        let steps = step as f64;
+        let first = 1.0 - f64::from(self.beta1).powf(steps);
+        let second = 1.0 - f64::from(self.beta2).powf(steps);
+        (1.0 / first, 1.0 / second.sqrt())
+    }
+}
+
+impl UpdateRule for AdamWSettings {
+    const NAME: &'static str = "adamw";
+
+    fn slots(&self, _parameter: &Array) -> &'static [&'static str] {
+        &["mean", "square"]
+    }
+
+    fn first(&self, _slot: &str, gradient: &Array) -> Result<Array> {
+        zeros_like(gradient)
+    }
+
+    fn next(&self, parameter: &Array, gradient: &Array, kept: &mut [Array], update: Update) -> Result<Array> {
+        let [mean, squares] = kept else {
+            return Err(mlx_rs::error::Exception::custom("AdamW keeps two arrays"));
+        };
+        let (mean_correction, root_correction) = self.corrections(update.step);
+        let blend = |old: &Array, new: &Array, beta: f32| {
+            add(
+                multiply(old, update.scalar(f64::from(beta))?)?,
+                multiply(new, update.scalar(1.0 - f64::from(beta))?)?,
+            )
+        };
+        *mean = blend(mean, gradient, self.beta1)?;
+        *squares = blend(squares, &square(gradient)?, self.beta2)?;
+        let denominator = add(
+            multiply(squares.sqrt()?, update.scalar(root_correction)?)?,
+            update.scalar(f64::from(self.epsilon))?,
+        )?;
+        let change = divide(
+            multiply(&*mean, update.scalar(update.learning_rate * mean_correction)?)?,
+            denominator,
+        )?;
+        let weight_decay = if update.decays {
+            f64::from(self.weight_decay)
+        } else {
+            0.0
+        };
+        let decayed = multiply(parameter, update.scalar(1.0 - update.learning_rate * weight_decay)?)?;
+        subtract(decayed, change)
+    }
+}
