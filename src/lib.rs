@@ -31,6 +31,7 @@
 //! | `report` | `evidence`, `regression`, `rules`, `thresholds` |
 //! | `diagnosis` | `adapter`, `data`, `device`, `engine`, `evidence`, `external`, `interrupt`, `model`, `param_snapshot`, `probes`, `python`, `readback`, `rules`, `torch`, `train`, `training_log`, `workflow` |
 //! | `training_log` | `evidence` |
+//! | `fine_tuning` | `adapter`, `atomic_write`, `data`, `device`, `diagnosis`, `evidence`, `interrupt`, `model`, `param_snapshot`, `probes`, `rules`, `suggestion`, `train` |
 //! | `selftest` | `adapter`, `atomic_write`, `data`, `device`, `diagnosis`, `evidence`, `faults`, `interrupt`, `model`, `report`, `rules`, `suggestion`, `train`, `workflow` |
 //! | `cli` | `adapter`, `atomic_write`, `data`, `device`, `diagnosis`, `evidence`, `external`, `faults`, `interrupt`, `model`, `python`, `regression`, `report`, `rules`, `selftest`, `torch`, `train`, `workflow` |
 
@@ -44,6 +45,7 @@ pub mod engine;
 pub mod evidence;
 pub mod external;
 pub mod faults;
+pub mod fine_tuning;
 pub mod interrupt;
 pub mod model;
 pub mod param_diff;

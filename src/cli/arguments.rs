@@ -2,6 +2,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use super::generate::GenerateArguments;
+use super::train_arguments::Train;
 use crate::device::BackendKind;
 use crate::evidence::RunSettings;
 use crate::faults::Injection;
@@ -53,6 +55,11 @@ pub enum Command {
     ///
     /// Exit codes: 0 every fault found and no error on a healthy run; 1 otherwise; 2 could not complete.
     Selftest(SelftestArguments),
+    /// Fine-tune a model, with the rule book watching
+    #[command(subcommand)]
+    Train(Train),
+    /// Ask a model, with or without an adapter, or talk with it
+    Generate(GenerateArguments),
     /// Write the same thing in another program's format
     #[command(subcommand)]
     Convert(Convert),

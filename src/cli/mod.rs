@@ -5,10 +5,14 @@ mod arguments;
 mod baseline;
 mod convert;
 mod embedded;
+mod generate;
 mod output;
 mod progress;
 mod run;
 mod selftest;
+mod train;
+mod train_arguments;
+mod train_observer;
 mod verify;
 
 pub use arguments::Arguments;

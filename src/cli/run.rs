@@ -10,7 +10,7 @@ use super::arguments::{
 };
 use super::baseline::Baseline;
 use super::output::{choose_colour, note, print};
-use super::{apply_fix, convert, embedded, progress, selftest, verify};
+use super::{apply_fix, convert, embedded, generate, progress, selftest, train, verify};
 use crate::adapter::LoraSettings;
 use crate::atomic_write::write_file;
 use crate::device::PrecisionChoice;
@@ -99,6 +99,8 @@ fn dispatch(arguments: Arguments) -> Result<u8> {
             listen_for_interrupt(&interrupt)?;
             selftest::run(arguments, &interrupt)
         }
+        Some(Command::Train(what)) => train::run(&what),
+        Some(Command::Generate(arguments)) => generate::run(&arguments).map(|()| EXIT_HEALTHY),
         Some(Command::Convert(what)) => convert::run(&what).map(|()| EXIT_HEALTHY),
         Some(Command::Verify(what)) => verify::run(what).map(|()| EXIT_HEALTHY),
     }
@@ -401,7 +403,7 @@ fn generator(arguments: &DiagnoseArguments) -> Result<Option<ExternalGenerator>>
 }
 
 /// The first Ctrl-C asks the run to end with a report, a second one ends the process.
-fn listen_for_interrupt(interrupt: &Interrupt) -> Result<()> {
+pub(super) fn listen_for_interrupt(interrupt: &Interrupt) -> Result<()> {
     let interrupt = interrupt.clone();
     ctrlc::set_handler(move || {
         if interrupt.request() {
@@ -477,7 +479,7 @@ fn finish(report: &Report, output: &OutputArguments) -> Result<u8> {
     Ok(exit_code(report, output.fail_on.into()))
 }
 
-fn width() -> usize {
+pub(super) fn width() -> usize {
     if !std::io::stdout().is_terminal() {
         return PLAIN_WIDTH;
     }

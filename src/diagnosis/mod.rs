@@ -25,3 +25,4 @@ pub use log_alone::diagnose_log;
 pub use options::{DataSource, DiagnosisOptions, FinishedAdapter, UnknownDtype};
 pub use progress::{Progress, Silent};
 pub use run::diagnose;
+pub use step_recorder::StepRecorder;

@@ -51,6 +51,17 @@ pub fn to_text(report: &Report, width: usize) -> String {
     page.text
 }
 
+/// The findings and notes of the report alone, for a page of `width` columns; empty without any.
+pub fn findings_to_text(report: &Report, width: usize) -> String {
+    let mut page = Page {
+        text: String::new(),
+        width: width.clamp(NARROWEST, WIDEST),
+    };
+    page.findings(report);
+    page.notes(report);
+    page.text
+}
+
 struct Page {
     text: String,
     width: usize,

@@ -55,6 +55,26 @@ impl LossAndGradients {
 
 /// The mean cross-entropy per supervised token of `batch` and its gradient for every trainable parameter.
 pub fn loss_and_gradients(model: &CausalModel, batch: &Batch, lanes: &Lanes) -> Result<LossAndGradients> {
+    differentiated(model, batch, lanes, None)
+}
+
+/// As [`loss_and_gradients`], with the loss raised by `factor` while it is differentiated, and the gradients divided by it:
+/// what is too small for 16 bits on the way is not lost.
+pub fn scaled_loss_and_gradients(
+    model: &CausalModel,
+    batch: &Batch,
+    lanes: &Lanes,
+    factor: f64,
+) -> Result<LossAndGradients> {
+    let mut pass = differentiated(model, batch, lanes, Some(factor))?;
+    for gradient in pass.gradients.values_mut() {
+        let inverse = Array::from_f32((1.0 / factor) as f32).as_dtype(gradient.dtype())?;
+        *gradient = multiply(&*gradient, inverse)?;
+    }
+    Ok(pass)
+}
+
+fn differentiated(model: &CausalModel, batch: &Batch, lanes: &Lanes, factor: Option<f64>) -> Result<LossAndGradients> {
     let trainable: HashMap<Rc<str>, Array> = ParameterSnapshot::capture_trainable(model)
         .into_parameters()
         .into_iter()
@@ -72,9 +92,13 @@ pub fn loss_and_gradients(model: &CausalModel, batch: &Batch, lanes: &Lanes) -> 
                 value: total.value.add(sum.value)?,
             };
         }
+        let mean = divide(total.differentiable, &supervised)?;
         // MLX differentiates the first output and hands the others through.
         Ok(vec![
-            divide(total.differentiable, &supervised)?,
+            match factor {
+                None => mean,
+                Some(factor) => multiply(mean, Array::from_f32(factor as f32))?,
+            },
             divide(total.value, &supervised)?,
         ])
     };

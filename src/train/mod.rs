@@ -2,12 +2,16 @@
 
 mod lanes;
 mod loss;
+mod loss_scale;
 mod optimizer;
 mod schedule;
 mod trainer;
 
 pub use lanes::Lanes;
-pub use loss::{LossAndGradients, POSITIONS_PER_CHUNK, loss_and_gradients, mean_loss, row_losses};
+pub use loss::{
+    LossAndGradients, POSITIONS_PER_CHUNK, loss_and_gradients, mean_loss, row_losses, scaled_loss_and_gradients,
+};
+pub use loss_scale::LossScale;
 pub use optimizer::{
     Adafactor, AdafactorSettings, AdamW, AdamWSettings, DecayScope, Lion, LionSettings, Muon, MuonSettings, Optimizer,
     OptimizerSettings, PerParameter, RestoreError, SettingError, Sgd, SgdSettings, StoredOptimizer, Update, UpdateRule,

@@ -9,4 +9,4 @@ mod page;
 mod swap;
 mod update_map;
 
-pub use page::to_html;
+pub use page::{curves_to_html, to_html};

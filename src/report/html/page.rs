@@ -3,7 +3,7 @@ use super::{answers, curves, findings, swap, update_map};
 use crate::report::costs::{duration, probe_in_words};
 use crate::report::regression;
 use crate::report::text::subject;
-use crate::report::{CheckOutcome, IndicatorStatus, PhaseReport, PhaseStatus, Report, Verdict};
+use crate::report::{CheckOutcome, Curves, IndicatorStatus, PhaseReport, PhaseStatus, Report, Verdict};
 use crate::rules::wording::counted;
 use std::fmt::Write as _;
 
@@ -18,21 +18,36 @@ const STYLE: &str = include_str!("page.css");
 pub fn to_html(report: &Report) -> String {
     let title = format!("{}: {}", report.verdict.name(), report.headline);
     let sections = sections(report);
-    let mut page = format!(
+    let mut body = head(report, &sections);
+    body.push_str("<main>\n");
+    for part in &sections {
+        body.push_str(&section(part.id, part.title, &part.content));
+    }
+    body.push_str("</main>\n");
+    document(&title, &body)
+}
+
+/// The course of a training as a page of its own, as [`to_html`] makes one; `summary` says what was trained.
+pub fn curves_to_html(summary: &str, course: &Curves) -> String {
+    let body = format!(
+        "<header>\n<p class=\"program\">mlx-diagnose {} <span class=\"aside\">training</span></p>\n<h1>{}</h1>\n</header>\n\
+         <main>\n{}</main>\n",
+        env!("CARGO_PKG_VERSION"),
+        escaped(summary),
+        section("training", "Training", &curves::curves(course))
+    );
+    document(summary, &body)
+}
+
+fn document(title: &str, body: &str) -> String {
+    format!(
         "<!DOCTYPE html>\n<html lang=\"en\" xmlns=\"http://www.w3.org/1999/xhtml\">\n<head>\n<meta charset=\"utf-8\"/>\n<meta \
          http-equiv=\"Content-Security-Policy\" content=\"{POLICY}\"/>\n<meta name=\"viewport\" \
          content=\"width=device-width, initial-scale=1\"/>\n<meta name=\"color-scheme\" content=\"light dark\"/>\n<meta \
          name=\"referrer\" content=\"no-referrer\"/>\n<title>{} - mlx-diagnose</title>\n<style>\n{STYLE}</style>\n</head>\n\
-         <body>\n",
-        escaped(&title).replace('\n', " ")
-    );
-    page.push_str(&head(report, &sections));
-    page.push_str("<main>\n");
-    for part in &sections {
-        page.push_str(&section(part.id, part.title, &part.content));
-    }
-    page.push_str("</main>\n</body>\n</html>\n");
-    page
+         <body>\n{body}</body>\n</html>\n",
+        escaped(title).replace('\n', " ")
+    )
 }
 
 struct Part {

@@ -19,16 +19,20 @@ pub struct AdamWSettings {
     pub bias_correction: bool,
 }
 
-impl Default for AdamWSettings {
+impl AdamWSettings {
     /// MLX's defaults, among them no bias correction.
+    pub const MLX: Self = Self {
+        beta1: 0.9,
+        beta2: 0.999,
+        epsilon: 1e-8,
+        weight_decay: 0.01,
+        bias_correction: false,
+    };
+}
+
+impl Default for AdamWSettings {
     fn default() -> Self {
-        Self {
-            beta1: 0.9,
-            beta2: 0.999,
-            epsilon: 1e-8,
-            weight_decay: 0.01,
-            bias_correction: false,
-        }
+        Self::MLX
     }
 }
 

@@ -1,4 +1,4 @@
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::{
     Adafactor, AdafactorSettings, AdamW, AdamWSettings, DecayScope, Lion, LionSettings, Muon, MuonSettings, Sgd,
@@ -51,6 +51,55 @@ impl OptimizerSettings {
             Self::Adafactor(_) => "adafactor",
             Self::Lion(_) => "lion",
             Self::Muon(_) => "muon",
+        }
+    }
+
+    /// `adamw` with MLX's defaults.
+    pub const ADAMW: Self = Self::AdamW(AdamWSettings::MLX);
+
+    /// Has Adam correct its moments' start at zero, which MLX leaves out unless asked: its first updates are then as large
+    /// as the learning rate says, and not over three times that.
+    pub fn correct_bias(&mut self) {
+        if let Self::Adam(settings) | Self::AdamW(settings) = self {
+            settings.bias_correction = true;
+        }
+    }
+
+    /// Every setting as [`Self::set`] takes it.
+    pub fn to_json(&self) -> Value {
+        match self {
+            Self::Adam(settings) | Self::AdamW(settings) => json!({
+                "betas": [plain(settings.beta1), plain(settings.beta2)],
+                "eps": plain(settings.epsilon),
+                "weight_decay": plain(settings.weight_decay),
+                "bias_correction": settings.bias_correction,
+            }),
+            Self::Sgd(settings) => json!({
+                "momentum": plain(settings.momentum),
+                "dampening": plain(settings.dampening),
+                "nesterov": settings.nesterov,
+                "weight_decay": plain(settings.weight_decay),
+            }),
+            Self::Adafactor(settings) => json!({
+                "eps": [settings.epsilon, settings.smallest_scale],
+                "clip_threshold": plain(settings.clip_threshold as f32),
+                "decay_rate": settings.decay_rate,
+                "beta_1": settings.beta1.map(plain),
+                "weight_decay": plain(settings.weight_decay),
+                "scale_parameter": settings.scale_parameter,
+                "relative_step": settings.relative_step,
+                "warmup_init": settings.warmup_init,
+            }),
+            Self::Lion(settings) => json!({
+                "betas": [plain(settings.beta1), plain(settings.beta2)],
+                "weight_decay": plain(settings.weight_decay),
+            }),
+            Self::Muon(settings) => json!({
+                "momentum": plain(settings.momentum),
+                "nesterov": settings.nesterov,
+                "ns_steps": settings.iterations,
+                "weight_decay": plain(settings.weight_decay),
+            }),
         }
     }
 
@@ -195,6 +244,11 @@ impl AdafactorSettings {
         }
         Ok(())
     }
+}
+
+/// A single-precision number as a person writes it: 0.1 and not 0.10000000149.
+fn plain(value: f32) -> f64 {
+    value.to_string().parse().unwrap_or(f64::from(value))
 }
 
 fn switch(value: &Value) -> Result<bool, SettingError> {

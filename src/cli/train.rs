@@ -1,0 +1,302 @@
+//! `diagnose train`: fine-tuning for real.
+
+use std::path::Path;
+
+use anyhow::{Result, anyhow};
+use serde_json::json;
+
+use super::output::{note, print};
+use super::run::{listen_for_interrupt, resolve_model, width};
+use super::train_arguments::{StartArguments, Train};
+use super::train_observer::{Lines, summary};
+use crate::atomic_write::write_file;
+use crate::device::{PrecisionChoice, dtype_named};
+use crate::diagnosis::{DataSource, DiagnosisOptions, Silent, diagnose};
+use crate::evidence::{Evidence, FineTuneKind, RunSettings};
+use crate::fine_tuning::{
+    Configuration, FineTuneSettings, Method, MetricsLine, Origin, Plan, RunCheckpoint, RunEnd, RunFolder, RunRecord,
+    prepare, profile, run as run_plan,
+};
+use crate::interrupt::Interrupt;
+use crate::model::ModelSource;
+use crate::report::{
+    CurvePoint, CurveStep, Curves, EXIT_FAULT, EXIT_HEALTHY, EXIT_INCOMPLETE, Report, curves_to_html, findings_to_text,
+    to_markdown,
+};
+use crate::rules::Severity;
+use crate::workflow::ReferenceWorkflow;
+
+/// Settings of `train quick` over the profile for chats: few updates, each small.
+const QUICK: [(&str, i64); 5] = [
+    ("iters", 40),
+    ("max_seq_length", 256),
+    ("steps_per_eval", 20),
+    ("warmup_steps", 4),
+    ("val_batches", 5),
+];
+
+/// Runs the command and returns the exit code.
+pub fn run(what: &Train) -> Result<u8> {
+    match what {
+        Train::Quick { model, data, out } => start(&quick(model, data, out)?),
+        Train::Start(arguments) => start(&layers(arguments)?),
+        Train::Validate { config } => validate(config),
+        Train::Resume { folder } => resume(folder),
+    }
+}
+
+fn quick(model: &str, data: &Path, out: &Path) -> Result<Configuration> {
+    let mut configuration = profile("chat")?;
+    let mut fixed = Configuration::default();
+    for (key, value) in QUICK {
+        fixed.set(key, json!(value), Origin::Profile("quick".to_owned()));
+    }
+    for (key, value) in [
+        ("model", json!(model)),
+        ("data", json!(data)),
+        ("adapter_path", json!(out)),
+    ] {
+        fixed.set(key, value, Origin::Option(key.to_uppercase()));
+    }
+    configuration.overlay(fixed);
+    Ok(configuration)
+}
+
+/// The profile, the file and the command line, each over the one before.
+fn layers(arguments: &StartArguments) -> Result<Configuration> {
+    let file = match &arguments.config {
+        Some(path) => Configuration::read(path)?,
+        None => Configuration::default(),
+    };
+    layered(file, arguments.profile.as_deref(), arguments.configuration())
+}
+
+fn layered(file: Configuration, named: Option<&str>, typed: Configuration) -> Result<Configuration> {
+    let of_file = file
+        .get("profile")
+        .and_then(|entry| entry.value.as_str().map(str::to_owned));
+    let mut configuration = match named.or(of_file.as_deref()) {
+        Some(name) => profile(name)?,
+        None => Configuration::default(),
+    };
+    configuration.overlay(file);
+    configuration.overlay(typed);
+    Ok(configuration)
+}
+
+fn settings(configuration: &Configuration) -> Result<FineTuneSettings> {
+    let (settings, notes) = FineTuneSettings::read(configuration)?;
+    for line in notes {
+        note(&format!("note: {line}"));
+    }
+    Ok(settings)
+}
+
+fn start(configuration: &Configuration) -> Result<u8> {
+    let settings = settings(configuration)?;
+    let source = resolve_model(&settings.model)?;
+    // Refused before anything is computed.
+    let folder = RunFolder::create(&settings.output)?;
+    let interrupt = Interrupt::default();
+    listen_for_interrupt(&interrupt)?;
+    let plan = prepare(settings, &source)?;
+    let before = match judged(&plan, &source, &interrupt)? {
+        Judged::Refused => return Ok(EXIT_FAULT),
+        Judged::Fit(evidence) => evidence,
+    };
+    folder.write_record(&RunRecord::new(
+        plan.settings.to_json(),
+        plan.data_checksum,
+        plan.updates,
+    ))?;
+    go(&plan, &folder, None, before, &interrupt)
+}
+
+fn resume(path: &Path) -> Result<u8> {
+    let (folder, record) = RunFolder::open(path)?;
+    let mut configuration = Configuration::from_json(&record.settings, "run.json");
+    // The folder may have been moved.
+    configuration.set("adapter_path", json!(path), Origin::Option("DIR".to_owned()));
+    let settings = settings(&configuration)?;
+    let source = resolve_model(&settings.model)?;
+    let interrupt = Interrupt::default();
+    listen_for_interrupt(&interrupt)?;
+    let plan = prepare(settings, &source)?;
+    if plan.data_checksum != record.data_checksum || plan.updates != record.updates {
+        return Err(anyhow!(
+            "the data is not what the run began with\n  found: other rows, or another tokenizer, at `{}`\n  expected: the data of \
+             the run\n  hint: begin a new run",
+            plan.settings.data.display()
+        ));
+    }
+    let (checkpoint, broken) = RunCheckpoint::newest(&folder.checkpoints())?;
+    for error in broken {
+        note(&format!("note: {error}; going on from an earlier one"));
+    }
+    match &checkpoint {
+        Some(checkpoint) if checkpoint.progress.update >= plan.updates => {
+            note("all updates are made already");
+        }
+        Some(checkpoint) => note(&format!("going on after update {}", checkpoint.progress.update)),
+        None => note("there is no checkpoint yet: beginning again"),
+    }
+    let before = match judged(&plan, &source, &interrupt)? {
+        Judged::Refused => return Ok(EXIT_FAULT),
+        Judged::Fit(evidence) => evidence,
+    };
+    go(&plan, &folder, checkpoint, before, &interrupt)
+}
+
+fn validate(config: &Path) -> Result<u8> {
+    let configuration = layered(Configuration::read(config)?, None, Configuration::default())?;
+    let settings = settings(&configuration)?;
+    print(&super::train_observer::effective(&settings, &configuration))?;
+    let source = resolve_model(&settings.model)?;
+    let plan = prepare(settings, &source)?;
+    print(&super::train_observer::opening(&plan))?;
+    match judged(&plan, &source, &Interrupt::default())? {
+        Judged::Refused => Ok(EXIT_FAULT),
+        Judged::Fit(_) => {
+            print("\nready: `diagnose train start --config ")?;
+            print(&format!("{}`\n", config.display()))?;
+            Ok(EXIT_HEALTHY)
+        }
+    }
+}
+
+/// What the rule book says of the inputs.
+enum Judged {
+    /// They are fit to train with; what is known of them, where it was asked.
+    Fit(Option<Box<Evidence>>),
+    /// They are not.
+    Refused,
+}
+
+/// Asks the rules that need no training, unless the user does without.
+fn judged(plan: &Plan, source: &ModelSource, interrupt: &Interrupt) -> Result<Judged> {
+    if !plan.settings.guards {
+        return Ok(Judged::Fit(None));
+    }
+    let evidence = diagnose(&options(plan, source), &ReferenceWorkflow, interrupt, &mut Silent);
+    let report = Report::new(&evidence, Vec::new());
+    let findings = findings_to_text(&report, width());
+    if !findings.is_empty() {
+        note(&findings);
+    }
+    if let Some(refusal) = &evidence.refusal {
+        return Err(anyhow!("{}", refusal.error));
+    }
+    if report.roots().any(|root| root.severity == Severity::Error) {
+        note(
+            "not trained: the run would not become good\n  hint: mend what is found above, or train all the same with `--no-guards`",
+        );
+        return Ok(Judged::Refused);
+    }
+    Ok(Judged::Fit(Some(Box::new(evidence))))
+}
+
+/// The plan as a diagnosis of its inputs.
+fn options(plan: &Plan, source: &ModelSource) -> DiagnosisOptions {
+    let settings = &plan.settings;
+    let default = RunSettings::default();
+    DiagnosisOptions {
+        source: source.clone(),
+        model_name: settings.model.clone(),
+        data: DataSource::Path(settings.data.clone()),
+        data_name: settings.data.display().to_string(),
+        adapter: None,
+        trainer: None,
+        generator: None,
+        prompts: Vec::new(),
+        prompts_file: None,
+        check_only: true,
+        max_tokens: default.max_tokens,
+        fine_tune: match settings.method {
+            Method::Lora => FineTuneKind::Lora,
+            Method::Full => FineTuneKind::Full,
+        },
+        lora: settings.lora.clone(),
+        steps: plan.updates,
+        batch_size: settings.batch_size,
+        learning_rate: settings.learning_rate,
+        warmup_steps: settings.schedule.warmup_steps,
+        clip_norm: settings.clip_norm,
+        bias_correction: true,
+        mask_prompt: settings.mask_prompt,
+        max_sequence_length: settings.max_sequence_length,
+        seed: settings.seed,
+        backend: settings.backend,
+        cross_check: None,
+        precision: PrecisionChoice {
+            dtype: settings.dtype.as_deref().and_then(dtype_named),
+            keep_packed: settings.keep_packed,
+        },
+        adapter_folder: None,
+    }
+}
+
+fn go(
+    plan: &Plan,
+    folder: &RunFolder,
+    checkpoint: Option<RunCheckpoint>,
+    before: Option<Box<Evidence>>,
+    interrupt: &Interrupt,
+) -> Result<u8> {
+    note(&super::train_observer::opening(plan));
+    let mut observer = Lines::new(plan.settings.report_every);
+    let ended = run_plan(
+        plan,
+        folder,
+        checkpoint,
+        before.map(|before| *before),
+        &mut observer,
+        interrupt,
+    )?;
+    let written = write_loss_plot(folder, plan, &ended.metrics);
+    print(&summary(plan, folder, &ended))?;
+    written?;
+    Ok(match &ended.end {
+        RunEnd::Completed | RunEnd::StoppedEarly => EXIT_HEALTHY,
+        RunEnd::Interrupted => EXIT_INCOMPLETE,
+        RunEnd::Diagnosed(evidence) => {
+            let report = Report::new(evidence, vec![folder.diagnosis()]);
+            print(&findings_to_text(&report, width()))?;
+            write_text(&folder.diagnosis(), &to_markdown(&report))?;
+            EXIT_FAULT
+        }
+    })
+}
+
+/// Draws what was measured; nothing where nothing was.
+fn write_loss_plot(folder: &RunFolder, plan: &Plan, metrics: &[MetricsLine]) -> Result<()> {
+    let mut course = Curves {
+        steps: Vec::new(),
+        validation: Vec::new(),
+        same_rows: Vec::new(),
+        uniform_loss: Some((plan.loaded.configuration.vocab_size as f64).ln()),
+        clip_norm: plan.settings.clip_norm.map(f64::from),
+    };
+    for line in metrics {
+        match line {
+            MetricsLine::Update(step) => course.steps.push(CurveStep {
+                step: step.step,
+                learning_rate: step.learning_rate,
+                loss: step.loss,
+                gradient_norm: step.gradient_norm,
+            }),
+            MetricsLine::Validation(record) => course.validation.push(CurvePoint {
+                updates: record.update,
+                loss: record.loss,
+            }),
+        }
+    }
+    if course.steps.is_empty() {
+        return Ok(());
+    }
+    let title = format!("{} on {}", plan.settings.model, plan.settings.data.display());
+    write_text(&folder.loss_plot(), &curves_to_html(&title, &course))
+}
+
+fn write_text(path: &Path, text: &str) -> Result<()> {
+    write_file(path, text.as_bytes()).map_err(|error| anyhow!("cannot write `{}`: {error}", path.display()))
+}

@@ -1,0 +1,506 @@
+//! The loop of a run: updates, measurements, checkpoints, and the reasons to end.
+
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use mlx_rs::error::Exception;
+use mlx_rs::module::update_parameters;
+use mlx_rs::transforms::eval;
+use thiserror::Error;
+
+use super::checkpoint::{CheckpointError, Progress, RunCheckpoint};
+use super::guards::{Guards, Verdict};
+use super::metrics::{MetricsError, MetricsFile, MetricsLine, ValidationRecord};
+use super::plan::Plan;
+use super::run_folder::RunFolder;
+use super::settings::Method;
+use crate::adapter::{AdapterFileError, save_adapter};
+use crate::data::{Batch, Batches};
+use crate::evidence::{Evidence, StepRecord};
+use crate::interrupt::Interrupt;
+use crate::model::{CausalModel, WeightFileError, load_safetensors, save_safetensors, write_plain_folder};
+use crate::param_snapshot::ParameterSnapshot;
+use crate::train::{
+    Lanes, LossScale, RestoreError, StoredOptimizer, TrainError, TrainSettings, Trainer, TrainingOutcome, TrainingStep,
+    UpdateOutcome, loss_and_gradients, mean_loss, scaled_loss_and_gradients,
+};
+
+/// Why a run failed.
+#[derive(Debug, Error)]
+pub enum FineTuningError {
+    /// MLX failed.
+    #[error("training failed: {0}")]
+    Mlx(#[from] Exception),
+    /// A step failed.
+    #[error(transparent)]
+    Train(#[from] TrainError),
+    /// A checkpoint could not be written.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+    /// The checkpoint's optimizer is another one.
+    #[error(transparent)]
+    Restore(#[from] RestoreError),
+    /// A line of figures could not be written.
+    #[error(transparent)]
+    Metrics(#[from] MetricsError),
+    /// The adapter could not be saved.
+    #[error(transparent)]
+    Adapter(#[from] AdapterFileError),
+    /// Weights could not be saved.
+    #[error(transparent)]
+    Weights(#[from] WeightFileError),
+    /// A file could not be written.
+    #[error("cannot write `{}`: {source}", path.display())]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// A checkpoint has other parameters than the model.
+    #[error("the checkpoint does not fit the model\n  found: {found}\n  expected: the values that this run trains")]
+    OtherParameters {
+        /// The first parameter that is missing, unused or of another shape.
+        found: String,
+    },
+}
+
+/// Takes notice of a run.
+pub trait Observer {
+    /// An update was made.
+    fn updated(&mut self, step: &StepRecord, progress: &Progress, plan: &Plan);
+    /// Held-out rows were measured.
+    fn validated(&mut self, record: &ValidationRecord, is_best: bool);
+    /// A checkpoint was written.
+    fn saved(&mut self, checkpoint: &Path);
+    /// Something worth saying.
+    fn note(&mut self, text: &str);
+}
+
+/// How a run ended.
+#[derive(Debug)]
+pub enum RunEnd {
+    /// All updates were made.
+    Completed,
+    /// Held-out rows got no better; the best values were kept.
+    StoppedEarly,
+    /// The user ended it; it can be resumed.
+    Interrupted,
+    /// The rule book ended it.
+    Diagnosed(Box<Evidence>),
+}
+
+/// What a run came to.
+#[derive(Debug)]
+pub struct RunSummary {
+    /// How it ended.
+    pub end: RunEnd,
+    /// Where it is.
+    pub progress: Progress,
+    /// Every line of figures, those of a resumed run's beginning among them.
+    pub metrics: Vec<MetricsLine>,
+    /// Highest memory that MLX held, in bytes.
+    pub peak_memory: u64,
+    /// The folder of the trained adapter or model.
+    pub result: PathBuf,
+}
+
+/// Factor on the loss that 16-bit training begins with, as in PyTorch's `GradScaler`.
+const FIRST_LOSS_SCALE: f64 = 65536.0;
+/// Distance between the random seeds of two runs whose own seeds are neighbours: more batches than any run draws.
+const RANDOM_STRIDE: u64 = 1 << 40;
+
+/// A run that is going on.
+struct Run<'run> {
+    plan: &'run Plan,
+    folder: &'run RunFolder,
+    model: CausalModel,
+    optimizer: Box<dyn StoredOptimizer>,
+    lanes: Lanes,
+    loss_scale: Option<LossScale>,
+    progress: Progress,
+    metrics_file: MetricsFile,
+    metrics: Vec<MetricsLine>,
+    guards: Option<Guards>,
+    observer: &'run mut dyn Observer,
+    interrupt: &'run Interrupt,
+}
+
+/// Runs `plan` in `folder`, from the beginning or from a checkpoint; `before` is what was known before training, for the
+/// guards.
+pub fn run(
+    plan: &Plan,
+    folder: &RunFolder,
+    checkpoint: Option<RunCheckpoint>,
+    before: Option<Evidence>,
+    observer: &mut dyn Observer,
+    interrupt: &Interrupt,
+) -> Result<RunSummary, FineTuningError> {
+    let mut model = plan.model.clone();
+    let mut optimizer = plan.settings.optimizer.build(plan.settings.decay_scope);
+    let guards = before.map(|evidence| {
+        let adapted = (plan.settings.method == Method::Lora).then(|| crate::adapter::attached_modules(&model));
+        Guards::new(evidence, &plan.loaded.model, &model, adapted)
+    });
+    let progress = match checkpoint {
+        None => Progress::default(),
+        Some(checkpoint) => restore(&mut model, &mut *optimizer, checkpoint)?,
+    };
+    let (metrics_file, metrics) = MetricsFile::resume(&folder.metrics(), progress.update)?;
+    let is_half = plan.environment.dtype == "float16";
+    let loss_scale = is_half.then(|| {
+        let factor = progress.loss_scale.unwrap_or(FIRST_LOSS_SCALE);
+        LossScale::new(factor, progress.updates_at_loss_scale)
+    });
+    let mut run = Run {
+        lanes: plan.backend.lanes(),
+        plan,
+        folder,
+        model,
+        optimizer,
+        loss_scale,
+        progress,
+        metrics_file,
+        metrics,
+        guards,
+        observer,
+        interrupt,
+    };
+    mlx_rs::memory::reset_peak_memory()?;
+    let end = run.updates()?;
+    run.finish(end)
+}
+
+/// Puts what a checkpoint holds in the place of fresh values.
+fn restore(
+    model: &mut CausalModel,
+    optimizer: &mut dyn StoredOptimizer,
+    checkpoint: RunCheckpoint,
+) -> Result<Progress, FineTuningError> {
+    put(model, &checkpoint.parameters)?;
+    optimizer.restore(
+        checkpoint.optimizer_updates,
+        &checkpoint.parameters,
+        checkpoint.optimizer_state,
+    )?;
+    Ok(checkpoint.progress)
+}
+
+/// Replaces exactly the trained values of `model`.
+fn put(
+    model: &mut CausalModel,
+    parameters: &std::collections::BTreeMap<String, mlx_rs::Array>,
+) -> Result<(), FineTuningError> {
+    let own = ParameterSnapshot::capture_trainable(model).into_parameters();
+    let differs = |name: &&String| match (own.get(*name), parameters.get(*name)) {
+        (Some(own), Some(stored)) => own.shape() != stored.shape() || own.dtype() != stored.dtype(),
+        _ => true,
+    };
+    if let Some(found) = own.keys().chain(parameters.keys()).find(differs) {
+        return Err(FineTuningError::OtherParameters { found: found.clone() });
+    }
+    update_parameters(
+        model,
+        parameters
+            .iter()
+            .map(|(name, value)| (std::rc::Rc::from(name.as_str()), value.clone())),
+    );
+    Ok(())
+}
+
+impl Run<'_> {
+    fn updates(&mut self) -> Result<RunEnd, FineTuningError> {
+        let settings = &self.plan.settings;
+        let batches = Batches::new(&self.plan.train.examples, settings.batch_size, settings.seed);
+        let mut batches = batches.skip(self.progress.batches);
+        if self.progress.update == 0 {
+            self.validate()?;
+        }
+        while self.progress.update < self.plan.updates {
+            if self.interrupt.is_requested() {
+                self.save()?;
+                return Ok(RunEnd::Interrupted);
+            }
+            let update = self.progress.update + 1;
+            let group: Vec<Batch> = batches.by_ref().take(settings.accumulation).collect();
+            let outcome = self.update(&group, update)?;
+            self.progress.batches += group.len();
+            match outcome {
+                UpdateOutcome::Updated(step) => self.record(&step)?,
+                UpdateOutcome::NotFinite { loss: false, .. } if self.lower_loss_scale() => continue,
+                UpdateOutcome::NotFinite { loss, gradients } => {
+                    let rows = group.iter().flat_map(|batch| &batch.rows).map(|row| row + 1).collect();
+                    return self.not_finite(update, loss, gradients, rows);
+                }
+            }
+            let is_last = update == self.plan.updates;
+            if (update.is_multiple_of(settings.validation.every) || is_last) && self.validate()? {
+                self.save()?;
+                return Ok(RunEnd::StoppedEarly);
+            }
+            if (update.is_multiple_of(settings.report_every) || is_last)
+                && let Some(end) = self.judge(None)?
+            {
+                return Ok(end);
+            }
+            if update.is_multiple_of(settings.save_every) || is_last {
+                self.save()?;
+            }
+        }
+        Ok(RunEnd::Completed)
+    }
+
+    fn update(&mut self, group: &[Batch], update: usize) -> Result<UpdateOutcome, FineTuningError> {
+        let settings = &self.plan.settings;
+        // What dropout drops follows from the seed and the batches drawn: a resumed run drops the same.
+        let drawn = self.progress.batches as u64;
+        mlx_rs::random::seed(settings.seed.wrapping_mul(RANDOM_STRIDE).wrapping_add(drawn))?;
+        self.model.set_training(true);
+        let scale = self.loss_scale.as_ref().map(LossScale::factor);
+        let mut trainer = Trainer {
+            optimizer: &mut *self.optimizer,
+            loss: &|model, batch, lanes| match scale {
+                None => loss_and_gradients(model, batch, lanes),
+                Some(scale) => scaled_loss_and_gradients(model, batch, lanes, scale),
+            },
+            lanes: std::mem::replace(&mut self.lanes, Lanes::single()),
+            settings: TrainSettings {
+                steps: self.plan.updates,
+                schedule: settings.schedule.of_run(settings.learning_rate, self.plan.updates),
+                clip_norm: settings.clip_norm,
+            },
+            interrupt: self.interrupt,
+        };
+        let outcome = trainer.update(&mut self.model, group, update);
+        self.lanes = trainer.lanes;
+        self.model.set_training(false);
+        Ok(outcome?)
+    }
+
+    /// Files an update that was made.
+    fn record(&mut self, step: &TrainingStep) -> Result<(), FineTuningError> {
+        self.progress.update = step.step;
+        self.progress.tokens += step.tokens as u64;
+        self.progress.seconds += step.seconds;
+        if let Some(scale) = &mut self.loss_scale {
+            scale.updated();
+        }
+        if let Some(guards) = &mut self.guards {
+            guards.record(step);
+        }
+        let record = StepRecord {
+            step: step.step,
+            learning_rate: step.learning_rate,
+            loss: Some(f64::from(step.loss)),
+            gradient_norm: Some(f64::from(step.gradient_norm)),
+            supervised_tokens: step.supervised_tokens,
+            tokens: step.tokens,
+            positions: step.positions,
+            seconds: step.seconds,
+            active_memory: mlx_rs::memory::active_memory().ok().map(|bytes| bytes as u64),
+        };
+        self.observer.updated(&record, &self.progress, self.plan);
+        self.file(MetricsLine::Update(record))
+    }
+
+    fn file(&mut self, line: MetricsLine) -> Result<(), FineTuningError> {
+        self.metrics_file.append(&line)?;
+        self.metrics.push(line);
+        Ok(())
+    }
+
+    /// Whether an overflow of 16 bits was answered with a smaller loss scale.
+    fn lower_loss_scale(&mut self) -> bool {
+        let lowered = self.loss_scale.as_mut().is_some_and(LossScale::lower);
+        if lowered {
+            let factor = self.loss_scale.as_ref().map_or(1.0, LossScale::factor);
+            let note =
+                format!("a gradient overflowed 16 bits: the loss scale is now {factor}, and the batch is passed over");
+            self.observer.note(&note);
+        }
+        lowered
+    }
+
+    /// Measures held-out rows; returns whether the run should end because they get no better.
+    fn validate(&mut self) -> Result<bool, FineTuningError> {
+        let Some(rows) = &self.plan.validation else {
+            return Ok(false);
+        };
+        let started = Instant::now();
+        let settings = &self.plan.settings;
+        let limit = settings.validation.batches.unwrap_or(usize::MAX);
+        let (mut total, mut tokens) = (0.0, 0);
+        let batches = Batches::in_order(&rows.examples, settings.batch_size);
+        let count = batches.per_epoch().min(limit);
+        for batch in batches.take(count) {
+            let supervised = batch.supervised_tokens();
+            if supervised > 0 {
+                total += mean_loss(&self.model, &batch, &self.lanes)? * supervised as f64;
+                tokens += supervised;
+            }
+        }
+        if tokens == 0 {
+            return Ok(false);
+        }
+        let record = ValidationRecord {
+            update: self.progress.update,
+            loss: total / tokens as f64,
+            tokens,
+            seconds: started.elapsed().as_secs_f64(),
+        };
+        let is_best = self.is_best(record.loss)?;
+        self.observer.validated(&record, is_best);
+        self.file(MetricsLine::Validation(record))?;
+        let patience = settings.early_stopping.map(|stopping| stopping.patience);
+        Ok(patience.is_some_and(|patience| self.progress.worse_in_a_row >= patience))
+    }
+
+    /// Compares a loss with the best one; keeps the values where the run may end early.
+    fn is_best(&mut self, loss: f64) -> Result<bool, FineTuningError> {
+        let stopping = self.plan.settings.early_stopping;
+        let least = stopping.map_or(0.0, |stopping| stopping.least_improvement);
+        let is_best = self.progress.best.is_none_or(|(_, best)| loss < best - least);
+        if !is_best {
+            self.progress.worse_in_a_row += 1;
+            return Ok(false);
+        }
+        self.progress.best = Some((self.progress.update, loss));
+        self.progress.worse_in_a_row = 0;
+        if stopping.is_some() {
+            let parameters = ParameterSnapshot::capture_trainable(&self.model).into_parameters();
+            crate::atomic_write::replace_file(&self.folder.best(), |path| -> Result<(), BestError> {
+                Ok(save_safetensors(&parameters, None, path)?)
+            })
+            .map_err(|error| error.at(&self.folder.best()))?;
+        }
+        Ok(true)
+    }
+
+    fn judge(&mut self, outcome: Option<TrainingOutcome>) -> Result<Option<RunEnd>, FineTuningError> {
+        let Some(guards) = &mut self.guards else {
+            return Ok(None);
+        };
+        match guards.judge(&self.model, &*self.optimizer, outcome)? {
+            Verdict::GoOn => Ok(None),
+            Verdict::Stop(evidence) => Ok(Some(RunEnd::Diagnosed(evidence))),
+        }
+    }
+
+    /// Ends a run that met a number that is not finite; without guards it is an error.
+    fn not_finite(
+        &mut self,
+        step: usize,
+        loss: bool,
+        gradients: Vec<String>,
+        rows: Vec<usize>,
+    ) -> Result<RunEnd, FineTuningError> {
+        let what = if loss {
+            "the loss is not finite"
+        } else {
+            "a gradient is not finite"
+        };
+        let outcome = TrainingOutcome::NotFinite {
+            step,
+            loss,
+            gradients,
+            rows,
+        };
+        match self.judge(Some(outcome))? {
+            Some(end) => Ok(end),
+            None => Err(Exception::custom(format!("update {step}: {what}; nothing was changed by it")).into()),
+        }
+    }
+
+    /// Writes a checkpoint, and goes on with exactly what is in it.
+    fn save(&mut self) -> Result<(), FineTuningError> {
+        if let Some(scale) = &self.loss_scale {
+            self.progress.loss_scale = Some(scale.factor());
+            self.progress.updates_at_loss_scale = scale.updates();
+        }
+        let contiguous = |arrays: std::collections::BTreeMap<String, mlx_rs::Array>| {
+            let arrays = arrays.into_iter();
+            arrays
+                .map(|(name, array)| Ok((name, array.contiguous()?)))
+                .collect::<Result<std::collections::BTreeMap<_, _>, Exception>>()
+        };
+        // A file knows no strides. Products may round otherwise over other strides, so the run goes on without them too.
+        let checkpoint = RunCheckpoint {
+            progress: self.progress.clone(),
+            parameters: contiguous(ParameterSnapshot::capture_trainable(&self.model).into_parameters())?,
+            optimizer: self.optimizer.name().to_owned(),
+            optimizer_updates: self.optimizer.step_count(),
+            optimizer_state: contiguous(self.optimizer.stored())?,
+        };
+        eval(
+            checkpoint
+                .parameters
+                .values()
+                .chain(checkpoint.optimizer_state.values()),
+        )?;
+        let written = checkpoint.write(&self.folder.checkpoints(), self.plan.settings.keep_checkpoints)?;
+        restore(&mut self.model, &mut *self.optimizer, checkpoint)?;
+        self.observer.saved(&written);
+        Ok(())
+    }
+
+    /// Leaves the result where it is looked for.
+    fn finish(mut self, end: RunEnd) -> Result<RunSummary, FineTuningError> {
+        let settings = &self.plan.settings;
+        let peak_memory = mlx_rs::memory::peak_memory()? as u64;
+        if settings.early_stopping.is_some() && self.folder.best().is_file() {
+            put(&mut self.model, &load_safetensors(&self.folder.best())?)?;
+        }
+        let result = match settings.method {
+            Method::Lora => {
+                save_adapter(&self.model, &settings.lora, &settings.model, self.folder.path())?;
+                self.folder.path().to_owned()
+            }
+            Method::Full => {
+                let folder = self.folder.model();
+                std::fs::create_dir_all(&folder).map_err(|source| FineTuningError::Write {
+                    path: folder.clone(),
+                    source,
+                })?;
+                write_plain_folder(&self.model, &self.plan.loaded.configuration, &folder)?;
+                folder
+            }
+        };
+        Ok(RunSummary {
+            end,
+            progress: self.progress,
+            metrics: self.metrics,
+            peak_memory,
+            result,
+        })
+    }
+}
+
+/// Why the best values could not be kept.
+enum BestError {
+    Weights(WeightFileError),
+    Io(std::io::Error),
+}
+
+impl From<WeightFileError> for BestError {
+    fn from(error: WeightFileError) -> Self {
+        Self::Weights(error)
+    }
+}
+
+impl From<std::io::Error> for BestError {
+    fn from(error: std::io::Error) -> Self {
+        Self::Io(error)
+    }
+}
+
+impl BestError {
+    fn at(self, path: &Path) -> FineTuningError {
+        match self {
+            Self::Weights(error) => error.into(),
+            Self::Io(source) => FineTuningError::Write {
+                path: path.to_owned(),
+                source,
+            },
+        }
+    }
+}
