@@ -16,7 +16,7 @@
 //! | `param_diff` | `param_snapshot`, `readback` |
 //! | `evidence` | `thresholds` |
 //! | `model` | `atomic_write`, `evidence`, `readback`, `suggestion` |
-//! | `data` | `evidence`, `model` |
+//! | `data` | `evidence`, `model`, `suggestion` |
 //! | `adapter` | `atomic_write`, `model`, `suggestion` |
 //! | `train` | `data`, `interrupt`, `model`, `param_snapshot`, `readback` |
 //! | `engine` | `interrupt`, `model`, `readback` |

@@ -13,9 +13,25 @@ pub fn closest<'a>(given: &str, names: impl IntoIterator<Item = &'a str>) -> Opt
         .map(|(_, name)| name)
 }
 
+/// The name that `given` becomes by one letter more, less or other, or by two that change places.
+pub fn one_slip_away<'a>(given: &str, names: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    names.into_iter().find(|name| strsim::osa_distance(given, name) == 1)
+}
+
 #[cfg(test)]
 mod tests {
-    use super::closest;
+    use super::{closest, one_slip_away};
+
+    #[test]
+    fn only_one_slip_is_one_slip() {
+        let names = ["input", "tools"];
+        for given in ["inputs", "nput", "imput", "inptu"] {
+            assert_eq!(one_slip_away(given, names), Some("input"), "{given}");
+        }
+        for given in ["input", "tokens", "id", "output"] {
+            assert_eq!(one_slip_away(given, names), None, "{given}");
+        }
+    }
 
     #[test]
     fn a_slip_of_one_letter_is_found() {

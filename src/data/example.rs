@@ -8,7 +8,9 @@ use std::sync::Arc;
 use serde_json::Value;
 use thiserror::Error;
 
-use super::records::{DataFormat, Record, RecordFile};
+use super::record::{DataFormat, Record};
+use super::records::RecordFile;
+use crate::evidence::Listing;
 use crate::model::{Message, Tokenizer, TokenizerError};
 
 /// Why a record could not become an example.
@@ -131,6 +133,10 @@ impl Dataset {
             examples.push(example);
         }
         let mut notes = Vec::new();
+        if !file.unread_keys.is_empty() {
+            let keys: Listing = file.unread_keys.iter().map(String::as_str).collect();
+            notes.push(format!("the rows have keys that nothing reads: {keys}"));
+        }
         if settings.mask_prompt && file.format == DataFormat::Text {
             notes.push("rows of plain text have no prompt to mask; all their tokens are trained on".to_owned());
         }

@@ -17,7 +17,7 @@ const TORCH: &str = "torch";
 /// Where training data comes from.
 #[derive(Debug, Clone)]
 pub enum DataSource {
-    /// A JSON lines file, or a folder that holds `train.jsonl` and perhaps `valid.jsonl`.
+    /// A file of rows, or a folder that holds `train.jsonl` or `train.json` and perhaps a file for validation.
     Path(PathBuf),
     /// JSON lines that the program carries.
     Embedded(&'static str),
@@ -28,10 +28,7 @@ impl DataSource {
     pub fn read(&self) -> Result<DataFiles, DataError> {
         match self {
             Self::Path(path) => DataFiles::read(path),
-            Self::Embedded(text) => Ok(DataFiles {
-                train: RecordFile::parse(Path::new("embedded"), text.as_bytes())?,
-                valid: None,
-            }),
+            Self::Embedded(text) => Ok(RecordFile::parse(Path::new("embedded"), text.as_bytes())?.into()),
         }
     }
 }

@@ -149,5 +149,6 @@ fn batch(rows: &[Row]) -> Batch {
         tokens: rows.iter().flat_map(padded).collect(),
         mask: rows.iter().flat_map(mask).collect(),
         lengths: rows.iter().map(|row| row.tokens.len()).collect(),
+        documents: None,
     }
 }

@@ -1,12 +1,9 @@
-//! Training data: reading rows, making examples as mlx-lm makes them, and batches.
+//! Training data: reading rows, and making examples as mlx-lm makes them.
 
-use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use mlx_diagnose::data::{
-    Batch, Batches, DataError, DataFiles, DataFormat, Dataset, Example, ExampleSettings, Record, RecordFile,
-};
+use mlx_diagnose::data::{DataError, DataFiles, DataFormat, Dataset, Example, ExampleSettings, Record, RecordFile};
 use mlx_diagnose::model::{Message, Tokenizer};
 use rstest::rstest;
 use serde_json::{Value, json};
@@ -366,84 +363,4 @@ fn a_path_that_does_not_exist_is_an_error() {
         "{message}"
     );
     assert!(message.contains("hint: give a .jsonl file"), "{message}");
-}
-
-/// Rows of the given lengths; the tokens of row `n` are `10 n`, `10 n + 1`, ..., and from the third on are targets.
-fn rows(lengths: &[usize]) -> Vec<Example> {
-    lengths
-        .iter()
-        .enumerate()
-        .map(|(row, &length)| Example {
-            supervised: (0..length).map(|index| index >= 2).collect(),
-            prompt_boundary: 2,
-            ..Example::of_tokens((0..length).map(|index| (10 * row + index) as u32).collect())
-        })
-        .collect()
-}
-
-#[test]
-fn a_batch_is_padded_to_its_longest_row_and_padding_is_never_a_target() {
-    let batch = Batch::new(&rows(&[3, 5, 1]), &[0, 1, 2]);
-    assert_eq!(batch.shape(), [3, 5]);
-    assert_eq!(batch.tokens, [0, 1, 2, 0, 0, 10, 11, 12, 13, 14, 20, 0, 0, 0, 0]);
-    #[rustfmt::skip]
-    let mask = [0., 0., 1., 0., 0., 0., 0., 1., 1., 1., 0., 0., 0., 0., 0.];
-    assert_eq!(batch.mask, mask);
-    assert_eq!(batch.lengths, [3, 5, 1]);
-    assert_eq!(batch.token_count(), 9);
-    assert_eq!(batch.supervised_tokens(), 4);
-}
-
-#[rstest]
-#[case(10, 4)]
-#[case(8, 4)]
-#[case(3, 4)]
-#[case(1, 1)]
-fn every_epoch_takes_every_row_once(#[case] count: usize, #[case] batch_size: usize) {
-    let examples = rows(&vec![3; count]);
-    let mut batches = Batches::new(&examples, batch_size, 7);
-    for _ in 0..5 {
-        let epoch: Vec<Batch> = batches.by_ref().take(count.div_ceil(batch_size)).collect();
-        let rows: Vec<usize> = epoch.iter().flat_map(|batch| batch.rows.clone()).collect();
-        assert_eq!(rows.len(), count);
-        assert_eq!(rows.iter().copied().collect::<BTreeSet<_>>(), (0..count).collect());
-        assert!(epoch.iter().rev().skip(1).all(|batch| batch.rows.len() == batch_size));
-    }
-    assert_eq!(batches.per_epoch(), count.div_ceil(batch_size));
-}
-
-#[test]
-fn the_seed_alone_decides_the_order() {
-    let examples = rows(&[3; 20]);
-    let order = |seed| -> Vec<usize> {
-        Batches::new(&examples, 4, seed)
-            .take(10)
-            .flat_map(|batch| batch.rows)
-            .collect()
-    };
-    assert_eq!(order(7), order(7));
-    assert_ne!(order(7), order(8));
-    let (first_epoch, second_epoch) = (order(7)[..20].to_vec(), order(7)[20..].to_vec());
-    assert_ne!(first_epoch, second_epoch);
-}
-
-#[test]
-fn the_order_is_that_of_the_published_generator() {
-    // splitmix64 from 1234567 gives 6457827717110365317, 3203168211198807973, ...; each draw is scaled to what is left.
-    let examples = rows(&[3; 3]);
-    let draws = [6_457_827_717_110_365_317_u128, 3_203_168_211_198_807_973];
-    let mut order = [0, 1, 2];
-    order.swap(2, ((draws[0] * 3) >> 64) as usize);
-    order.swap(1, ((draws[1] * 2) >> 64) as usize);
-    order.reverse();
-    let found: Vec<usize> = Batches::new(&examples, 1, 1_234_567)
-        .take(3)
-        .flat_map(|batch| batch.rows)
-        .collect();
-    assert_eq!(found, order);
-}
-
-#[test]
-fn no_rows_make_no_batches() {
-    assert_eq!(Batches::new(&[], 4, 0).next(), None);
 }

@@ -8,9 +8,11 @@
 )]
 
 mod architecture;
+mod batches;
 mod command_line;
 mod data;
 mod data_audit;
+mod data_formats;
 mod diagnosis;
 mod external_generators;
 mod external_trainers;

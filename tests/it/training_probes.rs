@@ -165,6 +165,7 @@ fn the_definition_is_the_loss_of_mlx_lm() {
         lengths: vec![tokens.len()],
         tokens,
         mask,
+        documents: None,
     };
     let readings = loss_check::readings(
         &NextTokens::read(&model, &batch, &[], &Lanes::on_cpu(2)).unwrap(),
