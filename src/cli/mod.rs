@@ -9,6 +9,7 @@ mod output;
 mod progress;
 mod run;
 mod selftest;
+mod training_memory;
 mod verify;
 
 pub use arguments::Arguments;
