@@ -8,6 +8,7 @@
 //! | --- | --- |
 //! | `atomic_write` | |
 //! | `interrupt` | |
+//! | `memory` | |
 //! | `python` | |
 //! | `readback` | |
 //! | `suggestion` | |
@@ -18,10 +19,10 @@
 //! | `model` | `atomic_write`, `evidence`, `readback`, `suggestion` |
 //! | `data` | `evidence`, `model`, `suggestion` |
 //! | `adapter` | `atomic_write`, `model`, `suggestion` |
-//! | `train` | `data`, `interrupt`, `model`, `param_snapshot`, `readback` |
+//! | `train` | `data`, `interrupt`, `memory`, `model`, `param_snapshot`, `readback` |
 //! | `engine` | `interrupt`, `model`, `readback` |
-//! | `device` | `evidence`, `model`, `readback`, `thresholds`, `train` |
-//! | `workflow` | `adapter`, `data`, `device`, `model`, `train` |
+//! | `device` | `evidence`, `memory`, `model`, `readback`, `thresholds`, `train` |
+//! | `workflow` | `adapter`, `data`, `memory`, `model`, `train` |
 //! | `external` | `interrupt`, `python`, `suggestion` |
 //! | `faults` | `adapter`, `atomic_write`, `data`, `diagnosis`, `evidence`, `model`, `param_snapshot`, `suggestion`, `train`, `workflow` |
 //! | `torch` | `data`, `interrupt`, `model`, `python` |
@@ -31,9 +32,9 @@
 //! | `report` | `evidence`, `regression`, `rules`, `thresholds` |
 //! | `diagnosis` | `adapter`, `data`, `device`, `engine`, `evidence`, `external`, `interrupt`, `model`, `param_snapshot`, `probes`, `python`, `readback`, `rules`, `torch`, `train`, `training_log`, `workflow` |
 //! | `training_log` | `evidence` |
-//! | `fine_tuning` | `adapter`, `atomic_write`, `data`, `device`, `diagnosis`, `evidence`, `interrupt`, `model`, `param_snapshot`, `probes`, `rules`, `suggestion`, `train` |
+//! | `fine_tuning` | `adapter`, `atomic_write`, `data`, `device`, `diagnosis`, `evidence`, `interrupt`, `memory`, `model`, `param_snapshot`, `probes`, `rules`, `suggestion`, `train` |
 //! | `selftest` | `adapter`, `atomic_write`, `data`, `device`, `diagnosis`, `evidence`, `faults`, `interrupt`, `model`, `report`, `rules`, `suggestion`, `train`, `workflow` |
-//! | `cli` | `adapter`, `atomic_write`, `data`, `device`, `diagnosis`, `evidence`, `external`, `faults`, `interrupt`, `model`, `python`, `regression`, `report`, `rules`, `selftest`, `torch`, `train`, `workflow` |
+//! | `cli` | `adapter`, `atomic_write`, `data`, `device`, `diagnosis`, `evidence`, `external`, `faults`, `interrupt`, `memory`, `model`, `python`, `regression`, `report`, `rules`, `selftest`, `torch`, `train`, `workflow` |
 
 pub mod adapter;
 pub mod atomic_write;
@@ -47,6 +48,7 @@ pub mod external;
 pub mod faults;
 pub mod fine_tuning;
 pub mod interrupt;
+pub mod memory;
 pub mod model;
 pub mod param_diff;
 pub mod param_snapshot;

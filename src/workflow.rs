@@ -7,7 +7,7 @@ use mlx_rs::error::Exception;
 
 use crate::adapter::{AdapterFileError, AttachError, LoraSettings, attach, fuse, load_adapter, save_adapter};
 use crate::data::{Batch, Dataset};
-use crate::device::system_memory;
+use crate::memory::system_memory;
 use crate::model::{CausalModel, StopSet};
 use crate::train::{AdamW, AdamWSettings, Lanes, LossAndGradients, Optimizer, Schedule, loss_and_gradients};
 

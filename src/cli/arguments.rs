@@ -158,6 +158,37 @@ pub enum Verify {
         #[arg(long, default_value_t = 8)]
         rank: usize,
     },
+    /// The memory of a training step, as predicted and as MLX counts it, on rows of made-up tokens
+    TrainingMemory(TrainingMemoryArguments),
+}
+
+/// Options of the measurement of a training step's memory.
+#[derive(Debug, Args)]
+pub struct TrainingMemoryArguments {
+    /// Folder, GGUF file or hub id
+    #[arg(long, value_name = "DIR|FILE.gguf|HUB_ID")]
+    pub model: String,
+    /// Rows per step
+    #[arg(long, value_name = "N", default_value_t = 4, value_parser = at_least_one)]
+    pub batch_size: usize,
+    /// Tokens that are fed of each row
+    #[arg(long, value_name = "N", default_value_t = 128, value_parser = at_least_one)]
+    pub sequence_length: usize,
+    /// Tokens of each row that the loss counts, the last ones [default: all]
+    #[arg(long, value_name = "N", value_parser = at_least_one)]
+    pub supervised: Option<usize>,
+    /// Rank of the adapters
+    #[arg(long, value_name = "N", default_value_t = 8, value_parser = at_least_one)]
+    pub rank: usize,
+    /// Blocks to adapt, counted from the last [default: all]
+    #[arg(long, value_name = "N", value_parser = at_least_one, conflicts_with = "full")]
+    pub layers: Option<usize>,
+    /// Modules to adapt [default: every linear layer of a block]
+    #[arg(long, value_name = "PATH,...", value_delimiter = ',', conflicts_with = "full")]
+    pub keys: Vec<String>,
+    /// Train all weights instead of adapters
+    #[arg(long)]
+    pub full: bool,
 }
 
 /// Options of the five phases.

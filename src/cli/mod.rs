@@ -13,6 +13,7 @@ mod selftest;
 mod train;
 mod train_arguments;
 mod train_observer;
+mod training_memory;
 mod verify;
 
 pub use arguments::Arguments;

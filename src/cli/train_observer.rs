@@ -85,12 +85,17 @@ pub fn opening(plan: &Plan) -> String {
         "device",
         &format!("{}, {}", plan.environment.device, plan.environment.dtype),
     );
-    entry(
-        &mut text,
-        "memory",
-        &format!("{} beyond the model, by prediction", bytes(plan.predicted_bytes)),
-    );
+    if let Some(memory) = &plan.memory {
+        entry(
+            &mut text,
+            "memory",
+            &format!("{} at the peak, by prediction", bytes(memory.asked.peak())),
+        );
+    }
     entry(&mut text, "folder", &settings.output.display().to_string());
+    for line in &plan.notes {
+        entry(&mut text, "note", line);
+    }
     text
 }
 

@@ -8,6 +8,7 @@ use serde_json::json;
 use super::arguments::Verify;
 use super::output::print;
 use super::run::resolve_model;
+use super::training_memory;
 use crate::adapter::{LoraSettings, StoredAdapter, attach};
 use crate::atomic_write::write_file;
 use crate::data::{Batches, Example};
@@ -36,10 +37,11 @@ pub fn run(what: Verify) -> Result<()> {
             steps,
             rank,
         } => training_speed(&model, &ids, batch_size, sequence_length, steps, rank),
+        Verify::TrainingMemory(arguments) => training_memory::run(&arguments),
     }
 }
 
-fn load(model: &Path) -> Result<(Backend, LoadedModel)> {
+pub(super) fn load(model: &Path) -> Result<(Backend, LoadedModel)> {
     let backend = Backend::select();
     let files = resolve_model(&model.to_string_lossy())?.open()?;
     let configuration = files.configuration()?;

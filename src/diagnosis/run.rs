@@ -18,9 +18,9 @@ use super::state::StatePhase;
 use super::training::TrainingRun;
 use super::{DiagnosisOptions, Progress};
 use crate::adapter::{AttachError, StoredAdapter, check_rank, target_modules};
-use crate::data::{DataError, Dataset, ExampleError};
+use crate::data::{DataError, Dataset, Example, ExampleError};
 use crate::device::{
-    Backend, BackendError, BackendKind, Selection, TrainingSize, fitting_batch, predicted_training_bytes,
+    Backend, BackendError, BackendKind, Selection, TrainedPart, TrainingMemory, TrainingSize, fitting_batch,
 };
 use crate::evidence::{
     EVIDENCE_SCHEMA_VERSION, Evidence, FineTuneKind, GenerationEvidence, MemoryEvidence, ModelEvidence,
@@ -613,16 +613,19 @@ impl Run<'_> {
     }
 
     fn memory(&self, subject: &Subject) -> MemoryEvidence {
-        let lengths = self.dataset.examples.iter().map(|example| example.tokens.len());
+        let examples = &self.dataset.examples;
+        let longest = |count: fn(&Example) -> usize| examples.iter().map(count).max().unwrap_or(0);
         let size = TrainingSize {
-            trainable_values: ParameterSnapshot::capture_trainable(&subject.model).values(),
-            batch_size: self.options.batch_size.min(self.dataset.examples.len()),
-            tokens: lengths.max().unwrap_or(0),
+            part: TrainedPart::of(&subject.model),
+            optimizer_state: TrainingSize::ADAMW,
+            batch_size: self.options.batch_size.min(examples.len()),
+            tokens: longest(|example| example.tokens.len()),
+            supervised: longest(|example| example.supervised.iter().filter(|&&counts| counts).count()),
         };
         let configuration = &self.loaded.configuration;
         let available = self.workflow.available_memory();
         MemoryEvidence {
-            predicted: predicted_training_bytes(configuration, size),
+            predicted: TrainingMemory::predict(configuration, 0, size).beyond_the_model(),
             available,
             fitting: available.map(|available| fitting_batch(configuration, size, available)),
         }

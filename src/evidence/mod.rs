@@ -16,6 +16,7 @@ mod fit;
 mod generation;
 mod listing;
 mod log;
+mod machine;
 mod model;
 mod parameters;
 mod refusal;
@@ -35,6 +36,10 @@ pub use fit::{FitComparison, FitEvidence, PairingFit, ValidationLoss};
 pub use generation::{Answer, FinishReason, FreeRun, GenerationEvidence, GenerationSummary, Repetition};
 pub use listing::Listing;
 pub use log::{LogEntry, LogEvidence, LoggedNumber};
+pub use machine::{
+    AppleChipEvidence, BudgetBound, BudgetEvidence, ChipVariant, ChoiceEvidence, CudaEvidence, CudaSource, Detected,
+    MACHINE_SCHEMA_VERSION, MachineEvidence, MachineMemory, MetalEvidence, MlxMemoryEvidence, ProcessorEvidence,
+};
 pub use model::{ModelEvidence, Quantization, StopRow, StopToken};
 pub use parameters::{AdapterEvidence, GroupChange, ModuleUpdate, ParameterEvidence, TensorChange};
 pub use refusal::{Refusal, RefusalKind};

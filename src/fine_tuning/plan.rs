@@ -5,13 +5,15 @@ use thiserror::Error;
 
 use super::settings::{FineTuneSettings, Method, RunLength};
 use crate::adapter::{AdapterFileError, AttachError, attach, check_rank, load_adapter, target_modules};
-use crate::data::{DataError, DataFiles, Dataset, Example, ExampleError, ExampleSettings};
+use crate::data::{DataError, DataFiles, Dataset, Example, ExampleError, ExampleSettings, HeldOut, RecordFile};
 use crate::device::{
-    Backend, BackendError, PrecisionChoice, Selection, TrainingSize, dtype_named, predicted_training_bytes,
+    Backend, BackendError, FittedStep, MemoryBudget, PrecisionChoice, Selection, TrainedPart, TrainingSize, dtype_named,
 };
 use crate::evidence::RunEnvironment;
+use crate::memory::system_memory;
 use crate::model::{CausalModel, LoadError, LoadedModel, ModelSource, Tokenizer, TokenizerError};
 use crate::param_snapshot::ParameterSnapshot;
+use crate::rules::wording::bytes;
 use mlx_rs::module::ModuleParameters;
 
 /// Why a run could not begin.
@@ -38,6 +40,9 @@ pub enum PlanError {
     /// The adapter to go on from does not fit.
     #[error(transparent)]
     Adapter(#[from] AdapterFileError),
+    /// MLX failed.
+    #[error("the model could not be examined: {0}")]
+    Mlx(mlx_rs::error::Exception),
     /// All weights are to be trained and some are packed.
     #[error(
         "packed weights cannot be trained\n  found: a model that is kept packed\n  expected: plain weights for `fine_tune_type: full`\n  hint: leave out `keep_packed` on a CPU, train adapters, or dequantise the model first"
@@ -52,6 +57,19 @@ pub enum PlanError {
         found: u32,
         /// Rows of the embedding table.
         vocabulary: usize,
+    },
+    /// A step would need more memory than there is.
+    #[error(
+        "a training step does not fit into memory\n  found: {} needed, by prediction\n  expected: at most {}\n  hint: {hint}",
+        bytes(*predicted), bytes(*limit)
+    )]
+    TooLarge {
+        /// Bytes of a step with the model, by prediction.
+        predicted: u64,
+        /// Bytes that may be held.
+        limit: u64,
+        /// What would fit.
+        hint: String,
     },
     /// Nothing is to be learnt.
     #[error(
@@ -88,8 +106,10 @@ pub struct Plan {
     pub batches_per_epoch: usize,
     /// Values that are trained.
     pub trainable_values: u64,
-    /// Bytes that training takes beyond the loaded model, by prediction.
-    pub predicted_bytes: u64,
+    /// What a step is predicted to hold, and what the machine has for it; `None` where the system does not tell.
+    pub memory: Option<FittedStep>,
+    /// What was decided beside the settings, one sentence each without a final period.
+    pub notes: Vec<String>,
     /// Checksum of the rows as tokens.
     pub data_checksum: u32,
 }
@@ -105,14 +125,15 @@ pub fn prepare(settings: FineTuneSettings, source: &ModelSource) -> Result<Plan,
     };
     let precision = selection.backend.precision(&configuration, choice);
     let tokenizer = files.tokenizer()?;
-    let records = DataFiles::read(&settings.data)?;
+    let mut notes = Vec::new();
+    let (training_rows, validation_rows) = rows(&settings, &mut notes)?;
     let example_settings = ExampleSettings {
         mask_prompt: settings.mask_prompt,
         max_sequence_length: settings.max_sequence_length.min(configuration.max_position_embeddings),
     };
     let dataset = |records| Dataset::new(records, &tokenizer, example_settings);
-    let train = dataset(&records.train)?;
-    let validation = records.valid.as_ref().map(dataset).transpose()?;
+    let train = dataset(&training_rows)?;
+    let validation = validation_rows.as_ref().map(dataset).transpose()?;
     let all_rows = || {
         train
             .examples
@@ -139,18 +160,14 @@ pub fn prepare(settings: FineTuneSettings, source: &ModelSource) -> Result<Plan,
         RunLength::Batches(batches) => batches,
         RunLength::Epochs(epochs) => (epochs * batches_per_epoch as f64).ceil() as usize,
     };
-    let longest = all_rows().map(|row| row.tokens.len()).max().unwrap_or(0);
-    let size = TrainingSize {
-        trainable_values,
-        batch_size: settings.batch_size.min(rows),
-        tokens: longest,
-    };
+    let memory = memory(&settings, &model, &loaded, all_rows())?;
     let environment = selection.environment(precision, choice, !loaded.packings.is_empty());
     Ok(Plan {
         updates: batches.div_ceil(settings.accumulation).max(1),
         batches_per_epoch,
         trainable_values,
-        predicted_bytes: predicted_training_bytes(&loaded.configuration, size),
+        memory,
+        notes,
         data_checksum: checksum(&train.examples),
         backend: selection.backend,
         settings,
@@ -161,6 +178,80 @@ pub fn prepare(settings: FineTuneSettings, source: &ModelSource) -> Result<Plan,
         validation,
         environment,
     })
+}
+
+/// The rows to train on, and those that are only measured: rows of the data's own, or some that are held out.
+fn rows(settings: &FineTuneSettings, notes: &mut Vec<String>) -> Result<(RecordFile, Option<RecordFile>), PlanError> {
+    let files = DataFiles::read_with(&settings.data, &settings.record_keys)?;
+    for name in &files.unread_files {
+        notes.push(format!("`{name}` of the data is not read"));
+    }
+    if files.valid.is_some() || settings.validation.split == 0.0 {
+        return Ok((files.train, files.valid));
+    }
+    match files
+        .train
+        .hold_out(HeldOut::Fraction(settings.validation.split), settings.seed)
+    {
+        Ok((train, valid)) => Ok((train, Some(valid))),
+        Err(error) => {
+            let headline = error.to_string();
+            let headline = headline.lines().next().unwrap_or_default().to_owned();
+            notes.push(format!("{headline}: no loss on held-out rows will be known"));
+            Ok((files.train, None))
+        }
+    }
+}
+
+/// What a step will hold; a step that is far too large would end the process, and perhaps others.
+fn memory<'rows>(
+    settings: &FineTuneSettings,
+    model: &CausalModel,
+    loaded: &LoadedModel,
+    rows: impl Iterator<Item = &'rows Example>,
+) -> Result<Option<FittedStep>, PlanError> {
+    let Some(system) = system_memory() else {
+        return Ok(None);
+    };
+    let (mut tokens, mut supervised, mut count) = (0, 0, 0);
+    for row in rows {
+        tokens = tokens.max(row.tokens.len());
+        supervised = supervised.max(row.supervised_tokens());
+        count += 1;
+    }
+    let size = TrainingSize {
+        part: TrainedPart::of(model),
+        optimizer_state: settings.optimizer.kept_copies() as f64,
+        batch_size: settings.batch_size.min(count),
+        tokens,
+        supervised,
+    };
+    let held = mlx_rs::memory::active_memory().map_err(PlanError::Mlx)? as u64;
+    let weights: u64 = loaded
+        .model
+        .parameters()
+        .flatten()
+        .values()
+        .map(|array| array.nbytes() as u64)
+        .sum();
+    let budget = MemoryBudget::new(system, None, held, settings.memory_reserve);
+    let fitted = budget.fit(&loaded.configuration, weights, size);
+    if settings.guards && !fitted.is_whole() {
+        let hint = match fitted.batch.rows {
+            0 if fitted.batch.tokens == 0 => "train fewer layers, or a smaller model".to_owned(),
+            0 => format!("cut rows to `max_seq_length: {}`", fitted.batch.tokens),
+            rows => format!(
+                "`batch_size: {rows}` with `grad_accumulation_steps: {}` trains on as many rows per update",
+                settings.accumulation * settings.batch_size.div_ceil(rows)
+            ),
+        };
+        return Err(PlanError::TooLarge {
+            predicted: fitted.asked.peak(),
+            limit: budget.limit(),
+            hint,
+        });
+    }
+    Ok(Some(fitted))
 }
 
 /// The loaded model with what is to be trained.

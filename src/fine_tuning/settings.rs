@@ -6,9 +6,13 @@ use thiserror::Error;
 use super::configuration::Configuration;
 use super::settings_reader::SettingsReader;
 use crate::adapter::LoraSettings;
+use crate::data::RecordKeys;
 use crate::device::BackendKind;
 use crate::model::Problems;
 use crate::train::{Decay, DecayScope, OptimizerSettings, Schedule};
+
+/// Bytes of what `memory_reserve_gb` counts.
+pub(super) const GIGABYTE: f64 = 1e9;
 
 /// What is trained.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -117,6 +121,8 @@ pub struct FineTuneSettings {
     pub data: PathBuf,
     /// The folder that the run leaves.
     pub output: PathBuf,
+    /// Names of the keys of a row.
+    pub record_keys: RecordKeys,
     /// What is trained.
     pub method: Method,
     /// The adapters.
@@ -165,6 +171,8 @@ pub struct FineTuneSettings {
     pub keep_packed: bool,
     /// Whether the activations of a block are computed again in the backward pass instead of kept.
     pub checkpoint_blocks: bool,
+    /// Bytes of memory that are kept free for the system and other programs.
+    pub memory_reserve: u64,
     /// Whether the rule book watches the run and ends it.
     pub guards: bool,
 }
@@ -224,12 +232,21 @@ impl FineTuneSettings {
             "seed": self.seed,
             "keep_packed": self.keep_packed,
             "grad_checkpoint": self.checkpoint_blocks,
+            "memory_reserve_gb": self.memory_reserve as f64 / GIGABYTE,
             "guards": self.guards,
         });
         let mut set = |key: &str, value: Value| table[key] = value;
         match self.length {
             RunLength::Epochs(epochs) => set("epochs", epochs.into()),
             RunLength::Batches(batches) => set("iters", batches.into()),
+        }
+        for (key, name) in [
+            ("prompt_feature", &self.record_keys.prompt_feature),
+            ("completion_feature", &self.record_keys.completion_feature),
+            ("chat_feature", &self.record_keys.chat_feature),
+            ("text_feature", &self.record_keys.text_feature),
+        ] {
+            table[key] = json!(name);
         }
         if !self.lora.keys.is_empty() {
             table["lora_parameters"]["keys"] = json!(self.lora.keys);
@@ -292,6 +309,7 @@ fn read_all(reader: &mut SettingsReader<'_>) -> FineTuneSettings {
             .text("adapter_path")
             .unwrap_or_else(|| "fine-tuned".to_owned())
             .into(),
+        record_keys: reader.record_keys(),
         method,
         lora: reader.lora(),
         resume_adapter: reader.text("resume_adapter_file").map(Into::into),
@@ -319,6 +337,7 @@ fn read_all(reader: &mut SettingsReader<'_>) -> FineTuneSettings {
         backend: reader.backend(),
         keep_packed: reader.switch("keep_packed").unwrap_or(false),
         checkpoint_blocks: reader.switch("grad_checkpoint").unwrap_or(false),
+        memory_reserve: reader.memory_reserve(),
         guards: reader.switch("guards").unwrap_or(true),
     };
     reader.required("model");

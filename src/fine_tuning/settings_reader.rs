@@ -5,9 +5,10 @@ use std::collections::BTreeSet;
 use serde_json::Value;
 
 use super::configuration::{Configuration, Entry};
-use super::settings::{EarlyStopping, RunLength, ScheduleSettings, ScheduleShape, Validation};
+use super::settings::{EarlyStopping, GIGABYTE, RunLength, ScheduleSettings, ScheduleShape, Validation};
 use crate::adapter::LoraSettings;
-use crate::device::{BackendKind, dtype_named};
+use crate::data::RecordKeys;
+use crate::device::{BackendKind, MemoryBudget, dtype_named};
 use crate::model::{Problem, Problems};
 use crate::suggestion::closest;
 use crate::train::{Decay, OptimizerSettings, SettingError};
@@ -182,6 +183,26 @@ impl<'a> SettingsReader<'a> {
     /// Whether prompts carry no loss.
     pub(super) fn supervision(&mut self) -> bool {
         self.switch("mask_prompt").unwrap_or(true)
+    }
+
+    pub(super) fn record_keys(&mut self) -> RecordKeys {
+        let mut keys = RecordKeys::default();
+        for (key, name) in [
+            ("prompt_feature", &mut keys.prompt_feature),
+            ("completion_feature", &mut keys.completion_feature),
+            ("chat_feature", &mut keys.chat_feature),
+            ("text_feature", &mut keys.text_feature),
+        ] {
+            if let Some(given) = self.text(key) {
+                *name = given;
+            }
+        }
+        keys
+    }
+
+    pub(super) fn memory_reserve(&mut self) -> u64 {
+        let gigabytes = self.at_least_zero("memory_reserve_gb");
+        gigabytes.map_or(MemoryBudget::DEFAULT_RESERVE, |gigabytes| (gigabytes * GIGABYTE) as u64)
     }
 
     pub(super) fn dtype(&mut self) -> Option<String> {

@@ -23,6 +23,7 @@ mod forward_parity;
 mod golden;
 mod html_report;
 mod hub;
+mod memory;
 mod model_files;
 mod new_rule;
 mod optimizers;

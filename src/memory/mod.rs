@@ -1,0 +1,9 @@
+//! How much memory there is, what MLX holds of it, and both while work goes on.
+
+mod mlx;
+mod monitor;
+mod system;
+
+pub use mlx::MlxMemory;
+pub use monitor::{MemoryMonitor, MemorySample, StepMemory};
+pub use system::{SystemMemory, system_memory};
