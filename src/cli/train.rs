@@ -24,6 +24,7 @@ use crate::report::{
     to_markdown,
 };
 use crate::rules::Severity;
+use crate::train::OptimizerSettings;
 use crate::workflow::ReferenceWorkflow;
 
 /// Settings of `train quick` over the profile for chats: few updates, each small.
@@ -221,7 +222,10 @@ fn options(plan: &Plan, source: &ModelSource) -> DiagnosisOptions {
         learning_rate: settings.learning_rate,
         warmup_steps: settings.schedule.warmup_steps,
         clip_norm: settings.clip_norm,
-        bias_correction: true,
+        bias_correction: match settings.optimizer {
+            OptimizerSettings::Adam(adam) | OptimizerSettings::AdamW(adam) => adam.bias_correction,
+            _ => true,
+        },
         mask_prompt: settings.mask_prompt,
         max_sequence_length: settings.max_sequence_length,
         seed: settings.seed,
