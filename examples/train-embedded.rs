@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow};
 use mlx_diagnose::atomic_write::{replace_file, write_file};
-use mlx_diagnose::data::{Batch, Batches, DataFiles, Dataset, ExampleSettings, Record, RecordFile};
+use mlx_diagnose::data::{Batch, Batches, DataFiles, Dataset, ExampleSettings, Record, RecordFile, Supervision};
 use mlx_diagnose::device::Backend;
 use mlx_diagnose::interrupt::Interrupt;
 use mlx_diagnose::model::{
@@ -67,7 +67,7 @@ fn main() -> Result<()> {
     let tokenizer = Tokenizer::from_folder(output)?;
     // Every token is a target: a model that learns only answers falls apart behind its own turn end.
     let settings = ExampleSettings {
-        mask_prompt: false,
+        supervision: Supervision::AllTokens,
         max_sequence_length: configuration.max_position_embeddings,
     };
     let train_set = Dataset::new(&files.train, &tokenizer, settings)?;

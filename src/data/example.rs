@@ -10,6 +10,7 @@ use thiserror::Error;
 
 use super::record::{DataFormat, Record};
 use super::records::RecordFile;
+use super::supervision::{Supervision, Targets};
 use crate::evidence::Listing;
 use crate::model::{Message, Tokenizer, TokenizerError};
 
@@ -41,8 +42,8 @@ pub enum ExampleError {
 /// How examples are made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ExampleSettings {
-    /// Whether prompts carry no loss.
-    pub mask_prompt: bool,
+    /// What of a conversation is trained on.
+    pub supervision: Supervision,
     /// Longest row in tokens; longer rows lose their end.
     pub max_sequence_length: usize,
 }
@@ -77,7 +78,7 @@ pub struct Example {
     pub tokens: Vec<u32>,
     /// For each token whether the loss counts it as a target; the first token never is one, as nothing predicts it.
     pub supervised: Vec<bool>,
-    /// Tokens of the masked prompt; 0 when nothing is masked. May be beyond a row that was cut.
+    /// Tokens before the first answer that is trained on; 0 when nothing is masked. May be beyond a row that was cut.
     pub prompt_boundary: usize,
     /// Whether the row was longer than allowed and lost its end.
     pub truncated: bool,
@@ -85,6 +86,9 @@ pub struct Example {
     pub original_length: usize,
     /// Whether the prompt's own tokens are not a prefix of the row's, so that the boundary is where they part.
     pub boundary_moved: bool,
+    /// Answers that were to be trained on and are not, since the chat template does not tell where they stand: it writes
+    /// earlier turns otherwise than last ones.
+    pub unplaced_answers: usize,
     /// The row's question and answer; `None` for plain text and for conversations that do not end with an answer.
     pub reference: Option<PromptReference>,
     /// What the row was made from.
@@ -137,7 +141,18 @@ impl Dataset {
             let keys: Listing = file.unread_keys.iter().map(String::as_str).collect();
             notes.push(format!("the rows have keys that nothing reads: {keys}"));
         }
-        if settings.mask_prompt && file.format == DataFormat::Text {
+        let unplaced = examples.iter().map(|example| example.unplaced_answers);
+        let (rows, answers) = unplaced
+            .filter(|&answers| answers > 0)
+            .fold((0, 0), |(rows, all), answers| (rows + 1, all + answers));
+        if answers > 0 {
+            notes.push(format!(
+                "the chat template writes earlier turns otherwise than last ones, so that answers cannot be told from the rest: \
+                 {answers} in {rows} of {} rows are not trained on",
+                examples.len()
+            ));
+        }
+        if settings.supervision.masks_prompts() && file.format == DataFormat::Text {
             notes.push("rows of plain text have no prompt to mask; all their tokens are trained on".to_owned());
         }
         Ok(Self {
@@ -182,7 +197,8 @@ impl Example {
                     tokens,
                     prompt: None,
                 };
-                Ok(Self::from_source(source, None, settings))
+                let targets = Targets::all(source.tokens.len());
+                Ok(Self::from_source(source, None, &targets, settings))
             }
         }
     }
@@ -195,6 +211,7 @@ impl Example {
             truncated: false,
             original_length: tokens.len(),
             boundary_moved: false,
+            unplaced_answers: 0,
             reference: None,
             source: Arc::new(RowSource {
                 record: None,
@@ -222,9 +239,17 @@ impl Example {
         } else {
             match tokenizer.encode_chat(before, tools, answers) {
                 Ok(prompt) => Some(prompt),
-                Err(TokenizerError::Template(_)) if !settings.mask_prompt => None,
+                Err(TokenizerError::Template(_)) if settings.supervision != Supervision::LastAnswer => None,
                 Err(error) => return Err(error),
             }
+        };
+        let targets = match (settings.supervision, &prompt) {
+            (Supervision::EveryAnswer, _) => {
+                let kept = settings.max_sequence_length.max(1);
+                Targets::every_answer(messages, tools, tokenizer, &tokens, kept)?
+            }
+            (Supervision::LastAnswer, Some(prompt)) => Targets::behind(prompt, &tokens),
+            (Supervision::LastAnswer, None) | (Supervision::AllTokens, _) => Targets::all(tokens.len()),
         };
         let reference = last
             .content()
@@ -239,50 +264,36 @@ impl Example {
             tokens,
             prompt,
         };
-        Ok(Self::from_source(source, reference, settings))
+        Ok(Self::from_source(source, reference, &targets, settings))
     }
 
-    fn from_source(source: RowSource, reference: Option<PromptReference>, settings: ExampleSettings) -> Option<Self> {
+    fn from_source(
+        source: RowSource,
+        reference: Option<PromptReference>,
+        targets: &Targets,
+        settings: ExampleSettings,
+    ) -> Option<Self> {
         if source.tokens.is_empty() {
             return None;
         }
-        let boundary = match &source.prompt {
-            Some(prompt) if settings.mask_prompt => Boundary::between(prompt, &source.tokens),
-            _ => Boundary::default(),
-        };
         let original_length = source.tokens.len();
         let kept = original_length.min(settings.max_sequence_length.max(1));
+        let mut supervised = vec![false; original_length];
+        for span in &targets.spans {
+            supervised[span.clone()].fill(true);
+        }
+        supervised.truncate(kept);
+        supervised[0] = false;
         Some(Self {
             tokens: source.tokens[..kept].to_vec(),
-            supervised: (0..kept).map(|index| index >= boundary.tokens.max(1)).collect(),
-            prompt_boundary: boundary.tokens,
+            supervised,
+            prompt_boundary: targets.spans.first().map_or(original_length, |span| span.start),
             truncated: kept < original_length,
             original_length,
-            boundary_moved: boundary.moved,
+            boundary_moved: targets.moved,
+            unplaced_answers: targets.unplaced,
             reference,
             source: Arc::new(source),
         })
-    }
-}
-
-/// Where a masked prompt ends.
-#[derive(Debug, Clone, Copy, Default)]
-struct Boundary {
-    tokens: usize,
-    moved: bool,
-}
-
-impl Boundary {
-    /// The tokens that the prompt has in common with the start of the whole row.
-    fn between(prompt: &[u32], whole: &[u32]) -> Self {
-        let tokens = prompt
-            .iter()
-            .zip(whole)
-            .take_while(|(first, second)| first == second)
-            .count();
-        Self {
-            tokens,
-            moved: tokens < prompt.len(),
-        }
     }
 }

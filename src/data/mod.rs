@@ -13,6 +13,7 @@ mod random;
 mod record;
 mod records;
 mod sharegpt;
+mod supervision;
 
 pub use batch::{Batch, Documents};
 pub use batches::{BatchSettings, BatchState, Batches, BatchesError, RowOrder};
@@ -22,3 +23,4 @@ pub use held_out::{HeldOut, HeldOutError};
 pub use json_rows::Layout;
 pub use record::{DataFormat, Record, RecordKeys};
 pub use records::{DataError, RecordFile};
+pub use supervision::Supervision;

@@ -3,7 +3,7 @@ use std::time::Instant;
 use super::DiagnosisOptions;
 use super::prompts;
 use super::run::DiagnosisError;
-use crate::data::{Dataset, ExampleSettings};
+use crate::data::{Dataset, ExampleSettings, Supervision};
 use crate::evidence::{Evidence, ProbeCost, Slot};
 use crate::model::{StopSet, Tokenizer};
 use crate::probes::data::DataProbe;
@@ -41,7 +41,7 @@ impl Inputs {
         let stop_set = StopSet::of(&tokenizer)?;
         let longest = options.max_sequence_length;
         let settings = ExampleSettings {
-            mask_prompt: options.mask_prompt,
+            supervision: Supervision::of_mask_prompt(options.mask_prompt),
             max_sequence_length: sizes.context.map_or(longest, |context| longest.min(context)),
         };
         let prepared =

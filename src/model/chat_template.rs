@@ -4,6 +4,7 @@
 //! conversation, with a limit on the work they may do, and with a fixed date, so that a run can be repeated.
 
 use std::error::Error as _;
+use std::ops::Range;
 use std::sync::Arc;
 
 use chrono::DateTime;
@@ -139,6 +140,7 @@ pub struct ChatTemplate {
     name: String,
     source: String,
     variables: Map<String, Value>,
+    /// Holds the template, and where it has generation blocks one more that marks them.
     environment: Arc<Environment<'static>>,
 }
 
@@ -195,6 +197,37 @@ impl ChatTemplate {
         tools: Option<&[Value]>,
         add_generation_prompt: bool,
     ) -> Result<String, ChatTemplateError> {
+        self.render_by(&self.name, messages, tools, add_generation_prompt)
+    }
+
+    /// The conversation as text, with the bytes of it that the template's `{% generation %}` blocks mark as written by the
+    /// assistant, in order (https://huggingface.co/docs/transformers/chat_templating_writing, "generation"). `None` where
+    /// the template has no such blocks.
+    ///
+    /// # Errors
+    /// See [`ChatTemplateError`].
+    pub fn render_with_blocks(
+        &self,
+        messages: &[Message],
+        tools: Option<&[Value]>,
+    ) -> Result<Option<(String, Vec<Range<usize>>)>, ChatTemplateError> {
+        let name = marked_name(&self.name);
+        if self.environment.get_template(&name).is_err() {
+            return Ok(None);
+        }
+        let marked = without_printed_marks(&self.render_by(&name, messages, tools, false)?);
+        // Words that hold the marks themselves make another text.
+        let rendered = self.render(messages, tools, false)?;
+        Ok(Some(marked).filter(|(text, _)| *text == rendered))
+    }
+
+    fn render_by(
+        &self,
+        template: &str,
+        messages: &[Message],
+        tools: Option<&[Value]>,
+        add_generation_prompt: bool,
+    ) -> Result<String, ChatTemplateError> {
         let mut context = self.variables.clone();
         context.insert(
             "messages".to_owned(),
@@ -207,7 +240,7 @@ impl ChatTemplate {
         context.insert("documents".to_owned(), Value::Null);
         context.insert("add_generation_prompt".to_owned(), add_generation_prompt.into());
         self.environment
-            .get_template(&self.name)
+            .get_template(template)
             .and_then(|template| template.render(TemplateValue::from(Serde(&context))))
             .map_err(|error| self.failure(&error))
     }
@@ -260,7 +293,11 @@ fn compile(name: &str, source: &str, seconds: i64) -> Result<Environment<'static
         )
     });
     environment.add_function("strftime_now", move |format: &str| strftime(seconds, format));
-    environment.add_template_owned(name.to_owned(), without_generation_marks(source))?;
+    let unmarked = without_generation_marks(source);
+    if unmarked != source {
+        environment.add_template_owned(marked_name(name), with_printed_marks(source))?;
+    }
+    environment.add_template_owned(name.to_owned(), unmarked)?;
     Ok(environment)
 }
 
@@ -303,30 +340,80 @@ fn strftime(seconds: i64, format: &str) -> Result<String, minijinja::Error> {
     Ok(time.format_with_items(items.iter()).to_string())
 }
 
+/// Marks of a rendering where a `{% generation %}` block begins and ends: characters that Unicode reserves for a
+/// program's own use and that no text holds.
+const BLOCK_BEGINS: char = '\u{fdd0}';
+const BLOCK_ENDS: char = '\u{fdd1}';
+
+/// The name of the template that renders with these marks.
+fn marked_name(name: &str) -> String {
+    format!("{name} with its generation blocks marked")
+}
+
 /// Replaces `{% generation %}` and `{% endgeneration %}`, by which transformers marks the assistant's tokens, by a
 /// condition that always holds: it prints the same, keeps the white space marks, and needs no parser extension.
 fn without_generation_marks(source: &str) -> String {
+    with_generation_tags(
+        source,
+        |body| format!("{{%{}%}}", body.replace("generation", "if true")),
+        |body| format!("{{%{}%}}", body.replace("endgeneration", "endif")),
+    )
+}
+
+/// The same with [`BLOCK_BEGINS`] and [`BLOCK_ENDS`] printed. Each tag becomes two, since the white space before it and
+/// that behind it are on different sides of what is printed.
+fn with_printed_marks(source: &str) -> String {
+    let white_space = |mark: Option<char>| {
+        mark.filter(|mark| matches!(mark, '-' | '+'))
+            .map_or(String::new(), String::from)
+    };
+    let printed = |body: &str, statement: &str, character: char| {
+        let (before, behind) = (white_space(body.chars().next()), white_space(body.chars().next_back()));
+        format!("{{%{before} {statement} %}}{{{{ '{character}' }}}}{{% {statement} {behind}%}}")
+    };
+    with_generation_tags(
+        source,
+        |body| printed(body, "if true", BLOCK_BEGINS),
+        |body| printed(body, "endif", BLOCK_ENDS),
+    )
+}
+
+/// `source` with the tags of generation blocks replaced; the replacements are given what stands between `{%` and `%}`.
+fn with_generation_tags(source: &str, begin: impl Fn(&str) -> String, end: impl Fn(&str) -> String) -> String {
     let mut text = String::with_capacity(source.len());
     let mut rest = source;
     while let Some(start) = rest.find("{%") {
         let (before, tag) = rest.split_at(start);
         text.push_str(before);
-        let Some(end) = tag.find("%}") else {
+        let Some(length) = tag.find("%}") else {
             rest = tag;
             break;
         };
-        let (tag, after) = tag.split_at(end + 2);
-        let body = &tag[2..end];
+        let (tag, after) = tag.split_at(length + 2);
+        let body = &tag[2..length];
         let statement = body.trim_matches(|mark: char| matches!(mark, '-' | '+') || mark.is_whitespace());
-        text.push_str("{%");
         match statement {
-            "generation" => text.push_str(&body.replace("generation", "if true")),
-            "endgeneration" => text.push_str(&body.replace("endgeneration", "endif")),
-            _ => text.push_str(body),
+            "generation" => text.push_str(&begin(body)),
+            "endgeneration" => text.push_str(&end(body)),
+            _ => text.push_str(tag),
         }
-        text.push_str("%}");
         rest = after;
     }
     text.push_str(rest);
     text
+}
+
+/// A marked rendering without its marks, and the bytes of it that lie within blocks.
+fn without_printed_marks(marked: &str) -> (String, Vec<Range<usize>>) {
+    let mut text = String::with_capacity(marked.len());
+    let mut blocks = Vec::new();
+    let mut begin = 0;
+    for character in marked.chars() {
+        match character {
+            BLOCK_BEGINS => begin = text.len(),
+            BLOCK_ENDS => blocks.push(begin..text.len()),
+            other => text.push(other),
+        }
+    }
+    (text, blocks)
 }

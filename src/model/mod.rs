@@ -2,6 +2,7 @@
 
 mod attention;
 mod build;
+mod bundled_template;
 mod chat_template;
 mod checkpoint;
 mod configuration;
@@ -33,6 +34,7 @@ mod weight_file;
 
 pub use attention::Attention;
 pub use build::{BuildError, build_model};
+pub use bundled_template::{BUNDLED_TEMPLATES, BundledTemplate, TemplateChoice, UnknownTemplate};
 pub use chat_template::{ChatTemplate, ChatTemplateError, Message, TEMPLATE_TIME};
 pub use checkpoint::{
     Checkpoint, CheckpointError, Disagreement, DisagreementKind, Precision, StoredTensor, check_shards,

@@ -124,6 +124,8 @@ pub struct Tokenizer {
     template: Option<ChatTemplate>,
     /// Used instead of `template` for conversations with tools, where a model has one of its own for them.
     tool_template: Option<ChatTemplate>,
+    /// What every template is given beside the conversation.
+    template_variables: Map<String, Value>,
 }
 
 /// The templates found, by name, each with the place it was found in.
@@ -268,6 +270,7 @@ impl Tokenizer {
             declared_ends,
             template,
             tool_template,
+            template_variables: variables,
             inner,
         })
     }
@@ -315,13 +318,45 @@ impl Tokenizer {
         tools: Option<&[Value]>,
         add_generation_prompt: bool,
     ) -> Result<String, TokenizerError> {
+        Ok(self
+            .template_for(tools)?
+            .render(messages, tools, add_generation_prompt)?)
+    }
+
+    /// The conversation as text with the bytes of the assistant's words, where the chat template marks them; see
+    /// [`ChatTemplate::render_with_blocks`].
+    ///
+    /// # Errors
+    /// As [`Self::render_chat`].
+    pub fn render_chat_with_blocks(
+        &self,
+        messages: &[Message],
+        tools: Option<&[Value]>,
+    ) -> Result<Option<(String, Vec<Range<usize>>)>, TokenizerError> {
+        Ok(self.template_for(tools)?.render_with_blocks(messages, tools)?)
+    }
+
+    fn template_for(&self, tools: Option<&[Value]>) -> Result<&ChatTemplate, TokenizerError> {
         let for_tools = self.tool_template.as_ref().filter(|_| tools.is_some());
-        let template = for_tools
+        for_tools
             .or(self.template.as_ref())
             .ok_or_else(|| TokenizerError::NoTemplate {
                 origin: self.origin.clone(),
-            })?;
-        Ok(template.render(messages, tools, add_generation_prompt)?)
+            })
+    }
+
+    /// The same tokenizer with another chat template for all conversations, those with tools included. `name` says in
+    /// errors where the template comes from.
+    ///
+    /// # Errors
+    /// [`TokenizerError::Template`] when it is not valid.
+    pub fn with_chat_template(self, name: &str, source: &str) -> Result<Self, TokenizerError> {
+        let template = ChatTemplate::new(name, source, self.template_variables.clone())?;
+        Ok(Self {
+            template: Some(template),
+            tool_template: None,
+            ..self
+        })
     }
 
     /// The conversation as ids, by the model's chat template.

@@ -3,7 +3,9 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use mlx_diagnose::data::{DataError, DataFiles, DataFormat, Dataset, Example, ExampleSettings, Record, RecordFile};
+use mlx_diagnose::data::{
+    DataError, DataFiles, DataFormat, Dataset, Example, ExampleSettings, Record, RecordFile, Supervision,
+};
 use mlx_diagnose::model::{Message, Tokenizer};
 use rstest::rstest;
 use serde_json::{Value, json};
@@ -12,11 +14,11 @@ type TestError = Box<dyn std::error::Error>;
 type TestResult = Result<(), TestError>;
 
 const WHOLE: ExampleSettings = ExampleSettings {
-    mask_prompt: false,
+    supervision: Supervision::AllTokens,
     max_sequence_length: 2048,
 };
 const MASKED: ExampleSettings = ExampleSettings {
-    mask_prompt: true,
+    supervision: Supervision::LastAnswer,
     ..WHOLE
 };
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
-use mlx_diagnose::data::{Dataset, Example, ExampleSettings, RecordFile};
+use mlx_diagnose::data::{Dataset, Example, ExampleSettings, RecordFile, Supervision};
 use mlx_diagnose::evidence::{DataEvidence, Listing};
 use mlx_diagnose::model::{StopSet, Tokenizer};
 use mlx_diagnose::probes::data::DataProbe;
@@ -71,7 +71,7 @@ impl Audit {
 
     fn dataset(&self, rows: &[Value]) -> Dataset {
         let settings = ExampleSettings {
-            mask_prompt: self.mask_prompt,
+            supervision: Supervision::of_mask_prompt(self.mask_prompt),
             max_sequence_length: self.longest,
         };
         Dataset::new(&records(rows), &self.tokenizer, settings).unwrap()

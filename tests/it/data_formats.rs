@@ -5,6 +5,7 @@ use std::path::Path;
 
 use mlx_diagnose::data::{
     DataError, DataFiles, DataFormat, Dataset, ExampleSettings, HeldOut, HeldOutError, Record, RecordFile, RecordKeys,
+    Supervision,
 };
 use mlx_diagnose::model::Tokenizer;
 use rstest::rstest;
@@ -239,7 +240,7 @@ fn keys_that_nothing_reads_are_told() -> TestResult {
     assert_eq!(file.unread_keys, ["id", "instruction", "source"]);
     let tokenizer = Tokenizer::from_folder(&root().join("fixtures/golden/tokenizers/smollm"))?;
     let settings = ExampleSettings {
-        mask_prompt: false,
+        supervision: Supervision::AllTokens,
         max_sequence_length: 64,
     };
     let dataset = Dataset::new(&file, &tokenizer, settings)?;

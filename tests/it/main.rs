@@ -9,6 +9,7 @@
 
 mod architecture;
 mod batches;
+mod bundled_templates;
 mod command_line;
 mod data;
 mod data_audit;
@@ -41,6 +42,7 @@ mod saved_state;
 mod selftest;
 mod situations;
 mod stop_rows;
+mod supervision;
 mod tokenizer;
 mod torch_backend;
 mod training_logs;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use approx::assert_relative_eq;
 use mlx_diagnose::adapter::{LoraSettings, attach};
-use mlx_diagnose::data::{Batch, Dataset, ExampleSettings, RecordFile};
+use mlx_diagnose::data::{Batch, Dataset, ExampleSettings, RecordFile, Supervision};
 use mlx_diagnose::evidence::{GradientCheck, LossReading, OptimizerCheck, ReadLoss, Slot, UpdateReading};
 use mlx_diagnose::interrupt::Interrupt;
 use mlx_diagnose::model::{CausalModel, ModelSource, StopSet, Tokenizer};
@@ -37,7 +37,7 @@ fn tokenizer() -> Tokenizer {
 fn dataset(name: &str, mask_prompt: bool) -> Dataset {
     let records = RecordFile::read(&root().join("fixtures/embedded").join(name).join("train.jsonl")).unwrap();
     let settings = ExampleSettings {
-        mask_prompt,
+        supervision: Supervision::of_mask_prompt(mask_prompt),
         max_sequence_length: 128,
     };
     Dataset::new(&records, &tokenizer(), settings).unwrap()
