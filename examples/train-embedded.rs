@@ -200,11 +200,9 @@ struct Specifics {
 impl Specifics {
     /// Those of the architecture that `model_type` names; `None` when there is no recipe for it.
     fn named(model_type: &str) -> Option<Self> {
-        match Architecture::ALL
-            .into_iter()
-            .find(|known| known.model_type() == model_type)?
-        {
-            architecture @ Architecture::Llama => Some(Self {
+        let architecture = Architecture::named(model_type)?;
+        match model_type {
+            "llama" => Some(Self {
                 architecture,
                 key_value_heads: 4,
                 rms_norm_eps: 1e-5,
@@ -212,7 +210,7 @@ impl Specifics {
                 tie_word_embeddings: true,
                 own_fields: json!({ "attention_bias": false, "mlp_bias": false }),
             }),
-            architecture @ Architecture::Qwen2 => Some(Self {
+            "qwen2" => Some(Self {
                 architecture,
                 key_value_heads: 4,
                 rms_norm_eps: 1e-6,
@@ -228,7 +226,7 @@ impl Specifics {
                 }),
             }),
             // As in the published ones, the heads together are wider than the hidden state.
-            architecture @ Architecture::Qwen3 => Some(Self {
+            "qwen3" => Some(Self {
                 architecture,
                 key_value_heads: 2,
                 rms_norm_eps: 1e-6,
@@ -246,7 +244,7 @@ impl Specifics {
                     "use_cache": true,
                 }),
             }),
-            Architecture::Mistral => None,
+            _ => None,
         }
     }
 }

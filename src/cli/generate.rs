@@ -14,7 +14,7 @@ use crate::device::{PrecisionChoice, Selection};
 use crate::engine::{DecodeLimits, decode_greedily};
 use crate::fine_tuning::{Configuration, FineTuneSettings, Method, RunFolder};
 use crate::interrupt::Interrupt;
-use crate::model::{CausalModel, Message, StopSet, Tokenizer};
+use crate::model::{CausalModel, Message, StopSet, TemplateChoice, Tokenizer, UnknownTemplate};
 
 /// What is asked, and of which model.
 #[derive(Debug, Args)]
@@ -37,9 +37,17 @@ pub struct GenerateArguments {
     /// Longest answer in tokens
     #[arg(long, value_name = "N", default_value_t = 256)]
     pub max_tokens: usize,
+    /// Chat template to ask through: `own`, `chatml`, `llama3`, `mistral`, `alpaca` or `plain` [default: that of the run,
+    /// or the model's own]
+    #[arg(long, value_name = "NAME", value_parser = template)]
+    pub template: Option<TemplateChoice>,
     /// Continue the text of the prompt as it stands, without the chat template
     #[arg(long)]
     pub plain: bool,
+}
+
+fn template(name: &str) -> Result<TemplateChoice, UnknownTemplate> {
+    name.parse()
 }
 
 /// A model that can be asked.
@@ -100,9 +108,9 @@ pub fn run(arguments: &GenerateArguments) -> Result<()> {
 fn load(arguments: &GenerateArguments) -> Result<Asked> {
     let interrupt = Interrupt::default();
     listen_for_interrupt(&interrupt)?;
-    let (model, adapter) = match (&arguments.folder, &arguments.model) {
+    let (model, adapter, template) = match (&arguments.folder, &arguments.model) {
         (Some(folder), _) => of_run(folder)?,
-        (None, Some(model)) => (model.clone(), arguments.adapter.clone()),
+        (None, Some(model)) => (model.clone(), arguments.adapter.clone(), TemplateChoice::Own),
         (None, None) => return Err(anyhow!("no model was given")),
     };
     let source = resolve_model(&model)?;
@@ -110,7 +118,7 @@ fn load(arguments: &GenerateArguments) -> Result<Asked> {
     let files = source.open()?;
     let configuration = files.configuration()?;
     let precision = selection.backend.precision(&configuration, PrecisionChoice::default());
-    let tokenizer = files.tokenizer()?;
+    let tokenizer = arguments.template.unwrap_or(template).apply(files.tokenizer()?)?;
     let mut loaded = files.load(configuration, precision)?;
     if let Some(adapter) = adapter {
         let applied = StoredAdapter::read(&adapter)?.apply(&mut loaded.model)?;
@@ -146,13 +154,13 @@ fn check_whole(folder: &Path, applied: &Application) -> Result<()> {
     }
 }
 
-/// The base and the adapter of a run, or the whole model that it left.
-fn of_run(folder: &Path) -> Result<(String, Option<PathBuf>)> {
+/// The base and the adapter of a run, or the whole model that it left, and the chat template that it was trained with.
+fn of_run(folder: &Path) -> Result<(String, Option<PathBuf>, TemplateChoice)> {
     let (run, record) = RunFolder::open(folder)?;
     let (settings, _) = FineTuneSettings::read(&Configuration::from_json(&record.settings, "run.json"))?;
     Ok(match settings.method {
-        Method::Lora => (settings.model, Some(folder.to_owned())),
-        Method::Full => (run.model().display().to_string(), None),
+        Method::Lora => (settings.model, Some(folder.to_owned()), settings.template),
+        Method::Full => (run.model().display().to_string(), None, settings.template),
     })
 }
 

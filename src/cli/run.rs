@@ -18,7 +18,7 @@ use crate::diagnosis::{DataSource, DiagnosisOptions, FinishedAdapter, diagnose, 
 use crate::evidence::{EVIDENCE_SCHEMA_VERSION, Evidence, FineTuneKind, Refusal, RunSettings};
 use crate::external::{ExternalGenerator, ExternalTrainer};
 use crate::interrupt::Interrupt;
-use crate::model::{HubSettings, ModelSource};
+use crate::model::{HubSettings, ModelSource, TemplateChoice};
 use crate::python::Python;
 use crate::regression::compare;
 use crate::report::{
@@ -360,6 +360,7 @@ fn options(arguments: &DiagnoseArguments, source: ModelSource) -> Result<Diagnos
         clip_norm: arguments.clip_norm.map(|norm| norm as f32),
         bias_correction: arguments.bias_correction,
         mask_prompt: !arguments.no_mask_prompt,
+        template: TemplateChoice::Own,
         max_sequence_length: arguments
             .max_seq_length
             .unwrap_or(RunSettings::default().max_sequence_length),

@@ -128,9 +128,15 @@ pub struct StartArguments {
     /// Longest row in tokens; longer rows are cut [default: 2048]
     #[arg(long, value_name = "N")]
     pub max_seq_length: Option<usize>,
-    /// Train on prompts too
+    /// What of a row is trained on: `last_answer`, `every_answer` or `all_tokens` [default: the first]
+    #[arg(long, value_name = "NAME")]
+    pub supervision: Option<String>,
+    /// The order of the rows: `shuffled`, `by_length` (rows of like lengths together) or `given` [default: shuffled]
+    #[arg(long, value_name = "NAME")]
+    pub row_order: Option<String>,
+    /// Lay several rows end to end in one of at most `--max-seq-length` tokens, each attending to itself only
     #[arg(long)]
-    pub no_mask_prompt: bool,
+    pub packing: bool,
     /// Part of the rows that is held out where the data has none for validation [default: 0.1]
     #[arg(long, value_name = "F")]
     pub validation_split: Option<f64>,
@@ -204,6 +210,8 @@ impl StartArguments {
         set("weight_decay", "--weight-decay", json!(self.weight_decay));
         set("clip_norm", "--clip-norm", json!(self.clip_norm));
         set("max_seq_length", "--max-seq-length", json!(self.max_seq_length));
+        set("supervision", "--supervision", json!(self.supervision));
+        set("row_order", "--row-order", json!(self.row_order));
         set("validation_split", "--validation-split", json!(self.validation_split));
         set("steps_per_eval", "--steps-per-eval", json!(self.steps_per_eval));
         set("val_batches", "--val-batches", json!(self.val_batches));
@@ -224,7 +232,7 @@ impl StartArguments {
                 self.rank_stabilised,
                 true,
             ),
-            ("mask_prompt", "--no-mask-prompt", self.no_mask_prompt, false),
+            ("packing", "--packing", self.packing, true),
             ("keep_packed", "--keep-packed", self.keep_packed, true),
             ("grad_checkpoint", "--grad-checkpoint", self.grad_checkpoint, true),
             ("guards", "--no-guards", self.no_guards, false),

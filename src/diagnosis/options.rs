@@ -7,7 +7,7 @@ use crate::data::{DataError, DataFiles, RecordFile};
 use crate::device::{BackendKind, PrecisionChoice, dtype_name, dtype_named};
 use crate::evidence::{FineTuneKind, RunSettings};
 use crate::external::{ExternalGenerator, ExternalTrainer};
-use crate::model::ModelSource;
+use crate::model::{ModelSource, TemplateChoice};
 use crate::python::Python;
 use crate::train::{AdamWSettings, Schedule, TrainSettings};
 
@@ -101,6 +101,8 @@ pub struct DiagnosisOptions {
     pub bias_correction: bool,
     /// Whether prompts carry no loss.
     pub mask_prompt: bool,
+    /// The chat template.
+    pub template: TemplateChoice,
     /// Longest row in tokens.
     pub max_sequence_length: usize,
     /// Seed of everything random.

@@ -229,7 +229,7 @@ fn check_and_run(
     };
     let tokenizer = match given.as_mut().and_then(GivenAdapter::tokenizer) {
         Some(tokenizer) => tokenizer?,
-        None => files.tokenizer()?,
+        None => options.template.apply(files.tokenizer()?)?,
     };
     let inputs = Inputs::read(options, tokenizer, sizes, workflow)?;
     inputs.audit(options, sizes, evidence);

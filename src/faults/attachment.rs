@@ -175,8 +175,9 @@ pub static NORMS_NOT_FROZEN: Operator = Operator {
     make: |_| {
         attached_then(|model, _| {
             for block in &mut model.model.layers {
-                block.input_layernorm.unfreeze_parameters(true);
-                block.post_attention_layernorm.unfreeze_parameters(true);
+                for norm in block.norms_mut() {
+                    norm.unfreeze_parameters(true);
+                }
             }
             Ok(())
         })

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::atomic_write::{UnfinishedFolder, write_file};
+use crate::data::BatchState;
 use crate::model::{WeightFileError, load_safetensors, save_safetensors};
 
 /// Version of `state.json`.
@@ -27,8 +28,10 @@ const NAME_DIGITS: usize = 7;
 pub struct Progress {
     /// Optimizer updates made; the position in the schedule.
     pub update: usize,
-    /// Batches drawn; the position in the data.
+    /// Batches drawn.
     pub batches: usize,
+    /// The position in the data behind them; `None` before the first.
+    pub data: Option<BatchState>,
     /// Tokens trained on, padding not counted.
     pub tokens: u64,
     /// Seconds of training.

@@ -5,13 +5,15 @@ use thiserror::Error;
 
 use super::settings::{FineTuneSettings, Method, RunLength};
 use crate::adapter::{AdapterFileError, AttachError, attach, check_rank, load_adapter, target_modules};
-use crate::data::{DataError, DataFiles, Dataset, Example, ExampleError, ExampleSettings, HeldOut, RecordFile};
+use crate::data::{
+    Batches, BatchesError, DataError, DataFiles, Dataset, Example, ExampleError, ExampleSettings, HeldOut, RecordFile,
+};
 use crate::device::{
     Backend, BackendError, FittedStep, MemoryBudget, PrecisionChoice, Selection, TrainedPart, TrainingSize, dtype_named,
 };
 use crate::evidence::RunEnvironment;
 use crate::memory::system_memory;
-use crate::model::{CausalModel, LoadError, LoadedModel, ModelSource, Tokenizer, TokenizerError};
+use crate::model::{CausalModel, LoadError, LoadedModel, ModelSource, TemplateChoice, Tokenizer, TokenizerError};
 use crate::param_snapshot::ParameterSnapshot;
 use crate::rules::wording::bytes;
 use mlx_rs::module::ModuleParameters;
@@ -34,6 +36,9 @@ pub enum PlanError {
     /// A row could not be made into tokens.
     #[error(transparent)]
     Example(#[from] ExampleError),
+    /// Rows cannot be laid out in batches.
+    #[error(transparent)]
+    Batches(#[from] BatchesError),
     /// The adapters do not fit the model.
     #[error(transparent)]
     Attach(#[from] AttachError),
@@ -124,11 +129,14 @@ pub fn prepare(settings: FineTuneSettings, source: &ModelSource) -> Result<Plan,
         keep_packed: settings.keep_packed,
     };
     let precision = selection.backend.precision(&configuration, choice);
-    let tokenizer = files.tokenizer()?;
-    let mut notes = Vec::new();
+    let tokenizer = settings.template.apply(files.tokenizer()?)?;
+    let mut notes = match settings.template {
+        TemplateChoice::Own => Vec::new(),
+        TemplateChoice::Bundled(template) => template.notes(&tokenizer),
+    };
     let (training_rows, validation_rows) = rows(&settings, &mut notes)?;
     let example_settings = ExampleSettings {
-        mask_prompt: settings.mask_prompt,
+        supervision: settings.supervision,
         max_sequence_length: settings.max_sequence_length.min(configuration.max_position_embeddings),
     };
     let dataset = |records| Dataset::new(records, &tokenizer, example_settings);
@@ -154,8 +162,7 @@ pub fn prepare(settings: FineTuneSettings, source: &ModelSource) -> Result<Plan,
     let loaded = files.load(configuration, precision)?;
     let model = trainable(&settings, &loaded)?;
     let trainable_values = ParameterSnapshot::capture_trainable(&model).values();
-    let rows = train.examples.len();
-    let batches_per_epoch = rows.div_ceil(settings.batch_size);
+    let batches_per_epoch = Batches::with_settings(&train.examples, settings.batches())?.per_epoch();
     let batches = match settings.length {
         RunLength::Batches(batches) => batches,
         RunLength::Epochs(epochs) => (epochs * batches_per_epoch as f64).ceil() as usize,

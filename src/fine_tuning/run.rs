@@ -15,7 +15,7 @@ use super::plan::Plan;
 use super::run_folder::RunFolder;
 use super::settings::Method;
 use crate::adapter::{AdapterFileError, save_adapter};
-use crate::data::{Batch, Batches};
+use crate::data::{Batch, Batches, BatchesError};
 use crate::evidence::{Evidence, StepRecord};
 use crate::interrupt::Interrupt;
 use crate::model::{CausalModel, WeightFileError, load_safetensors, save_safetensors, write_plain_folder};
@@ -37,6 +37,9 @@ pub enum FineTuningError {
     /// A checkpoint could not be written.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
+    /// The checkpoint's place in the data is not one in this data.
+    #[error(transparent)]
+    Batches(#[from] BatchesError),
     /// The checkpoint's optimizer is another one.
     #[error(transparent)]
     Restore(#[from] RestoreError),
@@ -211,14 +214,17 @@ fn put(
 impl Run<'_> {
     fn updates(&mut self) -> Result<RunEnd, FineTuningError> {
         let settings = &self.plan.settings;
-        let batches = Batches::new(&self.plan.train.examples, settings.batch_size, settings.seed);
-        let mut batches = batches.skip(self.progress.batches);
+        let examples = &self.plan.train.examples;
+        let mut batches = match &self.progress.data {
+            None => Batches::with_settings(examples, settings.batches())?,
+            Some(state) => Batches::from_state(examples, settings.batches(), state)?,
+        };
         if self.progress.update == 0 {
             self.validate()?;
         }
         while self.progress.update < self.plan.updates {
             if self.interrupt.is_requested() {
-                self.save()?;
+                self.save(&batches)?;
                 return Ok(RunEnd::Interrupted);
             }
             let update = self.progress.update + 1;
@@ -229,13 +235,13 @@ impl Run<'_> {
                 UpdateOutcome::Updated(step) => self.record(&step)?,
                 UpdateOutcome::NotFinite { loss: false, .. } if self.lower_loss_scale() => continue,
                 UpdateOutcome::NotFinite { loss, gradients } => {
-                    let rows = group.iter().flat_map(|batch| &batch.rows).map(|row| row + 1).collect();
+                    let rows = group.iter().flat_map(Batch::examples).map(|row| row + 1).collect();
                     return self.not_finite(update, loss, gradients, rows);
                 }
             }
             let is_last = update == self.plan.updates;
             if (update.is_multiple_of(settings.validation.every) || is_last) && self.validate()? {
-                self.save()?;
+                self.save(&batches)?;
                 return Ok(RunEnd::StoppedEarly);
             }
             if (update.is_multiple_of(settings.report_every) || is_last)
@@ -244,7 +250,7 @@ impl Run<'_> {
                 return Ok(end);
             }
             if update.is_multiple_of(settings.save_every) || is_last {
-                self.save()?;
+                self.save(&batches)?;
             }
         }
         Ok(RunEnd::Completed)
@@ -412,7 +418,8 @@ impl Run<'_> {
     }
 
     /// Writes a checkpoint, and goes on with exactly what is in it.
-    fn save(&mut self) -> Result<(), FineTuningError> {
+    fn save(&mut self, batches: &Batches<'_>) -> Result<(), FineTuningError> {
+        self.progress.data = Some(batches.state());
         if let Some(scale) = &self.loss_scale {
             self.progress.loss_scale = Some(scale.factor());
             self.progress.updates_at_loss_scale = scale.updates();

@@ -6,13 +6,33 @@ use thiserror::Error;
 use super::configuration::Configuration;
 use super::settings_reader::SettingsReader;
 use crate::adapter::LoraSettings;
-use crate::data::RecordKeys;
+use crate::data::{BatchSettings, RecordKeys, RowOrder, Supervision};
 use crate::device::BackendKind;
-use crate::model::Problems;
+use crate::model::{Problems, TemplateChoice};
 use crate::train::{Decay, DecayScope, OptimizerSettings, Schedule};
 
 /// Bytes of what `memory_reserve_gb` counts.
 pub(super) const GIGABYTE: f64 = 1e9;
+
+/// What of a row is trained on, by name.
+pub(super) const SUPERVISIONS: [(&str, Supervision); 3] = [
+    ("all_tokens", Supervision::AllTokens),
+    ("last_answer", Supervision::LastAnswer),
+    ("every_answer", Supervision::EveryAnswer),
+];
+
+/// Orders of rows, by name.
+const ROW_ORDERS: [(&str, RowOrder); 3] = [
+    ("given", RowOrder::Given),
+    ("shuffled", RowOrder::Shuffled),
+    ("by_length", RowOrder::ByLength),
+];
+
+/// The name of a choice.
+fn name_of<T: Copy + PartialEq>(named: &[(&'static str, T)], choice: T) -> &'static str {
+    let found = named.iter().find(|(_, known)| *known == choice);
+    found.map_or("", |(name, _)| name)
+}
 
 /// What is trained.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,10 +49,7 @@ impl Method {
 
     /// `lora` or `full`.
     pub fn name(self) -> &'static str {
-        Self::NAMED
-            .into_iter()
-            .find(|(_, method)| *method == self)
-            .map_or("", |(name, _)| name)
+        name_of(&Self::NAMED, self)
     }
 }
 
@@ -129,10 +146,14 @@ pub struct FineTuneSettings {
     pub lora: LoraSettings,
     /// A finished adapter to go on from.
     pub resume_adapter: Option<PathBuf>,
-    /// The chat template to train and ask with; `None` for the model's own.
-    pub template: Option<String>,
-    /// Whether prompts carry no loss.
-    pub mask_prompt: bool,
+    /// The chat template to train and ask with.
+    pub template: TemplateChoice,
+    /// What of a row is trained on.
+    pub supervision: Supervision,
+    /// The order in which rows are taken.
+    pub row_order: RowOrder,
+    /// Whether several rows are laid end to end in one, each attending to itself only.
+    pub packing: bool,
     /// Longest row in tokens.
     pub max_sequence_length: usize,
     /// How long the run is.
@@ -201,6 +222,16 @@ impl FineTuneSettings {
         }
     }
 
+    /// How rows become batches.
+    pub fn batches(&self) -> BatchSettings {
+        BatchSettings {
+            batch_size: self.batch_size,
+            order: self.row_order,
+            seed: self.seed,
+            pack_to: self.packing.then_some(self.max_sequence_length),
+        }
+    }
+
     /// Every setting under its key in a configuration, as a YAML or JSON table that [`Self::read`] takes back.
     pub fn to_json(&self) -> Value {
         let mut table = json!({
@@ -214,7 +245,10 @@ impl FineTuneSettings {
                 "scale": plain(self.lora.scale),
                 "dropout": plain(self.lora.dropout),
             },
-            "mask_prompt": self.mask_prompt,
+            "template": self.template.name(),
+            "supervision": name_of(&SUPERVISIONS, self.supervision),
+            "row_order": name_of(&ROW_ORDERS, self.row_order),
+            "packing": self.packing,
             "max_seq_length": self.max_sequence_length,
             "batch_size": self.batch_size,
             "grad_accumulation_steps": self.accumulation,
@@ -260,7 +294,6 @@ impl FineTuneSettings {
             "resume_adapter_file",
             self.resume_adapter.as_ref().map(|path| json!(path)),
         );
-        set("template", self.template.as_ref().map(|template| json!(template)));
         set("clip_norm", self.clip_norm.map(|norm| plain(norm).into()));
         set("dtype", self.dtype.as_ref().map(|dtype| json!(dtype)));
         set("backend", self.backend.map(|backend| json!(backend.name())));
@@ -313,8 +346,10 @@ fn read_all(reader: &mut SettingsReader<'_>) -> FineTuneSettings {
         method,
         lora: reader.lora(),
         resume_adapter: reader.text("resume_adapter_file").map(Into::into),
-        template: reader.text("template"),
-        mask_prompt: reader.supervision(),
+        template: reader.template(),
+        supervision: reader.supervision(),
+        row_order: reader.choice("row_order", &ROW_ORDERS).unwrap_or(RowOrder::Shuffled),
+        packing: reader.switch("packing").unwrap_or(false),
         max_sequence_length: reader.size("max_seq_length").unwrap_or(2048),
         length: reader.length(),
         batch_size: reader.size("batch_size").unwrap_or(4),

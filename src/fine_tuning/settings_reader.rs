@@ -1,15 +1,16 @@
 //! Reads values out of a configuration and collects everything that is wrong.
 
 use std::collections::BTreeSet;
+use std::str::FromStr;
 
 use serde_json::Value;
 
 use super::configuration::{Configuration, Entry};
-use super::settings::{EarlyStopping, GIGABYTE, RunLength, ScheduleSettings, ScheduleShape, Validation};
+use super::settings::{EarlyStopping, GIGABYTE, RunLength, SUPERVISIONS, ScheduleSettings, ScheduleShape, Validation};
 use crate::adapter::LoraSettings;
-use crate::data::RecordKeys;
+use crate::data::{RecordKeys, Supervision};
 use crate::device::{BackendKind, MemoryBudget, dtype_named};
-use crate::model::{Problem, Problems};
+use crate::model::{BUNDLED_TEMPLATES, Problem, Problems, TemplateChoice};
 use crate::suggestion::closest;
 use crate::train::{Decay, OptimizerSettings, SettingError};
 
@@ -180,9 +181,35 @@ impl<'a> SettingsReader<'a> {
         }
     }
 
-    /// Whether prompts carry no loss.
-    pub(super) fn supervision(&mut self) -> bool {
-        self.switch("mask_prompt").unwrap_or(true)
+    /// What of a row is trained on, by its name or as mlx-lm says it.
+    pub(super) fn supervision(&mut self) -> Supervision {
+        let named = self.choice("supervision", &SUPERVISIONS);
+        let mask_prompt = self.switch("mask_prompt");
+        match (named, mask_prompt) {
+            (Some(named), None) => named,
+            (None, Some(mask_prompt)) => Supervision::of_mask_prompt(mask_prompt),
+            (None, None) => Supervision::LastAnswer,
+            (Some(named), Some(_)) => {
+                if let Some(entry) = self.configuration.get("mask_prompt") {
+                    let found = "both `mask_prompt` and `supervision`";
+                    self.problem_saying("mask_prompt", entry, found, "one of the two");
+                }
+                named
+            }
+        }
+    }
+
+    pub(super) fn template(&mut self) -> TemplateChoice {
+        let Some(entry) = self.entry("template") else {
+            return TemplateChoice::Own;
+        };
+        let named = entry.value.as_str().map(TemplateChoice::from_str);
+        if let Some(Ok(template)) = named {
+            return template;
+        }
+        let names: Vec<&str> = BUNDLED_TEMPLATES.iter().map(|bundled| bundled.name).collect();
+        self.problem("template", entry, format!("own, {}", names.join(", ")));
+        TemplateChoice::Own
     }
 
     pub(super) fn record_keys(&mut self) -> RecordKeys {
@@ -330,8 +357,10 @@ impl<'a> SettingsReader<'a> {
         }
         if let Some(contradiction) = optimizer.contradiction() {
             let found = format!("the settings of {}", optimizer.name());
-            self.problems
-                .push(Problem::new("optimizer_config", found, contradiction));
+            let mut entries = self.configuration.entries().iter();
+            if let Some((key, entry)) = entries.find(|(key, _)| key.starts_with(&prefix)) {
+                self.problem_saying(key, entry, found, contradiction);
+            }
         }
         // `optimizer_config: {adamw: }` is an empty table.
         self.known.insert("optimizer_config".to_owned());

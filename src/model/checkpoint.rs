@@ -6,6 +6,7 @@ use mlx_rs::ops::dequantize;
 use mlx_rs::{Array, Dtype};
 use thiserror::Error;
 
+use super::stored_names::{expected_beside, translate};
 use super::{
     BlockError, GgufError, GgufHeader, GgufTensor, ModelConfiguration, ModuleQuantization, Packing, QuantizationMode,
     WeightFileError, check_whole, gguf_packing, load_safetensors,
@@ -15,8 +16,6 @@ use crate::suggestion::closest;
 
 /// The output layer's weight.
 const OUTPUT: &str = "lm_head.weight";
-/// The embedding's weight.
-const EMBEDDING: &str = "model.embed_tokens.weight";
 
 /// In which form the weights are held.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -241,7 +240,7 @@ impl StoredTensor {
     }
 }
 
-/// The tensors of a model under their Hugging Face names, checked against its configuration.
+/// The tensors of a model under their names in mlx-lm's module tree, checked against its configuration.
 #[derive(Debug)]
 pub struct Checkpoint {
     /// Every tensor that the configuration expects, and no other.
@@ -251,6 +250,8 @@ pub struct Checkpoint {
     /// The element type of most plain values in the files, scales of packed ones among them; for a GGUF file the type of
     /// most values.
     pub stored_dtype: String,
+    /// Tensors of the files that are no weights of the model, each with the reason why it is left out.
+    pub set_aside: BTreeMap<String, &'static str>,
     /// Factors on the rotary wavelengths, `[head_dim / 2]`, where a GGUF file gives them as a tensor.
     pub wavelength_factors: Option<Vec<f32>>,
 }
@@ -268,10 +269,12 @@ impl Checkpoint {
         for shard in shards(folder)? {
             loaded.extend(load_safetensors(&shard)?);
         }
+        let set_aside = translate(&mut loaded, configuration)?;
         let plain = loaded.values().filter(|array| !is_integer(array.dtype()));
         let stored_dtype = commonest(plain.map(|array| (dtype_name(array.dtype()), array.size())));
         let (mut stored, mut packings) = group_packed(loaded, configuration)?;
-        if configuration.tie_word_embeddings && repeats_embedding(&stored)? {
+        let embedding = format!("{}.weight", configuration.architecture.names().embedding_path());
+        if configuration.tie_word_embeddings && repeats(&stored, &embedding)? {
             stored.remove(OUTPUT);
             packings.remove("lm_head");
         }
@@ -279,6 +282,7 @@ impl Checkpoint {
             tensors: stored,
             packings,
             stored_dtype,
+            set_aside,
             wavelength_factors: None,
         }
         .checked(folder, configuration, precision)
@@ -311,6 +315,7 @@ impl Checkpoint {
             tensors,
             packings,
             stored_dtype: commonest(types.map(|tensor| (tensor.tensor_type.name().to_owned(), tensor.values()))),
+            set_aside: BTreeMap::new(),
             wavelength_factors,
         }
         .checked(&header.path, configuration, precision)
@@ -364,8 +369,8 @@ impl Checkpoint {
 }
 
 /// Whether the files hold an output layer that is the embedding once more, as some exports of tied models do.
-fn repeats_embedding(tensors: &BTreeMap<String, StoredTensor>) -> Result<bool, mlx_rs::error::Exception> {
-    let (Some(output), Some(embedding)) = (tensors.get(OUTPUT), tensors.get(EMBEDDING)) else {
+fn repeats(tensors: &BTreeMap<String, StoredTensor>, embedding: &str) -> Result<bool, mlx_rs::error::Exception> {
+    let (Some(output), Some(embedding)) = (tensors.get(OUTPUT), tensors.get(embedding)) else {
         return Ok(false);
     };
     let (output, embedding) = (output.arrays(), embedding.arrays());
@@ -543,7 +548,7 @@ fn quantization_of(configuration: &ModelConfiguration, module: &str) -> Option<M
 }
 
 fn disagreement(tensors: &BTreeMap<String, StoredTensor>, configuration: &ModelConfiguration) -> Disagreement {
-    let expected: BTreeMap<String, Vec<usize>> = configuration.expected_tensors().into_iter().collect();
+    let expected = expected_beside(tensors, configuration);
     let missing: Vec<&String> = expected.keys().filter(|name| !tensors.contains_key(*name)).collect();
     Disagreement {
         kind: kind_of_disagreement(tensors, &expected, &missing),

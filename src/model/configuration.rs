@@ -1,7 +1,6 @@
 //! The configuration of a model: what `config.json` says, checked as a whole.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -10,8 +9,10 @@ use mlx_rs::Dtype;
 use serde_json::{Map, Value, json};
 use thiserror::Error;
 
+use super::architectures::{Architecture, ExpectedTensor};
 use super::json_fields::{JsonFields, describe};
 use super::problem::{Problem, Problems};
+use crate::suggestion::closest;
 
 // Far above any published model; a larger number is a damaged or hostile file.
 pub(super) const MAX_WIDTH: u64 = 1 << 20;
@@ -44,7 +45,7 @@ pub enum ConfigurationError {
         found: String,
     },
     /// The architecture is not one that is read.
-    #[error("configuration `{}` names an unsupported architecture\n  found: {found}\n  expected: {supported}\n  hint: use a model of one of these architectures", path.display(), supported = Architecture::names())]
+    #[error("configuration `{}` names an unsupported architecture\n  found: {found}\n  expected: {supported}\n  hint: {hint}", path.display(), supported = Architecture::names_of_all(), hint = unsupported_hint(found))]
     UnsupportedArchitecture {
         /// The file.
         path: PathBuf,
@@ -61,63 +62,8 @@ pub enum ConfigurationError {
     },
 }
 
-/// The supported families of models, named as in `model_type`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Architecture {
-    /// `llama`.
-    Llama,
-    /// `mistral`: llama without biases.
-    Mistral,
-    /// `qwen2`: llama with biases on query, key and value.
-    Qwen2,
-    /// `qwen3`: llama with a norm on every query and key head.
-    Qwen3,
-}
-
-impl Architecture {
-    /// Every supported architecture.
-    pub const ALL: [Self; 4] = [Self::Llama, Self::Mistral, Self::Qwen2, Self::Qwen3];
-
-    /// The name in `model_type`.
-    pub fn model_type(self) -> &'static str {
-        match self {
-            Self::Llama => "llama",
-            Self::Mistral => "mistral",
-            Self::Qwen2 => "qwen2",
-            Self::Qwen3 => "qwen3",
-        }
-    }
-
-    /// The name in `architectures`.
-    pub fn class_name(self) -> &'static str {
-        match self {
-            Self::Llama => "LlamaForCausalLM",
-            Self::Mistral => "MistralForCausalLM",
-            Self::Qwen2 => "Qwen2ForCausalLM",
-            Self::Qwen3 => "Qwen3ForCausalLM",
-        }
-    }
-
-    fn from_model_type(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|known| known.model_type() == name)
-    }
-
-    pub(super) fn names() -> String {
-        Self::ALL.map(Self::model_type).join(", ")
-    }
-
-    /// Context in tokens when the configuration names none (the defaults of transformers' configuration classes).
-    fn default_context(self) -> usize {
-        match self {
-            Self::Llama => 2048,
-            Self::Mistral => 4096 * 32,
-            Self::Qwen2 | Self::Qwen3 => 32768,
-        }
-    }
-}
-
 /// How rotary embeddings are stretched to a longer context.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum RopeScaling {
     /// Not at all.
     None,
@@ -137,6 +83,25 @@ pub enum RopeScaling {
         /// Context of the model before it was stretched, in tokens.
         original_max_position_embeddings: usize,
     },
+    /// Each wavelength is multiplied by a factor of its own, and the rotated values by one that grows with the context.
+    LongRope {
+        /// Factors that transformers uses up to the original context, one per pair of rotated values. As in mlx-lm, the
+        /// long ones serve every length here; see [`ModelConfiguration::notes`].
+        short_factor: Vec<f64>,
+        /// Factors beyond the original context.
+        long_factor: Vec<f64>,
+        /// Context of the model before it was stretched, in tokens.
+        original_max_position_embeddings: usize,
+    },
+}
+
+/// A mixture of experts in the place of every feed-forward layer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Experts {
+    /// Experts of a layer.
+    pub num_local_experts: usize,
+    /// Experts that each token takes; at most as many as there are.
+    pub num_experts_per_tok: usize,
 }
 
 /// Element type of the weights.
@@ -184,7 +149,7 @@ pub enum QuantizationMode {
 }
 
 impl QuantizationMode {
-    const ALL: [Self; 4] = [Self::Affine, Self::Mxfp4, Self::Nvfp4, Self::Mxfp8];
+    pub(super) const ALL: [Self; 4] = [Self::Affine, Self::Mxfp4, Self::Nvfp4, Self::Mxfp8];
 
     /// The name in `mode`.
     pub fn name(self) -> &'static str {
@@ -269,7 +234,8 @@ impl CheckpointQuantization {
     }
 }
 
-/// Everything a decoder needs to know before its weights are read. Field names are those of `config.json`.
+/// Everything a decoder needs to know before its weights are read. Field names are those of `config.json`, in llama's
+/// spelling where families differ.
 #[derive(Debug, Clone, PartialEq)]
 #[expect(clippy::struct_excessive_bools, reason = "they are the file's own switches")]
 pub struct ModelConfiguration {
@@ -285,14 +251,18 @@ pub struct ModelConfiguration {
     pub num_attention_heads: usize,
     /// Key and value heads; divides [`Self::num_attention_heads`].
     pub num_key_value_heads: usize,
-    /// Values per head; even.
+    /// Values per head.
     pub head_dim: usize,
     /// Added to the mean square under the root of every norm.
     pub rms_norm_eps: f64,
     /// Rows of the embedding table.
     pub vocab_size: usize,
-    /// Base of the rotary wavelengths.
+    /// Base of the rotary wavelengths; without meaning where positions are learned.
     pub rope_theta: f64,
+    /// Base of the rotary wavelengths in the layers of [`Self::sliding_layers`]; `None` for [`Self::rope_theta`].
+    pub rope_local_base_freq: Option<f64>,
+    /// Share of a head's values that rotary embeddings turn, the first ones.
+    pub partial_rotary_factor: f64,
     /// Whether rotary embeddings turn neighbouring pairs instead of the halves of a head (mlx-lm's key, false elsewhere).
     pub rope_traditional: bool,
     /// How the rotary wavelengths are stretched.
@@ -305,9 +275,16 @@ pub struct ModelConfiguration {
     pub attention_bias: bool,
     /// Whether the feed-forward projections have biases.
     pub mlp_bias: bool,
-    /// The attention window that the file declares in use. As in mlx-lm, attention is full all the same, which is exact
-    /// for sequences no longer than the window; see [`Self::notes`].
+    /// The attention window that the file declares in use: a token attends to itself and the tokens before it, so many in
+    /// all. It limits the layers of [`Self::sliding_layers`]; where there are none, attention is full all the same, as in
+    /// mlx-lm, which is exact for sequences no longer than the window. See [`Self::notes`].
     pub sliding_window: Option<usize>,
+    /// By layer, whether the window limits its attention; empty when it limits none.
+    pub sliding_layers: Vec<bool>,
+    /// One over the square of the factor on attention's products; `None` for [`Self::head_dim`].
+    pub query_pre_attn_scalar: Option<f64>,
+    /// The mixture of experts; `None` for one feed-forward network per layer.
+    pub experts: Option<Experts>,
     /// Ids that end an answer, in the order of the file.
     pub eos_token_ids: Vec<u32>,
     /// Id that begins a text.
@@ -333,7 +310,10 @@ impl ModelConfiguration {
     /// As [`Self::read`].
     pub fn from_json(path: &Path, object: &Map<String, Value>) -> Result<Self, ConfigurationError> {
         let architecture = match object.get("model_type") {
-            Some(Value::String(name)) => Architecture::from_model_type(name).ok_or_else(|| format!("`{name}`")),
+            Some(Value::String(name)) => Architecture::named(name).ok_or_else(|| match object.get("text_config") {
+                Some(Value::Object(_)) => format!("`{name}`, {MULTIMODAL}"),
+                _ => format!("`{name}`"),
+            }),
             Some(other) => Err(describe(other)),
             None => Err("no `model_type`".to_owned()),
         };
@@ -342,7 +322,7 @@ impl ModelConfiguration {
             found,
         })?;
         let mut fields = JsonFields::new(object);
-        let configuration = read_fields(architecture, &mut fields);
+        let configuration = architecture.read(&mut fields);
         match configuration {
             Some(configuration) if fields.problems.is_empty() => {
                 let mut problems = Problems::default();
@@ -372,11 +352,16 @@ impl ModelConfiguration {
                 format!("a divisor of num_attention_heads, {}", self.num_attention_heads),
             ));
         }
-        if !self.head_dim.is_multiple_of(2) {
+        if self.architecture.is_rotary() {
+            self.check_rotation(problems);
+        }
+        if let Some(experts) = self.experts
+            && experts.num_experts_per_tok > experts.num_local_experts
+        {
             problems.push(Problem::new(
-                "head_dim",
-                self.head_dim.to_string(),
-                "an even number, since rotary embeddings turn pairs of values",
+                "num_experts_per_tok",
+                experts.num_experts_per_tok.to_string(),
+                format!("at most num_local_experts, {}", experts.num_local_experts),
             ));
         }
         let Some(quantization) = self.quantization.as_ref().filter(|packed| !packed.overrides.is_empty()) else {
@@ -394,55 +379,94 @@ impl ModelConfiguration {
         }
     }
 
-    /// What the configuration declares and this program treats differently, one sentence each, without a final period.
-    pub fn notes(&self) -> Vec<String> {
-        self.sliding_window
-            .iter()
-            .map(|window| {
-                format!(
-                    "the configuration declares an attention window of {window} tokens; attention is full, as in mlx-lm, which is the same for sequences up to {window} tokens"
-                )
-            })
-            .collect()
-    }
-
-    /// Every tensor the model has, under its Hugging Face name, with its shape before any packing, in the order of the
-    /// computation.
-    pub fn expected_tensors(&self) -> Vec<(String, Vec<usize>)> {
-        let queries = self.num_attention_heads * self.head_dim;
-        let keys = self.num_key_value_heads * self.head_dim;
-        let (hidden, inner) = (self.hidden_size, self.intermediate_size);
-        let output_bias = self.attention_bias && self.architecture != Architecture::Qwen2;
-        let mut tensors = vec![("model.embed_tokens.weight".to_owned(), vec![self.vocab_size, hidden])];
-        for layer in 0..self.num_hidden_layers {
-            let mut linear = |module: &str, rows: usize, columns: usize, bias: bool| {
-                tensors.push((format!("model.layers.{layer}.{module}.weight"), vec![rows, columns]));
-                if bias {
-                    tensors.push((format!("model.layers.{layer}.{module}.bias"), vec![rows]));
+    fn check_rotation(&self, problems: &mut Problems) {
+        let rotated = self.rotary_dimensions();
+        if !rotated.is_multiple_of(2) || rotated == 0 {
+            let (key, found) = if rotated == self.head_dim {
+                ("head_dim", self.head_dim.to_string())
+            } else {
+                let share = self.partial_rotary_factor;
+                ("partial_rotary_factor", format!("{share} of {} values", self.head_dim))
+            };
+            problems.push(Problem::new(
+                key,
+                found,
+                "an even number, since rotary embeddings turn pairs of values",
+            ));
+        }
+        if let RopeScaling::LongRope {
+            short_factor,
+            long_factor,
+            ..
+        } = &self.rope_scaling
+        {
+            for (key, factors) in [("short_factor", short_factor), ("long_factor", long_factor)] {
+                if factors.len() != rotated / 2 {
+                    problems.push(Problem::new(
+                        format!("rope_scaling.{key}"),
+                        format!("{} factors", factors.len()),
+                        format!("one for each pair of rotated values, {}", rotated / 2),
+                    ));
                 }
-            };
-            linear("self_attn.q_proj", queries, hidden, self.attention_bias);
-            linear("self_attn.k_proj", keys, hidden, self.attention_bias);
-            linear("self_attn.v_proj", keys, hidden, self.attention_bias);
-            linear("self_attn.o_proj", hidden, queries, output_bias);
-            linear("mlp.gate_proj", inner, hidden, self.mlp_bias);
-            linear("mlp.up_proj", inner, hidden, self.mlp_bias);
-            linear("mlp.down_proj", hidden, inner, self.mlp_bias);
-            let mut norm = |module: &str, size: usize| {
-                tensors.push((format!("model.layers.{layer}.{module}.weight"), vec![size]));
-            };
-            norm("input_layernorm", hidden);
-            norm("post_attention_layernorm", hidden);
-            if self.architecture == Architecture::Qwen3 {
-                norm("self_attn.q_norm", self.head_dim);
-                norm("self_attn.k_norm", self.head_dim);
             }
         }
-        tensors.push(("model.norm.weight".to_owned(), vec![hidden]));
-        if !self.tie_word_embeddings {
-            tensors.push(("lm_head.weight".to_owned(), vec![self.vocab_size, hidden]));
+    }
+
+    /// Values per head that rotary embeddings turn.
+    pub fn rotary_dimensions(&self) -> usize {
+        (self.head_dim as f64 * self.partial_rotary_factor) as usize
+    }
+
+    /// Whether the window limits the attention of layer `index`.
+    pub fn is_sliding(&self, index: usize) -> bool {
+        self.sliding_layers.get(index).copied().unwrap_or(false)
+    }
+
+    /// Tokens that one attends to in layer `index`, itself included; `None` for all before it.
+    pub fn window(&self, index: usize) -> Option<i32> {
+        // A window beyond what positions can count limits nothing.
+        self.sliding_window
+            .filter(|_| self.is_sliding(index))
+            .and_then(|window| i32::try_from(window).ok())
+    }
+
+    /// What the configuration declares and this program or mlx-lm treats differently, one sentence each, without a final
+    /// period.
+    pub fn notes(&self) -> Vec<String> {
+        let mut notes = Vec::new();
+        if let Some(window) = self.sliding_window {
+            if self.sliding_layers.is_empty() {
+                notes.push(format!(
+                    "the configuration declares an attention window of {window} tokens; attention is full, as in mlx-lm, which is the same for sequences up to {window} tokens"
+                ));
+            } else if !self.architecture.has_window_in_mlx_lm() {
+                notes.push(format!(
+                    "attention is limited to the {window} tokens that the configuration declares, as in transformers; mlx-lm's is full, which differs for sequences beyond {window} tokens"
+                ));
+            }
         }
-        tensors
+        if let RopeScaling::LongRope {
+            original_max_position_embeddings: original,
+            ..
+        } = &self.rope_scaling
+        {
+            notes.push(format!(
+                "positions are stretched by the long factors at every length, as in mlx-lm; transformers takes the short ones for sequences up to {original} tokens"
+            ));
+        }
+        notes
+    }
+
+    /// Every tensor the model has, under its name in mlx-lm's module tree, with its shape before any packing, in the order
+    /// of the computation.
+    pub fn expected_tensors(&self) -> Vec<(String, Vec<usize>)> {
+        let tensors = self.tensors().into_iter();
+        tensors.map(|tensor| (tensor.name, tensor.shape)).collect()
+    }
+
+    /// [`Self::expected_tensors`], each with what it is.
+    pub(super) fn tensors(&self) -> Vec<ExpectedTensor> {
+        self.architecture.tensors(self)
     }
 
     /// Number of values of [`Self::expected_tensors`].
@@ -453,12 +477,11 @@ impl ModelConfiguration {
             .sum()
     }
 
-    /// The paths of the modules that can be packed: embeddings and linear layers.
+    /// The paths of the modules that can be packed: embeddings, linear layers and experts.
     fn module_paths(&self) -> BTreeSet<String> {
-        self.expected_tensors()
-            .into_iter()
-            .filter(|(_, shape)| shape.len() == 2)
-            .filter_map(|(name, _)| name.strip_suffix(".weight").map(str::to_owned))
+        let packable = self.tensors().into_iter().filter(|tensor| tensor.role.is_matrix());
+        packable
+            .filter_map(|tensor| tensor.name.strip_suffix(".weight").map(str::to_owned))
             .collect()
     }
 
@@ -467,52 +490,28 @@ impl ModelConfiguration {
         let mut object = json!({
             "model_type": self.architecture.model_type(),
             "architectures": [self.architecture.class_name()],
-            "hidden_act": "silu",
-            "hidden_size": self.hidden_size,
-            "num_hidden_layers": self.num_hidden_layers,
-            "intermediate_size": self.intermediate_size,
-            "num_attention_heads": self.num_attention_heads,
-            "num_key_value_heads": self.num_key_value_heads,
-            "head_dim": self.head_dim,
-            "rms_norm_eps": self.rms_norm_eps,
-            "vocab_size": self.vocab_size,
-            "rope_theta": self.rope_theta,
-            "rope_traditional": self.rope_traditional,
-            "rope_scaling": self.rope_scaling_json(),
-            "tie_word_embeddings": self.tie_word_embeddings,
-            "max_position_embeddings": self.max_position_embeddings,
-            "eos_token_id": match self.eos_token_ids.as_slice() {
-                [] => Value::Null,
-                [one] => (*one).into(),
-                several => several.into(),
-            },
-            "bos_token_id": self.bos_token_id,
         });
-        let mut insert = |key: &str, value: Value| object[key] = value;
-        if matches!(self.architecture, Architecture::Llama | Architecture::Qwen3) {
-            insert("attention_bias", self.attention_bias.into());
+        for (key, value) in self.architecture.write(self) {
+            object[key] = value;
         }
-        if self.architecture == Architecture::Llama {
-            insert("mlp_bias", self.mlp_bias.into());
-        }
-        if let Some(window) = self.sliding_window {
-            insert("sliding_window", window.into());
-            if matches!(self.architecture, Architecture::Qwen2 | Architecture::Qwen3) {
-                insert("use_sliding_window", true.into());
-            }
-        }
+        object["eos_token_id"] = match self.eos_token_ids.as_slice() {
+            [] => Value::Null,
+            [one] => (*one).into(),
+            several => several.into(),
+        };
+        object["bos_token_id"] = self.bos_token_id.into();
         if let Some(dtype) = self.dtype {
-            insert("torch_dtype", dtype.name().into());
+            object["torch_dtype"] = dtype.name().into();
         }
         if let Some(quantization) = &self.quantization {
-            insert("quantization", quantization.to_json());
-            insert("quantization_config", quantization.to_json());
+            object["quantization"] = quantization.to_json();
+            object["quantization_config"] = quantization.to_json();
         }
         object
     }
 
-    fn rope_scaling_json(&self) -> Value {
-        match self.rope_scaling {
+    pub(super) fn rope_scaling_json(&self) -> Value {
+        match &self.rope_scaling {
             RopeScaling::None => Value::Null,
             RopeScaling::Linear { factor } => json!({ "rope_type": "linear", "factor": factor }),
             RopeScaling::Llama3 {
@@ -527,13 +526,34 @@ impl ModelConfiguration {
                 "high_freq_factor": high_freq_factor,
                 "original_max_position_embeddings": original_max_position_embeddings,
             }),
+            RopeScaling::LongRope {
+                short_factor,
+                long_factor,
+                original_max_position_embeddings,
+            } => json!({
+                "type": "longrope",
+                "rope_type": "longrope",
+                "short_factor": short_factor,
+                "long_factor": long_factor,
+                "original_max_position_embeddings": original_max_position_embeddings,
+            }),
         }
     }
 }
 
-impl fmt::Display for Architecture {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(self.model_type())
+/// What follows the name of an architecture whose text model is one part of several.
+const MULTIMODAL: &str = "whose text model is one of several parts (`text_config`)";
+
+fn unsupported_hint(found: &str) -> String {
+    if found.ends_with(MULTIMODAL) {
+        return "use the text model alone: a folder whose config.json has that part's fields at the top".to_owned();
+    }
+    match closest(
+        found.trim_matches('`'),
+        Architecture::all().map(Architecture::model_type),
+    ) {
+        Some(name) => format!("did you mean `{name}`? Otherwise use a model of one of these architectures"),
+        None => "use a model of one of these architectures".to_owned(),
     }
 }
 
@@ -551,297 +571,4 @@ pub(super) fn read_object(path: &Path) -> Result<Map<String, Value>, Configurati
         Value::Object(object) => Ok(object),
         other => Err(not_json(describe(&other))),
     }
-}
-
-/// Reads every field, so that all problems are collected; `None` when a required one is missing or wrong.
-fn read_fields(architecture: Architecture, fields: &mut JsonFields) -> Option<ModelConfiguration> {
-    refuse_other_computations(fields);
-    let hidden_size = fields.required_size("hidden_size", MAX_WIDTH);
-    let num_hidden_layers = fields.required_size("num_hidden_layers", MAX_LAYERS);
-    let intermediate_size = fields.required_size("intermediate_size", MAX_WIDTH);
-    let num_attention_heads = fields.required_size("num_attention_heads", MAX_HEADS);
-    let num_key_value_heads = fields.size("num_key_value_heads", MAX_HEADS);
-    let head_dim = fields.size("head_dim", MAX_WIDTH);
-    let rms_norm_eps = fields.required_positive("rms_norm_eps");
-    let vocab_size = fields.required_size("vocab_size", MAX_VOCABULARY);
-    let max_position_embeddings = fields.size("max_position_embeddings", MAX_CONTEXT);
-    let rope_traditional = fields.boolean("rope_traditional").unwrap_or(false);
-    let (rope_theta, rope_scaling) = read_rope(architecture, fields);
-    // mlx-lm's defaults: tied, but for qwen3, which must say.
-    let tie_word_embeddings = match architecture {
-        Architecture::Qwen3 => fields.required_boolean("tie_word_embeddings"),
-        _ => Some(fields.boolean("tie_word_embeddings").unwrap_or(true)),
-    };
-    let (attention_bias, mlp_bias) = read_biases(architecture, fields);
-    let sliding_window = read_sliding_window(architecture, fields);
-    let eos_token_ids = fields.token_ids("eos_token_id");
-    let bos_token_id = fields.token_ids("bos_token_id").first().copied();
-    let dtype = read_dtype(fields);
-    let quantization = read_quantization(fields);
-
-    let (hidden_size, num_attention_heads) = (hidden_size?, num_attention_heads?);
-    let head_dim = match head_dim {
-        Some(given) => given,
-        None if hidden_size.is_multiple_of(num_attention_heads) => hidden_size / num_attention_heads,
-        None => {
-            fields.problem(
-                "hidden_size",
-                hidden_size.to_string(),
-                format!("a multiple of num_attention_heads, {num_attention_heads}, or a head_dim"),
-            );
-            return None;
-        }
-    };
-    Some(ModelConfiguration {
-        architecture,
-        hidden_size,
-        num_hidden_layers: num_hidden_layers?,
-        intermediate_size: intermediate_size?,
-        num_attention_heads,
-        num_key_value_heads: num_key_value_heads.unwrap_or(num_attention_heads),
-        head_dim,
-        rms_norm_eps: rms_norm_eps?,
-        vocab_size: vocab_size?,
-        rope_theta: rope_theta?,
-        rope_traditional,
-        rope_scaling: rope_scaling?,
-        tie_word_embeddings: tie_word_embeddings?,
-        max_position_embeddings: max_position_embeddings.unwrap_or(architecture.default_context()),
-        attention_bias,
-        mlp_bias,
-        sliding_window,
-        eos_token_ids,
-        bos_token_id,
-        dtype,
-        quantization,
-    })
-}
-
-/// Settings of other models that would change the computation without changing any tensor.
-fn refuse_other_computations(fields: &mut JsonFields) {
-    if let Some(activation) = fields.text("hidden_act")
-        && !matches!(activation, "silu" | "swish")
-    {
-        fields.problem("hidden_act", format!("`{activation}`"), "`silu`");
-    }
-    if let Some(share) = fields.positive("partial_rotary_factor")
-        && share != 1.0
-    {
-        fields.problem("partial_rotary_factor", share.to_string(), "1");
-    }
-    if fields.boolean("rope_interleaved") == Some(true) {
-        fields.problem("rope_interleaved", "true", "false");
-    }
-    for (index, layer_type) in fields.texts("layer_types").into_iter().enumerate() {
-        if layer_type != "full_attention" {
-            let location = format!("layer_types[{index}]");
-            fields.problem(&location, format!("`{layer_type}`"), "`full_attention`");
-        }
-    }
-}
-
-fn read_biases(architecture: Architecture, fields: &mut JsonFields) -> (bool, bool) {
-    let attention = fields.boolean("attention_bias");
-    let feed_forward = fields.boolean("mlp_bias");
-    match architecture {
-        Architecture::Llama => (attention.unwrap_or(false), feed_forward.unwrap_or(false)),
-        Architecture::Qwen2 => (true, false),
-        // Both read as llama with no biases, or none at all, by mlx-lm; a file that asks for them is not served by that.
-        Architecture::Mistral | Architecture::Qwen3 => {
-            for (key, value) in [("attention_bias", attention), ("mlp_bias", feed_forward)] {
-                if value == Some(true) {
-                    fields.problem(key, "true", format!("false for {architecture}"));
-                }
-            }
-            (false, false)
-        }
-    }
-}
-
-fn read_sliding_window(architecture: Architecture, fields: &mut JsonFields) -> Option<usize> {
-    let window = fields.size("sliding_window", MAX_CONTEXT);
-    let in_use = match architecture {
-        Architecture::Llama => false,
-        Architecture::Mistral => true,
-        Architecture::Qwen2 | Architecture::Qwen3 => fields.boolean("use_sliding_window").unwrap_or(false),
-    };
-    window.filter(|_| in_use)
-}
-
-fn read_dtype(fields: &mut JsonFields) -> Option<WeightType> {
-    let (key, name) = ["torch_dtype", "dtype"]
-        .into_iter()
-        .find_map(|key| fields.text(key).map(|name| (key, name)))?;
-    match name {
-        "float32" => Some(WeightType::Float32),
-        "float16" => Some(WeightType::Float16),
-        "bfloat16" => Some(WeightType::Bfloat16),
-        other => {
-            fields.problem(key, format!("`{other}`"), "`float32`, `float16` or `bfloat16`");
-            None
-        }
-    }
-}
-
-/// `rope_theta` and `rope_scaling`, or the `rope_parameters` object that transformers 5 puts both in.
-fn read_rope(architecture: Architecture, fields: &mut JsonFields) -> (Option<f64>, Option<RopeScaling>) {
-    let mut theta = fields.positive("rope_theta");
-    let parameters = fields.object("rope_parameters");
-    if let Some(object) = parameters {
-        let nested = fields.nested("rope_parameters", object, |nested| nested.positive("rope_theta"));
-        match (theta, nested) {
-            (Some(outer), Some(inner)) if outer != inner => fields.problem(
-                "rope_parameters.rope_theta",
-                inner.to_string(),
-                format!("rope_theta, {outer}"),
-            ),
-            (None, Some(inner)) => theta = Some(inner),
-            _ => {}
-        }
-    }
-    if theta.is_none() {
-        theta = match architecture {
-            Architecture::Llama | Architecture::Mistral => Some(10_000.0),
-            Architecture::Qwen2 => Some(1_000_000.0),
-            Architecture::Qwen3 => {
-                fields.missing("rope_theta", "a positive number");
-                None
-            }
-        };
-    }
-    let scaling = match (fields.object("rope_scaling"), parameters) {
-        (Some(object), _) => fields.nested("rope_scaling", object, read_rope_scaling),
-        (None, Some(object)) => fields.nested("rope_parameters", object, read_rope_scaling),
-        (None, None) => Some(RopeScaling::None),
-    };
-    (theta, scaling)
-}
-
-fn read_rope_scaling(fields: &mut JsonFields) -> Option<RopeScaling> {
-    let kind = fields
-        .text("type")
-        .or_else(|| fields.text("rope_type"))
-        .unwrap_or("default");
-    match kind {
-        "default" => Some(RopeScaling::None),
-        "linear" => Some(RopeScaling::Linear {
-            factor: fields.required_positive("factor")?,
-        }),
-        "llama3" => {
-            let factor = fields.required_positive("factor");
-            // mlx-lm's defaults.
-            let low_freq_factor = fields.positive("low_freq_factor").unwrap_or(1.0);
-            let high_freq_factor = fields.positive("high_freq_factor").unwrap_or(4.0);
-            let original = fields
-                .size("original_max_position_embeddings", MAX_CONTEXT)
-                .unwrap_or(8192);
-            if high_freq_factor <= low_freq_factor {
-                fields.problem(
-                    "high_freq_factor",
-                    high_freq_factor.to_string(),
-                    format!("more than low_freq_factor, {low_freq_factor}"),
-                );
-            }
-            Some(RopeScaling::Llama3 {
-                factor: factor?,
-                low_freq_factor,
-                high_freq_factor,
-                original_max_position_embeddings: original,
-            })
-        }
-        other => {
-            fields.problem("rope_type", format!("`{other}`"), "`default`, `linear` or `llama3`");
-            None
-        }
-    }
-}
-
-/// MLX's packing as the object of a `config.json` states it, of whatever architecture; `None` when it states none that is
-/// read.
-pub(super) fn stated_quantization(object: &Map<String, Value>) -> Option<CheckpointQuantization> {
-    read_quantization(&mut JsonFields::new(object))
-}
-
-fn read_quantization(fields: &mut JsonFields) -> Option<CheckpointQuantization> {
-    if let Some(object) = fields.object("quantization") {
-        return fields.nested("quantization", object, read_packing);
-    }
-    let object = fields.object("quantization_config")?;
-    fields.nested("quantization_config", object, |nested| {
-        if let Some(method) = nested.text("quant_method") {
-            nested.problem(
-                "quant_method",
-                format!("`{method}`"),
-                "MLX's own packing, `quantization`",
-            );
-            return None;
-        }
-        read_packing(nested)
-    })
-}
-
-fn read_packing(fields: &mut JsonFields) -> Option<CheckpointQuantization> {
-    let default = read_module_packing(fields, None);
-    let mut overrides = BTreeMap::new();
-    for (key, value) in fields.entries() {
-        if matches!(key, "group_size" | "bits" | "mode") {
-            continue;
-        }
-        match value {
-            Value::Bool(false) => {
-                overrides.insert(key.to_owned(), None);
-            }
-            Value::Object(object) => {
-                let packing = fields.nested(key, object, |nested| read_module_packing(nested, default));
-                overrides.insert(key.to_owned(), packing);
-            }
-            Value::Bool(true) => {
-                overrides.insert(key.to_owned(), default);
-            }
-            other => fields.problem(
-                key,
-                describe(other),
-                "false, true or an object with group_size and bits",
-            ),
-        }
-    }
-    Some(CheckpointQuantization {
-        default: default?,
-        overrides,
-    })
-}
-
-/// One module's packing; what it leaves out is taken from `fallback`.
-fn read_module_packing(fields: &mut JsonFields, fallback: Option<ModuleQuantization>) -> Option<ModuleQuantization> {
-    let mode = match fields.text("mode") {
-        None => fallback.map_or(QuantizationMode::Affine, |fallback| fallback.mode),
-        Some(name) => {
-            let Some(mode) = QuantizationMode::ALL.into_iter().find(|known| known.name() == name) else {
-                let known = QuantizationMode::ALL.map(QuantizationMode::name).join(", ");
-                fields.problem("mode", format!("`{name}`"), known);
-                return None;
-            };
-            mode
-        }
-    };
-    let mut whole = |key: &str, fallback: Option<u32>| match fallback {
-        Some(fallback) => Some(
-            fields
-                .size(key, u64::from(u32::MAX))
-                .map_or(fallback, |value| value as u32),
-        ),
-        None => fields.required_size(key, u64::from(u32::MAX)).map(|value| value as u32),
-    };
-    let group_size = whole("group_size", fallback.map(|fallback| fallback.group_size));
-    let bits = whole("bits", fallback.map(|fallback| fallback.bits));
-    let (group_size, bits) = (group_size?, bits?);
-    if !mode.allows(group_size, bits) {
-        fields.problem(
-            "group_size and bits",
-            format!("{group_size} and {bits}"),
-            mode.allowed(),
-        );
-        return None;
-    }
-    Some(ModuleQuantization { group_size, bits, mode })
 }

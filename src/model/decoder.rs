@@ -1,225 +1,163 @@
+use std::rc::Rc;
+
 use mlx_rs::Array;
-use mlx_rs::error::Result;
-use mlx_rs::fast::rms_norm;
-use mlx_rs::macros::ModuleParameters;
-use mlx_rs::module::Parameter;
-use mlx_rs::nn::{RmsNorm, silu};
+use mlx_rs::error::{Exception, Result};
+use mlx_rs::module::{ModuleParamMut, ModuleParamRef, ModuleParameters, Parameter};
+use mlx_rs::nested::NestedHashMap;
 use mlx_rs::ops::multiply;
 
-use super::{Attention, Embedding, KeyValueStore, Linear};
+use super::linear::scalar;
+use super::{AttentionContext, Block, Embedding, Norm};
 
-/// The gated feed-forward layer: `down(silu(gate(x)) * up(x))`.
-#[derive(Debug, Clone, ModuleParameters)]
-pub struct FeedForward {
-    /// `[intermediate, hidden]`.
-    #[param]
-    pub gate_proj: Linear,
-    /// `[intermediate, hidden]`.
-    #[param]
-    pub up_proj: Linear,
-    /// `[hidden, intermediate]`.
-    #[param]
-    pub down_proj: Linear,
+/// What mlx-lm calls the parts of a decoder; the first part of every path below `model`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DecoderNames {
+    /// The table of token vectors.
+    pub embedding: &'static str,
+    /// The table of position vectors; `None` where positions are rotary.
+    pub positions: Option<&'static str>,
+    /// The list of blocks.
+    pub blocks: &'static str,
+    /// The norm after the last block.
+    pub norm: &'static str,
 }
 
-impl FeedForward {
-    /// Applies the layer to `input` `[..., hidden]`.
-    pub fn forward(&self, input: &Array) -> Result<Array> {
-        let gate = silu(self.gate_proj.forward(input)?)?;
-        self.down_proj.forward(&multiply(gate, self.up_proj.forward(input)?)?)
-    }
-}
+impl DecoderNames {
+    /// The names in llama and most others.
+    pub const USUAL: Self = Self {
+        embedding: "embed_tokens",
+        positions: None,
+        blocks: "layers",
+        norm: "norm",
+    };
 
-/// One transformer block with its norms before attention and before the feed-forward layer.
-#[derive(Debug, Clone, ModuleParameters)]
-pub struct Block {
-    /// Attention over earlier positions.
-    #[param]
-    pub self_attn: Attention,
-    /// The feed-forward layer.
-    #[param]
-    pub mlp: FeedForward,
-    /// Norm before attention.
-    #[param]
-    pub input_layernorm: RmsNorm,
-    /// Norm before the feed-forward layer.
-    #[param]
-    pub post_attention_layernorm: RmsNorm,
-}
-
-impl Block {
-    /// Applies the block to `input` `[batch, tokens, hidden]`.
-    pub fn forward(&self, input: &Array, store: Option<&mut dyn KeyValueStore>) -> Result<Array> {
-        let attended = self.self_attn.forward(&norm(&self.input_layernorm, input)?, store)?;
-        let middle = input.add(attended)?;
-        let fed = self.mlp.forward(&norm(&self.post_attention_layernorm, &middle)?)?;
-        middle.add(fed)
+    /// The path of the embedding in the whole model.
+    pub fn embedding_path(self) -> String {
+        format!("model.{}", self.embedding)
     }
 
-    /// The linear layers with their paths, this block being number `index`.
-    fn linears(&self, index: usize) -> [(String, &Linear); 7] {
-        let path = |name: &str| format!("model.layers.{index}.{name}");
-        [
-            (path("self_attn.q_proj"), &self.self_attn.q_proj),
-            (path("self_attn.k_proj"), &self.self_attn.k_proj),
-            (path("self_attn.v_proj"), &self.self_attn.v_proj),
-            (path("self_attn.o_proj"), &self.self_attn.o_proj),
-            (path("mlp.gate_proj"), &self.mlp.gate_proj),
-            (path("mlp.up_proj"), &self.mlp.up_proj),
-            (path("mlp.down_proj"), &self.mlp.down_proj),
-        ]
-    }
-
-    /// [`Self::linears`], mutable.
-    fn linears_mut(&mut self, index: usize) -> [(String, &mut Linear); 7] {
-        let path = |name: &str| format!("model.layers.{index}.{name}");
-        [
-            (path("self_attn.q_proj"), &mut self.self_attn.q_proj),
-            (path("self_attn.k_proj"), &mut self.self_attn.k_proj),
-            (path("self_attn.v_proj"), &mut self.self_attn.v_proj),
-            (path("self_attn.o_proj"), &mut self.self_attn.o_proj),
-            (path("mlp.gate_proj"), &mut self.mlp.gate_proj),
-            (path("mlp.up_proj"), &mut self.mlp.up_proj),
-            (path("mlp.down_proj"), &mut self.mlp.down_proj),
-        ]
+    /// What the path of every block begins with, up to its number.
+    pub fn block_prefix(self) -> String {
+        format!("model.{}.", self.blocks)
     }
 }
 
 /// Embedding, blocks and the last norm.
-#[derive(Debug, Clone, ModuleParameters)]
+#[derive(Debug, Clone)]
 pub struct Decoder {
     /// Token vectors.
-    #[param]
     pub embed_tokens: Embedding,
-    /// The blocks, first to last.
-    #[param]
-    pub layers: Vec<Block>,
+    /// Position vectors that are added to them; `None` where positions are rotary.
+    pub embed_positions: Option<Embedding>,
+    /// Factor on the token vectors; `None` for 1.
+    pub embedding_scale: Option<f32>,
+    /// The blocks, from the input to the output.
+    pub layers: Vec<Box<dyn Block>>,
     /// Norm after the last block.
-    #[param]
-    pub norm: RmsNorm,
+    pub norm: Norm,
+    /// What the parts are called.
+    pub names: DecoderNames,
 }
 
-/// A decoder with its output layer.
-///
-/// Cloning copies handles, not values: MLX arrays are immutable.
-#[derive(Debug, Clone, ModuleParameters)]
-pub struct CausalModel {
-    /// The decoder.
-    #[param]
-    pub model: Decoder,
-    /// The output layer `[vocabulary, hidden]`; `None` when the embedding serves.
-    #[param]
-    pub lm_head: Option<Linear>,
-}
-
-impl CausalModel {
-    /// The last hidden states `[batch, tokens, hidden]` of `tokens` `[batch, tokens]`, after the last norm.
+impl Decoder {
+    /// The input `[batch, tokens, hidden]` of the first block.
     ///
-    /// `stores` holds one store per block, or none to attend only within `tokens`.
-    pub fn hidden_states(&self, tokens: &Array, stores: &mut [Box<dyn KeyValueStore>]) -> Result<Array> {
-        let mut hidden = self.model.embed_tokens.forward(tokens)?;
-        let mut stores = stores.iter_mut();
-        for block in &self.model.layers {
-            let store = stores.next().map(|store| &mut **store as &mut dyn KeyValueStore);
-            hidden = block.forward(&hidden, store)?;
+    /// # Errors
+    /// `tokens` reach beyond the table of positions, or MLX fails.
+    pub fn embed(&self, tokens: &Array, context: &AttentionContext) -> Result<Array> {
+        let mut hidden = self.embed_tokens.forward(tokens)?;
+        if let Some(scale) = self.embedding_scale {
+            hidden = multiply(&hidden, scalar(scale, hidden.dtype())?)?;
         }
-        norm(&self.model.norm, &hidden)
-    }
-
-    /// The logits `[..., vocabulary]` of `hidden` `[..., hidden]`.
-    pub fn output(&self, hidden: &Array) -> Result<Array> {
-        match &self.lm_head {
-            Some(head) => head.forward(hidden),
-            None => self.model.embed_tokens.as_linear(hidden),
-        }
-    }
-
-    /// The logits `[batch, tokens, vocabulary]` of `tokens` `[batch, tokens]`.
-    pub fn logits(&self, tokens: &Array) -> Result<Array> {
-        self.output(&self.hidden_states(tokens, &mut [])?)
-    }
-
-    /// The rows `[tokens, hidden]` that the output layer has for `tokens` `[tokens]`, in plain form.
-    pub fn output_rows(&self, tokens: &Array) -> Result<Array> {
-        match &self.lm_head {
-            Some(head) => head.plain_rows(tokens),
-            None => self.model.embed_tokens.forward(tokens),
-        }
-    }
-
-    /// The output layer's weight `[vocabulary, hidden]` when training leaves it alone and it is a plain matrix.
-    pub fn frozen_output_weight(&self) -> Option<&Array> {
-        let (weight, plain) = if let Some(head) = &self.lm_head {
-            let bare = head.bias.value.is_none() && head.low_rank.is_none();
-            (&head.weight, bare && head.packing.is_none())
-        } else {
-            let table = &self.model.embed_tokens;
-            (&table.weight, table.packing.is_none())
+        let Some(table) = &self.embed_positions else {
+            return Ok(hidden);
         };
-        (plain && weight.is_frozen() == Some(true)).then_some(&weight.value)
-    }
-
-    /// Whether some weights are packed.
-    pub fn is_packed(&self) -> bool {
-        self.model.embed_tokens.packing.is_some() || self.linears().iter().any(|(_, linear)| linear.packing.is_some())
-    }
-
-    /// Turns dropout on or off in every adapter.
-    pub fn set_training(&mut self, training: bool) {
-        for (_, linear) in self.linears_mut() {
-            if let Some(settings) = &mut linear.low_rank {
-                settings.training = training;
-            }
+        let positions = table.vocabulary_size();
+        if context.end() > positions {
+            return Err(Exception::custom(format!(
+                "{} tokens are more than the {positions} positions that the model has learned",
+                context.end()
+            )));
         }
+        hidden.add(table.forward(&context.positions()?)?)
     }
 
-    /// The logits `[batch, tokens, vocabulary]` of `tokens` `[batch, tokens]`, giving each block up when it was passed.
-    ///
-    /// `passed` is shown every linear layer with its path after its use. Weights that are still pending work, as those of
-    /// a model whose adapters were just fused, are so in memory for one block at a time.
-    pub fn into_logits(self, tokens: &Array, mut passed: impl FnMut(&str, &Linear) -> Result<()>) -> Result<Array> {
-        let Decoder {
-            embed_tokens,
-            layers,
-            norm: last_norm,
-        } = self.model;
-        let mut hidden = embed_tokens.forward(tokens)?;
-        for (index, block) in layers.into_iter().enumerate() {
-            hidden = block.forward(&hidden, None)?;
-            hidden.eval()?;
-            for (path, linear) in block.linears(index) {
-                passed(&path, linear)?;
-            }
+    fn parts(&self) -> Vec<(&'static str, &dyn Parameter)> {
+        let mut parts: Vec<(&'static str, &dyn Parameter)> = vec![(self.names.embedding, &self.embed_tokens)];
+        if let (Some(name), Some(table)) = (self.names.positions, &self.embed_positions) {
+            parts.push((name, table));
         }
-        let hidden = norm(&last_norm, &hidden)?;
-        match &self.lm_head {
-            Some(head) => {
-                let logits = head.forward(&hidden)?;
-                logits.eval()?;
-                passed("lm_head", head)?;
-                Ok(logits)
-            }
-            None => embed_tokens.as_linear(&hidden),
+        parts.push((self.names.blocks, &self.layers));
+        parts.push((self.names.norm, &self.norm));
+        parts
+    }
+
+    fn parts_mut(&mut self) -> Vec<(&'static str, &mut dyn Parameter)> {
+        let mut parts: Vec<(&'static str, &mut dyn Parameter)> = vec![(self.names.embedding, &mut self.embed_tokens)];
+        if let (Some(name), Some(table)) = (self.names.positions, &mut self.embed_positions) {
+            parts.push((name, table));
         }
-    }
-
-    /// Every linear layer with its path, block by block, the output layer last.
-    pub fn linears(&self) -> Vec<(String, &Linear)> {
-        let blocks = self.model.layers.iter().enumerate();
-        let mut linears: Vec<_> = blocks.flat_map(|(index, block)| block.linears(index)).collect();
-        linears.extend(self.lm_head.iter().map(|head| ("lm_head".to_owned(), head)));
-        linears
-    }
-
-    /// [`Self::linears`], mutable.
-    pub fn linears_mut(&mut self) -> Vec<(String, &mut Linear)> {
-        let blocks = self.model.layers.iter_mut().enumerate();
-        let mut linears: Vec<_> = blocks.flat_map(|(index, block)| block.linears_mut(index)).collect();
-        linears.extend(self.lm_head.iter_mut().map(|head| ("lm_head".to_owned(), head)));
-        linears
+        parts.push((self.names.blocks, &mut self.layers));
+        parts.push((self.names.norm, &mut self.norm));
+        parts
     }
 }
 
-fn norm(norm: &RmsNorm, input: &Array) -> Result<Array> {
-    rms_norm(input, Some(&norm.weight.value), norm.eps)
+/// As the derive macro has it, but for the names, which differ between architectures.
+impl ModuleParameters for Decoder {
+    fn num_parameters(&self) -> usize {
+        self.parts().into_iter().map(|(_, part)| part.count()).sum()
+    }
+
+    fn parameters(&self) -> ModuleParamRef<'_> {
+        let mut parameters = NestedHashMap::new();
+        for (name, part) in self.parts() {
+            parameters.insert(Rc::from(name), part.as_nested_value());
+        }
+        parameters
+    }
+
+    fn parameters_mut(&mut self) -> ModuleParamMut<'_> {
+        let mut parameters = NestedHashMap::new();
+        for (name, part) in self.parts_mut() {
+            parameters.insert(Rc::from(name), part.as_nested_value_mut());
+        }
+        parameters
+    }
+
+    fn trainable_parameters(&self) -> ModuleParamRef<'_> {
+        let mut parameters = NestedHashMap::new();
+        for (name, part) in self.parts() {
+            if let Some(trainable) = part.as_trainable_nested_value() {
+                parameters.insert(Rc::from(name), trainable);
+            }
+        }
+        parameters
+    }
+
+    fn freeze_parameters(&mut self, recursive: bool) {
+        for (_, part) in self.parts_mut() {
+            part.freeze(recursive);
+        }
+    }
+
+    fn unfreeze_parameters(&mut self, recursive: bool) {
+        for (_, part) in self.parts_mut() {
+            part.unfreeze(recursive);
+        }
+    }
+
+    fn all_frozen(&self) -> Option<bool> {
+        self.parts()
+            .into_iter()
+            .filter_map(|(_, part)| part.is_frozen())
+            .reduce(|all, one| all && one)
+    }
+
+    fn any_frozen(&self) -> Option<bool> {
+        self.parts()
+            .into_iter()
+            .filter_map(|(_, part)| part.is_frozen())
+            .reduce(|any, one| any || one)
+    }
 }

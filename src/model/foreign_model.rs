@@ -7,7 +7,8 @@ use mlx_rs::Array;
 use serde_json::{Map, Value};
 
 use super::checkpoint::shards;
-use super::configuration::{CheckpointQuantization, ConfigurationError, read_object, stated_quantization};
+use super::configuration::{CheckpointQuantization, ConfigurationError, read_object};
+use super::configuration_fields::stated_quantization;
 use super::problem::Problem;
 use super::weight_file::{is_written_by_mlx, stored_shapes};
 use super::{CheckpointError, LoadError, StoredShape, WeightFileError};

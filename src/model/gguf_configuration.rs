@@ -1,8 +1,8 @@
 //! The configuration of a model from the metadata of its GGUF file.
 
+use super::architectures::Architecture;
 use super::configuration::{
-    Architecture, ConfigurationError, MAX_CONTEXT, MAX_HEADS, MAX_LAYERS, MAX_VOCABULARY, MAX_WIDTH,
-    ModelConfiguration, RopeScaling,
+    ConfigurationError, MAX_CONTEXT, MAX_HEADS, MAX_LAYERS, MAX_VOCABULARY, MAX_WIDTH, ModelConfiguration, RopeScaling,
 };
 use super::gguf_blocks::dequantize;
 use super::gguf_header::{GgufHeader, GgufTensorType, GgufValue};
@@ -105,20 +105,20 @@ impl ModelConfiguration {
             path: header.path.clone(),
             found,
         };
-        let (architecture, prefix) = match header.text("general.architecture") {
-            Ok(Some("llama")) => (Architecture::Llama, "llama"),
-            Ok(Some("qwen2")) => (Architecture::Qwen2, "qwen2"),
-            Ok(Some("qwen3")) => (Architecture::Qwen3, "qwen3"),
-            Ok(Some(other)) => return Err(unsupported(format!("`{other}`"))),
+        let architecture = match header.text("general.architecture") {
+            Ok(Some(name)) => Architecture::of_gguf(name).ok_or_else(|| unsupported(format!("`{name}`")))?,
             Ok(None) => return Err(unsupported("no `general.architecture`".to_owned())),
             Err(problem) => return Err(unsupported(problem.found)),
         };
+        let Some(family) = architecture.gguf() else {
+            return Err(unsupported(format!("`{architecture}`")));
+        };
         let mut metadata = Metadata {
             header,
-            prefix,
+            prefix: family.name,
             problems: Problems::default(),
         };
-        let configuration = read_metadata(architecture, &mut metadata);
+        let configuration = read_metadata(architecture, family.biases, &mut metadata);
         let mut problems = metadata.problems;
         if let Some(configuration) = configuration
             && problems.is_empty()
@@ -135,7 +135,10 @@ impl ModelConfiguration {
     }
 }
 
-fn read_metadata(architecture: Architecture, metadata: &mut Metadata) -> Option<ModelConfiguration> {
+/// Whether attention and feed-forward layers have biases, asked with whether the file has a tensor.
+type Biases = fn(&dyn Fn(&str) -> bool) -> (bool, bool);
+
+fn read_metadata(architecture: Architecture, biases: Biases, metadata: &mut Metadata) -> Option<ModelConfiguration> {
     let header = metadata.header;
     refuse_other_computations(metadata);
     let hidden_size = metadata.required_size("embedding_length", MAX_WIDTH);
@@ -160,6 +163,7 @@ fn read_metadata(architecture: Architecture, metadata: &mut Metadata) -> Option<
     let eos_token_id = token_id("tokenizer.ggml.eos_token_id");
     let bos_token_id = token_id("tokenizer.ggml.bos_token_id");
     let has = |name: &str| header.tensor(name).is_some();
+    let (attention_bias, mlp_bias) = biases(&has);
     Some(ModelConfiguration {
         architecture,
         hidden_size: hidden_size?,
@@ -171,14 +175,18 @@ fn read_metadata(architecture: Architecture, metadata: &mut Metadata) -> Option<
         rms_norm_eps: rms_norm_eps?,
         vocab_size: vocab_size?,
         rope_theta,
+        rope_local_base_freq: None,
+        partial_rotary_factor: 1.0,
         rope_traditional: false,
         rope_scaling: rope_scaling?,
         tie_word_embeddings: !has("output.weight"),
         max_position_embeddings: max_position_embeddings?,
-        attention_bias: architecture == Architecture::Qwen2
-            || (architecture == Architecture::Llama && has("blk.0.attn_q.bias")),
-        mlp_bias: architecture == Architecture::Llama && has("blk.0.ffn_gate.bias"),
+        attention_bias,
+        mlp_bias,
         sliding_window,
+        sliding_layers: Vec::new(),
+        query_pre_attn_scalar: None,
+        experts: None,
         eos_token_ids: eos_token_id.into_iter().collect(),
         bos_token_id,
         dtype: None,

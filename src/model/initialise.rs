@@ -1,9 +1,11 @@
-use mlx_rs::ops::ones;
-use mlx_rs::random;
 use std::collections::BTreeMap;
 
-use super::{BuildError, CausalModel, Checkpoint, ModelConfiguration, StoredTensor, build_model};
+use mlx_rs::ops::{ones, zeros};
+use mlx_rs::random;
 use thiserror::Error;
+
+use super::architectures::{ExpectedTensor, TensorRole};
+use super::{BuildError, CausalModel, Checkpoint, ModelConfiguration, StoredTensor, build_model};
 
 /// Spread of fresh weights, as GPT-2 and llama start.
 const STANDARD_DEVIATION: f32 = 0.02;
@@ -22,26 +24,21 @@ pub enum InitialiseError {
 /// A model with fresh f32 weights, all trainable, decided by `seed` alone.
 ///
 /// Matrices are normal with deviation 0.02, those that write into the residual stream divided by the root of twice the
-/// number of blocks (Radford et al. 2019); norms are one and biases zero.
+/// number of blocks (Radford et al. 2019); norms begin with a factor of one, biases with zero.
 pub fn initialise(configuration: &ModelConfiguration, seed: u64) -> std::result::Result<CausalModel, InitialiseError> {
     let mut key = random::key(seed)?;
     let mut tensors = BTreeMap::new();
     let residual = STANDARD_DEVIATION / (2.0 * configuration.num_hidden_layers as f32).sqrt();
-    for (name, shape) in configuration.expected_tensors() {
+    for ExpectedTensor { name, shape, role } in configuration.tensors() {
         let shape: Vec<i32> = shape.into_iter().map(|size| size as i32).collect();
         let (next, this) = random::split(&key, 2)?;
         key = next;
-        let deviation = if name.contains("o_proj") || name.contains("down_proj") {
-            residual
-        } else {
-            STANDARD_DEVIATION
-        };
-        let tensor = if name.ends_with("norm.weight") {
-            ones::<f32>(&shape)?
-        } else if shape.len() == 1 {
-            mlx_rs::ops::zeros::<f32>(&shape)?
-        } else {
-            random::normal::<f32>(&shape, None, deviation, &this)?
+        let normal = |deviation: f32| random::normal::<f32>(&shape, None, deviation, &this);
+        let tensor = match role {
+            TensorRole::Matrix => normal(STANDARD_DEVIATION)?,
+            TensorRole::ResidualMatrix => normal(residual)?,
+            TensorRole::NormFactor => ones::<f32>(&shape)?,
+            TensorRole::NormFactorLessOne | TensorRole::Bias => zeros::<f32>(&shape)?,
         };
         tensors.insert(name, StoredTensor::Plain(tensor));
     }
@@ -49,6 +46,7 @@ pub fn initialise(configuration: &ModelConfiguration, seed: u64) -> std::result:
         tensors,
         packings: BTreeMap::new(),
         stored_dtype: "float32".to_owned(),
+        set_aside: BTreeMap::new(),
         wavelength_factors: None,
     };
     Ok(build_model(configuration, checkpoint)?)

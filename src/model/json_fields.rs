@@ -105,6 +105,19 @@ impl<'json> JsonFields<'json> {
         self.require(key, "a positive number", value)
     }
 
+    /// Numbers above zero, and absence is a problem.
+    pub(super) fn required_positives(&mut self, key: &str) -> Option<Vec<f64>> {
+        let expected = "an array of positive numbers";
+        let value = self.read(key, expected, |value| {
+            let positive = |number: f64| number.is_finite() && number > 0.0;
+            let numbers = value.as_array()?.iter().map(Value::as_f64);
+            numbers
+                .map(|number| number.filter(|&number| positive(number)))
+                .collect()
+        });
+        self.require(key, expected, value)
+    }
+
     /// True or false.
     pub(super) fn boolean(&mut self, key: &str) -> Option<bool> {
         self.read(key, "true or false", Value::as_bool)

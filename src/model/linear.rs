@@ -190,7 +190,7 @@ impl Linear {
 }
 
 impl LowRankSettings {
-    fn drop(&self, input: &Array) -> Result<Array> {
+    pub(super) fn drop(&self, input: &Array) -> Result<Array> {
         if !self.training || self.dropout == 0.0 {
             return Ok(input.clone());
         }
@@ -203,6 +203,6 @@ impl LowRankSettings {
     }
 }
 
-fn scalar(value: f32, dtype: Dtype) -> Result<Array> {
+pub(super) fn scalar(value: f32, dtype: Dtype) -> Result<Array> {
     Array::from_f32(value).as_dtype(dtype)
 }

@@ -49,6 +49,8 @@ pub struct LoadedModel {
     pub packings: BTreeMap<String, Packing>,
     /// The element type of most plain values in the files; for a GGUF file the type of most values.
     pub stored_dtype: String,
+    /// Tensors of the files that are no weights of the model, each with the reason why it was left out.
+    pub set_aside: BTreeMap<String, &'static str>,
     /// Seconds to load.
     pub seconds: f64,
 }
@@ -123,11 +125,13 @@ impl ModelFiles {
         };
         let packings = std::mem::take(&mut checkpoint.packings);
         let stored_dtype = std::mem::take(&mut checkpoint.stored_dtype);
+        let set_aside = std::mem::take(&mut checkpoint.set_aside);
         Ok(LoadedModel {
             model: build_model(&configuration, checkpoint)?,
             configuration,
             packings,
             stored_dtype,
+            set_aside,
             seconds: started.elapsed().as_secs_f64(),
         })
     }

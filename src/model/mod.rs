@@ -1,13 +1,19 @@
 //! Language models: configuration, weights, tokenizer, and the decoder they make.
 
+mod architectures;
 mod attention;
+mod attention_context;
+mod block;
 mod build;
 mod bundled_template;
+mod causal_model;
 mod chat_template;
 mod checkpoint;
 mod configuration;
+mod configuration_fields;
 mod decoder;
 mod embedding;
+mod feed_forward;
 mod foreign_model;
 mod foreign_packing;
 mod gguf_blocks;
@@ -22,29 +28,38 @@ mod json_fields;
 mod key_value_store;
 mod linear;
 mod load;
+mod norm;
 mod pack_folder;
 mod packing;
 mod plain_folder;
 mod problem;
 mod rotary;
 mod stop_set;
+mod stored_names;
+mod switch_linear;
 mod template_json;
+mod tensor_source;
 mod tokenizer;
 mod weight_file;
 
-pub use attention::Attention;
+pub use architectures::Architecture;
+pub use attention::{Attention, Heads};
+pub use attention_context::AttentionContext;
+pub use block::Block;
 pub use build::{BuildError, build_model};
 pub use bundled_template::{BUNDLED_TEMPLATES, BundledTemplate, TemplateChoice, UnknownTemplate};
+pub use causal_model::CausalModel;
 pub use chat_template::{ChatTemplate, ChatTemplateError, Message, TEMPLATE_TIME};
 pub use checkpoint::{
     Checkpoint, CheckpointError, Disagreement, DisagreementKind, Precision, StoredTensor, check_shards,
 };
 pub use configuration::{
-    Architecture, CheckpointQuantization, ConfigurationError, ModelConfiguration, ModuleQuantization, QuantizationMode,
+    CheckpointQuantization, ConfigurationError, Experts, ModelConfiguration, ModuleQuantization, QuantizationMode,
     RopeScaling, WeightType,
 };
-pub use decoder::{Block, CausalModel, Decoder, FeedForward};
+pub use decoder::{Decoder, DecoderNames};
 pub use embedding::Embedding;
+pub use feed_forward::{Activation, FeedForward};
 pub use foreign_model::ForeignModel;
 pub use foreign_packing::ForeignPacking;
 pub use gguf_blocks::{BlockError, dequantize};
@@ -56,11 +71,13 @@ pub use initialise::{InitialiseError, initialise};
 pub use key_value_store::KeyValueStore;
 pub use linear::{Linear, LowRankSettings};
 pub use load::{LoadError, LoadedModel, ModelFiles, ModelSource};
+pub use norm::{Norm, NormKind};
 pub use pack_folder::{PackFolderError, pack_folder};
 pub use packing::Packing;
 pub use plain_folder::write_plain_folder;
 pub use problem::{Problem, Problems, SHOWN_PROBLEMS};
 pub use rotary::{RotaryEmbedding, Wavelengths, llama3_wavelengths};
 pub use stop_set::StopSet;
+pub use switch_linear::{ExpertIndices, SwitchLinear};
 pub use tokenizer::{DeclaredEnd, THINKING_TOKENS, Tokenizer, TokenizerError};
 pub use weight_file::{StoredShape, WeightFileError, check_whole, load_safetensors, save_safetensors, stored_shapes};

@@ -28,12 +28,15 @@ impl Packing {
 }
 
 impl Packing {
-    /// Whether the three arrays of a packed matrix `[rows, columns]` agree with each other and with this packing.
+    /// Whether the three arrays of a packed matrix `[rows, columns]`, or of one such matrix per expert, agree with each
+    /// other and with this packing.
     pub fn fits(self, weight: &Array, scales: &Array, biases: &Array) -> bool {
-        if weight.ndim() != 2 || scales.ndim() != 2 || scales.shape() != biases.shape() {
+        let axes = weight.ndim();
+        if !matches!(axes, 2 | 3) || scales.ndim() != axes || scales.shape() != biases.shape() {
             return false;
         }
-        weight.dim(0) == scales.dim(0) && self.unpacked_columns(weight.dim(1)) == scales.dim(1) * self.group_size
+        weight.shape()[..axes - 1] == scales.shape()[..axes - 1]
+            && self.unpacked_columns(weight.dim(-1)) == scales.dim(-1) * self.group_size
     }
 }
 

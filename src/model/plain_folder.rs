@@ -4,6 +4,7 @@ use std::path::Path;
 use mlx_rs::Array;
 use mlx_rs::module::ModuleParameters;
 
+use super::stored_names::to_hugging_face;
 use super::{CausalModel, ModelConfiguration, WeightFileError, save_safetensors};
 use crate::atomic_write::write_file;
 
@@ -22,10 +23,12 @@ pub fn write_plain_folder(
     folder: &Path,
 ) -> Result<usize, WeightFileError> {
     let weights = folder.join("model.safetensors");
-    let tensors = plain_weights(model).map_err(|error| WeightFileError::Mlx {
-        path: weights.clone(),
-        message: error.to_string(),
-    })?;
+    let tensors = plain_weights(model)
+        .and_then(|tensors| to_hugging_face(tensors, configuration))
+        .map_err(|error| WeightFileError::Mlx {
+            path: weights.clone(),
+            message: error.to_string(),
+        })?;
     let metadata = BTreeMap::from([("format".to_owned(), "pt".to_owned())]);
     save_safetensors(&tensors, Some(&metadata), &weights)?;
     let plain = ModelConfiguration {
@@ -50,11 +53,20 @@ fn plain_weights(model: &CausalModel) -> mlx_rs::error::Result<BTreeMap<String, 
                 .any(|ending| name.ends_with(&format!(".{ending}")))
         })
         .collect();
-    let table = &model.model.embed_tokens;
-    if table.packing.is_some() {
+    let names = model.model.names;
+    let positions = names.positions.zip(model.model.embed_positions.as_ref());
+    let tables = [(names.embedding, &model.model.embed_tokens)]
+        .into_iter()
+        .chain(positions);
+    for (name, table) in tables.filter(|(_, table)| table.packing.is_some()) {
         let rows: Vec<i32> = (0..table.vocabulary_size()).collect();
         let rows = Array::from_slice(&rows, &[rows.len() as i32]);
-        tensors.insert("model.embed_tokens.weight".to_owned(), table.forward(&rows)?);
+        tensors.insert(format!("model.{name}.weight"), table.forward(&rows)?);
+    }
+    for (path, layer) in model.switch_linears() {
+        if layer.packing.is_some() {
+            tensors.insert(format!("{path}.weight"), layer.plain_weight()?);
+        }
     }
     for (path, linear) in model.linears() {
         if linear.packing.is_some() {

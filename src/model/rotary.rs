@@ -1,11 +1,14 @@
 use mlx_rs::Array;
 use mlx_rs::error::Result;
 use mlx_rs::fast::rope;
+use mlx_rs::ops::{concatenate, multiply};
+
+use super::linear::scalar;
 
 /// Rotary position encoding (Su et al. 2021, arXiv 2104.09864) over the halves of each head.
 #[derive(Debug, Clone)]
 pub struct RotaryEmbedding {
-    /// Values per head that are rotated.
+    /// Values per head that are rotated, the first ones; the others stay as they are.
     pub dimensions: i32,
     /// Whether neighbouring values are turned together instead of the halves of a head.
     pub traditional: bool,
@@ -13,6 +16,8 @@ pub struct RotaryEmbedding {
     pub wavelengths: Wavelengths,
     /// Factor on positions; 1 unless the context was stretched linearly.
     pub position_scale: f32,
+    /// Factor on the rotated values; 1 unless the context was stretched by "longrope".
+    pub amplitude: f32,
 }
 
 /// Wavelengths of the rotation.
@@ -31,8 +36,9 @@ impl RotaryEmbedding {
             Wavelengths::Base(base) => (Some(*base), None),
             Wavelengths::Given(wavelengths) => (None, Some(wavelengths)),
         };
+        let amplified = self.amplified(heads)?;
         rope(
-            heads,
+            &amplified,
             self.dimensions,
             self.traditional,
             base,
@@ -40,6 +46,18 @@ impl RotaryEmbedding {
             offset,
             given,
         )
+    }
+
+    fn amplified(&self, heads: &Array) -> Result<Array> {
+        if self.amplitude == 1.0 {
+            return Ok(heads.clone());
+        }
+        let amplitude = scalar(self.amplitude, heads.dtype())?;
+        if heads.dim(-1) == self.dimensions {
+            return multiply(heads, amplitude);
+        }
+        let parts = heads.split_at_indices(&[self.dimensions], -1)?;
+        concatenate(&[multiply(&parts[0], amplitude)?, parts[1].clone()], -1)
     }
 }
 

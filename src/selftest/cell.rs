@@ -5,7 +5,7 @@ use crate::device::PrecisionChoice;
 use crate::diagnosis::{DataSource, DiagnosisOptions};
 use crate::evidence::FineTuneKind;
 use crate::faults::{Needs, RunFiles};
-use crate::model::ModelSource;
+use crate::model::{ModelSource, TemplateChoice};
 
 /// Places of a base, each with settings and rows of its own.
 pub const SLOTS: usize = 6;
@@ -194,6 +194,7 @@ impl Cell {
             clip_norm: None,
             bias_correction: false,
             mask_prompt: true,
+            template: TemplateChoice::Own,
             max_sequence_length: MAX_SEQUENCE_LENGTH,
             seed: self.seed(seed),
             cross_check: None,

@@ -254,6 +254,8 @@ fn rows(array: &Array, range: &Range<i32>) -> Result<Array> {
 struct Predictions {
     /// Token ids `[rows, longest]`, padded on the right.
     tokens: Array,
+    /// The document of each, where several share a row.
+    documents: Option<Array>,
     /// Index of each supervised prediction among the `rows * longest` positions.
     positions: Array,
     /// The token to predict at each of these positions.
@@ -263,7 +265,10 @@ struct Predictions {
 impl Predictions {
     /// The last hidden states `[supervised, width]`: logits are made only where there is something to learn.
     fn hidden(&self, model: &CausalModel) -> Result<Array> {
-        let hidden = model.hidden_states(&self.tokens, &mut [])?;
+        let hidden = match &self.documents {
+            None => model.hidden_states(&self.tokens, &mut [])?,
+            Some(documents) => model.hidden_states_of_documents(&self.tokens, documents)?,
+        };
         let width = hidden.dim(-1);
         hidden.reshape(&[-1, width])?.take_axis(&self.positions, 0)
     }
@@ -285,8 +290,15 @@ impl Predictions {
             }
         }
         let vector = |values: &[i32]| Array::from_slice(values, &[values.len() as i32]);
+        let shape = [batch.rows.len() as i32, fed as i32];
+        let documents = batch.documents.as_ref().map(|documents| {
+            let of_rows = documents.of_tokens.chunks(batch.columns.max(1));
+            let fed: Vec<i32> = of_rows.flat_map(|row| &row[..fed]).copied().collect();
+            Array::from_slice(&fed, &shape)
+        });
         Self {
-            tokens: Array::from_slice(&tokens, &[batch.rows.len() as i32, fed as i32]),
+            tokens: Array::from_slice(&tokens, &shape),
+            documents,
             positions: vector(&positions),
             targets: vector(&targets),
         }

@@ -8,7 +8,7 @@ use mlx_diagnose::diagnosis::{DataSource, DiagnosisOptions, Progress, Silent, di
 use mlx_diagnose::evidence::{Evidence, FineTuneKind, Slot};
 use mlx_diagnose::faults::Injection;
 use mlx_diagnose::interrupt::Interrupt;
-use mlx_diagnose::model::ModelSource;
+use mlx_diagnose::model::{ModelSource, TemplateChoice};
 use mlx_diagnose::report::{EXIT_INCOMPLETE, FailOn, Report, Verdict, exit_code, to_json};
 use mlx_diagnose::rules::{Phase, Severity};
 use mlx_diagnose::workflow::ReferenceWorkflow;
@@ -43,6 +43,7 @@ fn options() -> DiagnosisOptions {
         clip_norm: None,
         bias_correction: false,
         mask_prompt: true,
+        template: TemplateChoice::Own,
         max_sequence_length: 128,
         seed: 0,
         cross_check: None,

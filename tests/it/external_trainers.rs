@@ -10,7 +10,7 @@ use mlx_diagnose::diagnosis::{DataSource, DiagnosisOptions, Progress, Silent, di
 use mlx_diagnose::evidence::{Evidence, FineTuneKind, Slot};
 use mlx_diagnose::external::{Ending, ExternalTrainer, Watched, run};
 use mlx_diagnose::interrupt::Interrupt;
-use mlx_diagnose::model::ModelSource;
+use mlx_diagnose::model::{ModelSource, TemplateChoice};
 use mlx_diagnose::rules;
 use mlx_diagnose::workflow::ReferenceWorkflow;
 use mlx_rs::random;
@@ -64,6 +64,7 @@ fn options(command: &str, timeout: f64) -> DiagnosisOptions {
         clip_norm: None,
         bias_correction: false,
         mask_prompt: true,
+        template: TemplateChoice::Own,
         max_sequence_length: 128,
         seed: 3,
         cross_check: None,

@@ -113,7 +113,12 @@ fn weights_of_the_base_beside_an_adapter_are_taken_up_where_mlx_lm_calls_them() 
             linear.weight.value = linear.weight.value.multiply(array!(1.5)).unwrap();
         }
     }
-    let trained = expected.model.layers[0].mlp.up_proj.weight.value.clone();
+    let trained = expected
+        .linear("model.layers.0.mlp.up_proj")
+        .unwrap()
+        .weight
+        .value
+        .clone();
     expected.model.norm.weight.value = expected.model.norm.weight.value.multiply(array!(0.5)).unwrap();
     let norm = expected.model.norm.weight.value.clone();
     let folder = mlx_lm_folder(|tensors, _| {

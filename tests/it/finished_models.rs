@@ -8,7 +8,7 @@ use mlx_diagnose::device::PrecisionChoice;
 use mlx_diagnose::diagnosis::{DataSource, DiagnosisOptions, FinishedAdapter, Silent, diagnose};
 use mlx_diagnose::evidence::{Evidence, FineTuneKind, RunSettings};
 use mlx_diagnose::interrupt::Interrupt;
-use mlx_diagnose::model::{ModelSource, load_safetensors, save_safetensors};
+use mlx_diagnose::model::{ModelSource, TemplateChoice, load_safetensors, save_safetensors};
 use mlx_diagnose::rules::{self, Severity};
 use mlx_diagnose::workflow::ReferenceWorkflow;
 use mlx_rs::Array;
@@ -69,6 +69,7 @@ fn diagnosed(folder: &Path) -> Evidence {
         clip_norm: None,
         bias_correction: false,
         mask_prompt: true,
+        template: TemplateChoice::Own,
         max_sequence_length: 128,
         seed: 0,
         precision: PrecisionChoice::default(),

@@ -8,6 +8,7 @@
 )]
 
 mod architecture;
+mod architecture_parity;
 mod batches;
 mod bundled_templates;
 mod command_line;

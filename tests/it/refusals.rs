@@ -10,7 +10,7 @@ use mlx_diagnose::diagnosis::{DataSource, DiagnosisOptions, FinishedAdapter, Sil
 use mlx_diagnose::evidence::{Evidence, FineTuneKind, RefusalKind};
 use mlx_diagnose::faults::Injection;
 use mlx_diagnose::interrupt::Interrupt;
-use mlx_diagnose::model::{ModelSource, load_safetensors, save_safetensors};
+use mlx_diagnose::model::{ModelSource, TemplateChoice, load_safetensors, save_safetensors};
 use mlx_diagnose::report::{CheckOutcome, EXIT_FAULT, EXIT_INCOMPLETE, FailOn, Report, Verdict, exit_code};
 use mlx_diagnose::workflow::ReferenceWorkflow;
 use mlx_rs::Array;
@@ -42,6 +42,7 @@ fn checks(model: &Path) -> DiagnosisOptions {
         clip_norm: None,
         bias_correction: false,
         mask_prompt: true,
+        template: TemplateChoice::Own,
         max_sequence_length: 128,
         seed: 0,
         cross_check: None,

@@ -1,5 +1,6 @@
 //! Configurations of runs: layers, every wrong value at once with its line, and mlx-lm's own files.
 
+use mlx_diagnose::data::Supervision;
 use mlx_diagnose::fine_tuning::{
     Configuration, ConfigurationFileError, FineTuneSettings, Method, Origin, PROFILES, RunLength, ScheduleShape,
     SettingsError, profile,
@@ -34,7 +35,8 @@ fn the_least_configuration_has_defaults_for_everything_else() {
     assert_eq!(settings.length, RunLength::Epochs(3.0));
     assert_eq!((settings.batch_size, settings.accumulation), (4, 1));
     assert_eq!(settings.decay_scope, DecayScope::Matrices);
-    assert!(settings.mask_prompt && settings.guards);
+    assert_eq!(settings.supervision, Supervision::LastAnswer);
+    assert!(settings.guards);
     assert_eq!(notes, [""; 0]);
 }
 

@@ -1,0 +1,51 @@
+use std::fmt::Debug;
+
+use mlx_rs::Array;
+use mlx_rs::error::Result;
+use mlx_rs::module::ModuleParameters;
+
+use super::{AttentionContext, KeyValueStore, Linear, Norm, SwitchLinear};
+
+/// One transformer block of some architecture.
+///
+/// Paths are relative to the block, for example `self_attn.q_proj`, and those of mlx-lm's module tree.
+pub trait Block: ModuleParameters + Debug {
+    /// Applies the block to `input` `[batch, tokens, hidden]`.
+    fn forward(
+        &self,
+        input: &Array,
+        context: &AttentionContext,
+        store: Option<&mut dyn KeyValueStore>,
+    ) -> Result<Array>;
+
+    /// Tokens that one attends to, itself included; `None` for all before it.
+    fn window(&self) -> Option<i32>;
+
+    /// The linear layers in the order of the computation.
+    fn linears(&self) -> Vec<(&'static str, &Linear)>;
+
+    /// [`Self::linears`], mutable.
+    fn linears_mut(&mut self) -> Vec<(&'static str, &mut Linear)>;
+
+    /// The layers that hold one matrix per expert.
+    fn switch_linears(&self) -> Vec<(&'static str, &SwitchLinear)> {
+        Vec::new()
+    }
+
+    /// [`Self::switch_linears`], mutable.
+    fn switch_linears_mut(&mut self) -> Vec<(&'static str, &mut SwitchLinear)> {
+        Vec::new()
+    }
+
+    /// The norms between attention, feed-forward layer and the next block.
+    fn norms_mut(&mut self) -> Vec<&mut Norm>;
+
+    /// A copy; values are shared, since MLX arrays are immutable.
+    fn boxed_clone(&self) -> Box<dyn Block>;
+}
+
+impl Clone for Box<dyn Block> {
+    fn clone(&self) -> Self {
+        self.boxed_clone()
+    }
+}

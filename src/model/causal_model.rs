@@ -1,0 +1,199 @@
+use std::collections::BTreeSet;
+
+use mlx_rs::Array;
+use mlx_rs::error::{Exception, Result};
+use mlx_rs::macros::ModuleParameters;
+use mlx_rs::module::Parameter;
+
+use super::{AttentionContext, Decoder, KeyValueStore, Linear, SwitchLinear};
+
+/// The path of the output layer.
+const OUTPUT: &str = "lm_head";
+
+/// A decoder with its output layer.
+///
+/// Cloning copies handles, not values: MLX arrays are immutable.
+#[derive(Debug, Clone, ModuleParameters)]
+pub struct CausalModel {
+    /// The decoder.
+    #[param]
+    pub model: Decoder,
+    /// The output layer `[vocabulary, hidden]`; `None` when the embedding serves.
+    #[param]
+    pub lm_head: Option<Linear>,
+}
+
+impl CausalModel {
+    /// The last hidden states `[batch, tokens, hidden]` of `tokens` `[batch, tokens]`, after the last norm.
+    ///
+    /// `stores` holds one store per block, or none to attend only within `tokens`.
+    pub fn hidden_states(&self, tokens: &Array, stores: &mut [Box<dyn KeyValueStore>]) -> Result<Array> {
+        let offset = stores.first().map_or(0, |store| store.length());
+        let context = AttentionContext::new(tokens.dim(-1), offset, &self.windows())?;
+        self.pass(tokens, &context, stores)
+    }
+
+    /// [`Self::hidden_states`] of rows that several documents share: no token attends to another document's.
+    ///
+    /// `documents` `[batch, tokens]` holds the same number for all tokens of a document, whose tokens stand together.
+    pub fn hidden_states_of_documents(&self, tokens: &Array, documents: &Array) -> Result<Array> {
+        if documents.shape() != tokens.shape() {
+            return Err(Exception::custom(
+                "every token of packed rows has the number of its document",
+            ));
+        }
+        let context = AttentionContext::within_documents(documents, &self.windows())?;
+        self.pass(tokens, &context, &mut [])
+    }
+
+    fn pass(&self, tokens: &Array, context: &AttentionContext, stores: &mut [Box<dyn KeyValueStore>]) -> Result<Array> {
+        let mut hidden = self.model.embed(tokens, context)?;
+        let mut stores = stores.iter_mut();
+        for block in &self.model.layers {
+            let store = stores.next().map(|store| &mut **store as &mut dyn KeyValueStore);
+            hidden = block.forward(&hidden, context, store)?;
+        }
+        self.model.norm.forward(&hidden)
+    }
+
+    /// The windows of the blocks.
+    fn windows(&self) -> BTreeSet<Option<i32>> {
+        self.model.layers.iter().map(|block| block.window()).collect()
+    }
+
+    /// The logits `[..., vocabulary]` of `hidden` `[..., hidden]`.
+    pub fn output(&self, hidden: &Array) -> Result<Array> {
+        match &self.lm_head {
+            Some(head) => head.forward(hidden),
+            None => self.model.embed_tokens.as_linear(hidden),
+        }
+    }
+
+    /// The logits `[batch, tokens, vocabulary]` of `tokens` `[batch, tokens]`.
+    pub fn logits(&self, tokens: &Array) -> Result<Array> {
+        self.output(&self.hidden_states(tokens, &mut [])?)
+    }
+
+    /// The rows `[tokens, hidden]` that the output layer has for `tokens` `[tokens]`, in plain form.
+    pub fn output_rows(&self, tokens: &Array) -> Result<Array> {
+        match &self.lm_head {
+            Some(head) => head.plain_rows(tokens),
+            None => self.model.embed_tokens.forward(tokens),
+        }
+    }
+
+    /// The output layer's weight `[vocabulary, hidden]` when training leaves it alone and it is a plain matrix.
+    pub fn frozen_output_weight(&self) -> Option<&Array> {
+        let (weight, plain) = if let Some(head) = &self.lm_head {
+            let bare = head.bias.value.is_none() && head.low_rank.is_none();
+            (&head.weight, bare && head.packing.is_none())
+        } else {
+            let table = &self.model.embed_tokens;
+            (&table.weight, table.packing.is_none())
+        };
+        (plain && weight.is_frozen() == Some(true)).then_some(&weight.value)
+    }
+
+    /// Whether some weights are packed.
+    pub fn is_packed(&self) -> bool {
+        self.model.embed_tokens.packing.is_some()
+            || self.linears().iter().any(|(_, linear)| linear.packing.is_some())
+            || self.switch_linears().iter().any(|(_, layer)| layer.packing.is_some())
+    }
+
+    /// Turns dropout on or off in every adapter.
+    pub fn set_training(&mut self, training: bool) {
+        for (_, linear) in self.linears_mut() {
+            if let Some(settings) = &mut linear.low_rank {
+                settings.training = training;
+            }
+        }
+        for (_, layer) in self.switch_linears_mut() {
+            if let Some(settings) = &mut layer.low_rank {
+                settings.training = training;
+            }
+        }
+    }
+
+    /// The logits `[batch, tokens, vocabulary]` of `tokens` `[batch, tokens]`, giving each block up when it was passed.
+    ///
+    /// `passed` is shown every linear layer with its path after its use. Weights that are still pending work, as those of
+    /// a model whose adapters were just fused, are so in memory for one block at a time.
+    pub fn into_logits(mut self, tokens: &Array, mut passed: impl FnMut(&str, &Linear) -> Result<()>) -> Result<Array> {
+        let context = AttentionContext::new(tokens.dim(-1), 0, &self.windows())?;
+        let prefix = self.block_prefix();
+        let mut hidden = self.model.embed(tokens, &context)?;
+        for (index, block) in std::mem::take(&mut self.model.layers).into_iter().enumerate() {
+            hidden = block.forward(&hidden, &context, None)?;
+            hidden.eval()?;
+            for (path, linear) in block.linears() {
+                passed(&format!("{prefix}{index}.{path}"), linear)?;
+            }
+        }
+        let logits = self.output(&self.model.norm.forward(&hidden)?)?;
+        if let Some(head) = &self.lm_head {
+            logits.eval()?;
+            passed(OUTPUT, head)?;
+        }
+        Ok(logits)
+    }
+
+    /// What the path of every block begins with, up to its number, for example `model.layers.`.
+    pub fn block_prefix(&self) -> String {
+        self.model.names.block_prefix()
+    }
+
+    /// Every linear layer with its path, block by block, the output layer last.
+    pub fn linears(&self) -> Vec<(String, &Linear)> {
+        let prefix = self.block_prefix();
+        let mut linears = Vec::new();
+        for (index, block) in self.model.layers.iter().enumerate() {
+            let of_block = block.linears().into_iter();
+            linears.extend(of_block.map(|(path, linear)| (format!("{prefix}{index}.{path}"), linear)));
+        }
+        linears.extend(self.lm_head.iter().map(|head| (OUTPUT.to_owned(), head)));
+        linears
+    }
+
+    /// [`Self::linears`], mutable.
+    pub fn linears_mut(&mut self) -> Vec<(String, &mut Linear)> {
+        let prefix = self.block_prefix();
+        let mut linears = Vec::new();
+        for (index, block) in self.model.layers.iter_mut().enumerate() {
+            let of_block = block.linears_mut().into_iter();
+            linears.extend(of_block.map(|(path, linear)| (format!("{prefix}{index}.{path}"), linear)));
+        }
+        linears.extend(self.lm_head.iter_mut().map(|head| (OUTPUT.to_owned(), head)));
+        linears
+    }
+
+    /// The linear layer at `path`, for example `model.layers.0.self_attn.q_proj`; `None` when there is none.
+    pub fn linear(&self, path: &str) -> Option<&Linear> {
+        self.linears()
+            .into_iter()
+            .find(|(own, _)| own == path)
+            .map(|(_, linear)| linear)
+    }
+
+    /// Every layer of experts with its path, block by block.
+    pub fn switch_linears(&self) -> Vec<(String, &SwitchLinear)> {
+        let prefix = self.block_prefix();
+        let mut layers = Vec::new();
+        for (index, block) in self.model.layers.iter().enumerate() {
+            let of_block = block.switch_linears().into_iter();
+            layers.extend(of_block.map(|(path, layer)| (format!("{prefix}{index}.{path}"), layer)));
+        }
+        layers
+    }
+
+    /// [`Self::switch_linears`], mutable.
+    pub fn switch_linears_mut(&mut self) -> Vec<(String, &mut SwitchLinear)> {
+        let prefix = self.block_prefix();
+        let mut layers = Vec::new();
+        for (index, block) in self.model.layers.iter_mut().enumerate() {
+            let of_block = block.switch_linears_mut().into_iter();
+            layers.extend(of_block.map(|(path, layer)| (format!("{prefix}{index}.{path}"), layer)));
+        }
+        layers
+    }
+}
