@@ -153,6 +153,20 @@ pub fn attach(model: &mut CausalModel, settings: &LoraSettings, seed: u64) -> Re
     Ok(targets)
 }
 
+/// Has DoRA's magnitudes trained in every layer that carries an adapter; returns the number of layers.
+///
+/// At first they are those of the base, so that the model answers as it did.
+pub fn attach_magnitudes(model: &mut CausalModel) -> Result<usize, AttachError> {
+    let mut layers = 0;
+    for (_, linear) in model.linears_mut() {
+        if linear.low_rank.is_some() {
+            linear.attach_magnitudes()?;
+            layers += 1;
+        }
+    }
+    Ok(layers)
+}
+
 /// A rank that no layer can use would only exhaust memory.
 pub fn check_rank(model: &CausalModel, settings: &LoraSettings, targets: &[String]) -> Result<(), AttachError> {
     if settings.rank == 0 {

@@ -90,7 +90,8 @@ pub enum AdapterFileError {
 
 /// Saves the adapters of `model` in `folder` as mlx-lm does.
 ///
-/// `adapters.safetensors` holds `<path>.lora_a` `[inputs, rank]` and `<path>.lora_b` `[rank, outputs]`;
+/// `adapters.safetensors` holds `<path>.lora_a` `[inputs, rank]` and `<path>.lora_b` `[rank, outputs]`, with DoRA also
+/// `<path>.m` `[outputs]`;
 /// `adapter_config.json` holds what mlx-lm reads back, with the adapted layers spelt out. Both are written under a
 /// temporary name and renamed, the tensors first.
 pub fn save_adapter(
@@ -108,6 +109,9 @@ pub fn save_adapter(
         if let (Some(lora_a), Some(lora_b)) = (&linear.lora_a.value, &linear.lora_b.value) {
             tensors.insert(format!("{path}.lora_a"), lora_a.clone());
             tensors.insert(format!("{path}.lora_b"), lora_b.clone());
+            if let Some(magnitudes) = &linear.m.value {
+                tensors.insert(format!("{path}.m"), magnitudes.clone());
+            }
         }
     }
     std::fs::create_dir_all(folder).map_err(|source| AdapterFileError::Io {
@@ -118,16 +122,17 @@ pub fn save_adapter(
         save_safetensors(&tensors, None, temporary)
     })?;
     let path = folder.join(CONFIGURATION);
-    let text = format!("{:#}\n", configuration(settings, &modules, model_name));
+    let text = format!("{:#}\n", configuration(model, settings, &modules, model_name));
     write_file(&path, text.as_bytes()).map_err(|source| AdapterFileError::Io { path, source })?;
     Ok(tensors.len())
 }
 
-fn configuration(settings: &LoraSettings, modules: &[String], model_name: &str) -> Value {
+fn configuration(model: &CausalModel, settings: &LoraSettings, modules: &[String], model_name: &str) -> Value {
+    let prefix = model.block_prefix();
     let mut keys: Vec<&str> = modules
         .iter()
         .map(
-            |path| match path.strip_prefix("model.layers.").and_then(|rest| rest.split_once('.')) {
+            |path| match path.strip_prefix(&prefix).and_then(|rest| rest.split_once('.')) {
                 Some((_, relative)) => relative,
                 None => path,
             },
@@ -135,8 +140,9 @@ fn configuration(settings: &LoraSettings, modules: &[String], model_name: &str) 
         .collect();
     keys.sort_unstable();
     keys.dedup();
+    let has_magnitudes = model.linears().iter().any(|(_, linear)| linear.m.value.is_some());
     json!({
-        "fine_tune_type": "lora",
+        "fine_tune_type": if has_magnitudes { "dora" } else { "lora" },
         "lora_parameters": {
             "dropout": settings.dropout,
             "keys": keys,

@@ -4,11 +4,11 @@ use std::rc::Rc;
 
 use mlx_rs::error::Exception;
 use mlx_rs::module::{ModuleParameters, Param, update_parameters};
-use mlx_rs::ops::{divide, square};
+use mlx_rs::ops::divide;
 use mlx_rs::{Array, Dtype};
 
 use super::{AdapterFileError, LoraSettings, Places, file, mlx_lm, peft, target_places};
-use crate::model::{CausalModel, Linear, LowRankSettings};
+use crate::model::{CausalModel, Linear, LowRankSettings, row_norms};
 
 /// Ending of the narrow matrix's name, `[inputs, rank]`.
 pub(super) const LORA_A: &str = "lora_a";
@@ -392,13 +392,12 @@ impl StoredAdapter {
             training: false,
         });
         if self.kind == AdapterKind::Dora {
-            let norms = |weight: Array| square(weight)?.sum_axis(1, false)?.sqrt();
             let magnitude = match stored(MAGNITUDE) {
                 Some(magnitude) => magnitude.as_dtype(Dtype::Float32)?,
                 // mlx-lm leaves a fresh layer's magnitudes where the file has none: those of the base.
-                None => norms(linear.plain_weight()?.as_dtype(Dtype::Float32)?)?,
+                None => row_norms(&linear.plain_weight()?.as_dtype(Dtype::Float32)?)?,
             };
-            linear.output_factors = Some(divide(magnitude, norms(linear.adapted_weight()?)?)?);
+            linear.output_factors = Some(divide(magnitude, row_norms(&linear.adapted_weight()?)?)?);
         }
         Ok(())
     }

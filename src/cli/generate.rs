@@ -159,7 +159,7 @@ fn of_run(folder: &Path) -> Result<(String, Option<PathBuf>, TemplateChoice)> {
     let (run, record) = RunFolder::open(folder)?;
     let (settings, _) = FineTuneSettings::read(&Configuration::from_json(&record.settings, "run.json"))?;
     Ok(match settings.method {
-        Method::Lora => (settings.model, Some(folder.to_owned()), settings.template),
+        Method::Lora | Method::Dora => (settings.model, Some(folder.to_owned()), settings.template),
         Method::Full => (run.model().display().to_string(), None, settings.template),
     })
 }

@@ -213,7 +213,7 @@ fn options(plan: &Plan, source: &ModelSource) -> DiagnosisOptions {
         check_only: true,
         max_tokens: default.max_tokens,
         fine_tune: match settings.method {
-            Method::Lora => FineTuneKind::Lora,
+            Method::Lora | Method::Dora => FineTuneKind::Lora,
             Method::Full => FineTuneKind::Full,
         },
         lora: settings.lora.clone(),

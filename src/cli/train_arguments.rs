@@ -83,7 +83,7 @@ pub struct StartArguments {
     /// Batches that make one update together [default: 1]
     #[arg(long, value_name = "N")]
     pub grad_accumulation_steps: Option<usize>,
-    /// What is trained: `lora` or `full` [default: lora]
+    /// What is trained: `lora`, `dora` or `full` [default: lora]
     #[arg(long, value_name = "NAME")]
     pub fine_tune_type: Option<String>,
     /// Rank of the adapters [default: 8]

@@ -68,8 +68,13 @@ pub fn opening(plan: &Plan) -> String {
     entry(&mut text, "data", &data(plan));
     let what = match settings.method {
         Method::Full => "all weights".to_owned(),
-        Method::Lora => format!(
-            "LoRA rank {}, scale {}",
+        Method::Lora | Method::Dora => format!(
+            "{} rank {}, scale {}",
+            if settings.method == Method::Dora {
+                "DoRA"
+            } else {
+                "LoRA"
+            },
             settings.lora.rank,
             shortest(f64::from(settings.lora.scale))
         ),
@@ -255,7 +260,7 @@ pub fn summary(plan: &Plan, folder: &RunFolder, ended: &RunSummary) -> String {
     }
     let result = ended.result.display();
     match plan.settings.method {
-        Method::Lora => entry(&mut text, "adapter", &format!("{result} (mlx-lm's format)")),
+        Method::Lora | Method::Dora => entry(&mut text, "adapter", &format!("{result} (mlx-lm's format)")),
         Method::Full => entry(&mut text, "model", &result.to_string()),
     }
     entry(&mut text, "curves", &folder.loss_plot().display().to_string());

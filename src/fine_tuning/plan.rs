@@ -4,7 +4,9 @@ use flate2::Crc;
 use thiserror::Error;
 
 use super::settings::{FineTuneSettings, Method, RunLength};
-use crate::adapter::{AdapterFileError, AttachError, attach, check_rank, load_adapter, target_modules};
+use crate::adapter::{
+    AdapterFileError, AttachError, attach, attach_magnitudes, check_rank, load_adapter, target_modules,
+};
 use crate::data::{
     Batches, BatchesError, DataError, DataFiles, Dataset, Example, ExampleError, ExampleSettings, HeldOut, RecordFile,
 };
@@ -267,14 +269,17 @@ fn trainable(settings: &FineTuneSettings, loaded: &LoadedModel) -> Result<Causal
     match (settings.method, &settings.resume_adapter) {
         (Method::Full, _) if model.is_packed() => return Err(PlanError::PackedWeights),
         (Method::Full, _) => model.unfreeze_parameters(true),
-        (Method::Lora, None) => {
+        (Method::Lora | Method::Dora, None) => {
             let targets = target_modules(&model, &settings.lora)?;
             check_rank(&model, &settings.lora, &targets)?;
             attach(&mut model, &settings.lora, settings.seed)?;
         }
-        (Method::Lora, Some(adapter)) => {
+        (Method::Lora | Method::Dora, Some(adapter)) => {
             load_adapter(&mut model, adapter)?;
         }
+    }
+    if settings.method == Method::Dora {
+        attach_magnitudes(&mut model)?;
     }
     Ok(model)
 }

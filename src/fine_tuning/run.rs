@@ -22,7 +22,7 @@ use crate::model::{CausalModel, WeightFileError, load_safetensors, save_safetens
 use crate::param_snapshot::ParameterSnapshot;
 use crate::train::{
     Lanes, LossScale, RestoreError, StoredOptimizer, TrainError, TrainSettings, Trainer, TrainingOutcome, TrainingStep,
-    UpdateOutcome, loss_and_gradients, mean_loss, scaled_loss_and_gradients,
+    UpdateOutcome, loss_and_gradients, mean_loss, recomputed_loss_and_gradients, scaled_loss_and_gradients,
 };
 
 /// Why a run failed.
@@ -142,7 +142,7 @@ pub fn run(
     let mut model = plan.model.clone();
     let mut optimizer = plan.settings.optimizer.build(plan.settings.decay_scope);
     let guards = before.map(|evidence| {
-        let adapted = (plan.settings.method == Method::Lora).then(|| crate::adapter::attached_modules(&model));
+        let adapted = (plan.settings.method != Method::Full).then(|| crate::adapter::attached_modules(&model));
         Guards::new(evidence, &plan.loaded.model, &model, adapted)
     });
     let progress = match checkpoint {
@@ -266,6 +266,9 @@ impl Run<'_> {
         let mut trainer = Trainer {
             optimizer: &mut *self.optimizer,
             loss: &|model, batch, lanes| match scale {
+                scale if settings.checkpoint_blocks => {
+                    recomputed_loss_and_gradients(model, batch, scale.unwrap_or(1.0))
+                }
                 None => loss_and_gradients(model, batch, lanes),
                 Some(scale) => scaled_loss_and_gradients(model, batch, lanes, scale),
             },
@@ -458,7 +461,7 @@ impl Run<'_> {
             put(&mut self.model, &load_safetensors(&self.folder.best())?)?;
         }
         let result = match settings.method {
-            Method::Lora => {
+            Method::Lora | Method::Dora => {
                 save_adapter(&self.model, &settings.lora, &settings.model, self.folder.path())?;
                 self.folder.path().to_owned()
             }

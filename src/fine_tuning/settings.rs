@@ -39,15 +39,17 @@ fn name_of<T: Copy + PartialEq>(named: &[(&'static str, T)], choice: T) -> &'sta
 pub enum Method {
     /// Low-rank adapters on a frozen base.
     Lora,
+    /// The same, and the magnitudes of the adapted weights' rows.
+    Dora,
     /// All weights.
     Full,
 }
 
 impl Method {
     /// Every method, by its name in a configuration.
-    pub const NAMED: [(&'static str, Self); 2] = [("lora", Self::Lora), ("full", Self::Full)];
+    pub const NAMED: [(&'static str, Self); 3] = [("lora", Self::Lora), ("dora", Self::Dora), ("full", Self::Full)];
 
-    /// `lora` or `full`.
+    /// `lora`, `dora` or `full`.
     pub fn name(self) -> &'static str {
         name_of(&Self::NAMED, self)
     }

@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use serde_json::Value;
 
-use super::configuration::{Configuration, Entry};
+use super::configuration::{Configuration, Entry, Origin};
 use super::settings::{EarlyStopping, GIGABYTE, RunLength, SUPERVISIONS, ScheduleSettings, ScheduleShape, Validation};
 use crate::adapter::LoraSettings;
 use crate::data::{RecordKeys, Supervision};
@@ -34,8 +34,19 @@ pub(super) struct SettingsReader<'a> {
     configuration: &'a Configuration,
     /// Keys that something asked for, whether they were given or not.
     known: BTreeSet<String>,
-    problems: Problems,
+    /// What is wrong, each with where it stands: the layer, and the line of a file.
+    problems: Vec<((u8, u64), Problem)>,
     notes: Vec<String>,
+}
+
+/// Where a problem is listed: by layer, in a file by line; what nobody gave comes last.
+fn place(origin: Option<&Origin>) -> (u8, u64) {
+    match origin {
+        Some(Origin::Profile(_)) => (0, 0),
+        Some(Origin::File { line, .. }) => (1, *line),
+        Some(Origin::Option(_)) => (2, 0),
+        None => (3, 0),
+    }
 }
 
 impl<'a> SettingsReader<'a> {
@@ -43,14 +54,19 @@ impl<'a> SettingsReader<'a> {
         Self {
             configuration,
             known: BTreeSet::new(),
-            problems: Problems::default(),
+            problems: Vec::new(),
             notes: Vec::new(),
         }
     }
 
     /// Everything that is wrong, and what was said beside it.
-    pub(super) fn finish(self) -> (Problems, Vec<String>) {
-        (self.problems, self.notes)
+    pub(super) fn finish(mut self) -> (Problems, Vec<String>) {
+        self.problems.sort_by_key(|(place, _)| *place);
+        let mut problems = Problems::default();
+        for (_, problem) in self.problems {
+            problems.push(problem);
+        }
+        (problems, self.notes)
     }
 
     fn entry(&mut self, key: &str) -> Option<&'a Entry> {
@@ -67,8 +83,9 @@ impl<'a> SettingsReader<'a> {
     }
 
     fn problem_saying(&mut self, key: &str, entry: &Entry, found: impl Into<String>, expected: impl Into<String>) {
-        let place = format!("{}: {key}", entry.origin);
-        self.problems.push(Problem::new(place, found, expected));
+        let location = format!("{}: {key}", entry.origin);
+        let problem = Problem::new(location, found, expected);
+        self.problems.push((place(Some(&entry.origin)), problem));
     }
 
     fn read<T>(&mut self, key: &str, expected: &str, convert: impl FnOnce(&'a Value) -> Option<T>) -> Option<T> {
@@ -89,7 +106,8 @@ impl<'a> SettingsReader<'a> {
 
     pub(super) fn required(&mut self, key: &str) {
         if self.entry(key).is_none() {
-            self.problems.push(Problem::new(key, "nothing", "a value"));
+            self.problems
+                .push((place(None), Problem::new(key, "nothing", "a value")));
         }
     }
 
@@ -487,8 +505,7 @@ impl<'a> SettingsReader<'a> {
                 || "a setting of a run; `diagnose train start --help` lists them".to_owned(),
                 |nearest| format!("a setting of a run; did you mean `{nearest}`?"),
             );
-            let place = format!("{}: {key}", entry.origin);
-            self.problems.push(Problem::new(place, "an unknown key", expected));
+            self.problem_saying(key, entry, "an unknown key", expected);
         }
     }
 }

@@ -37,13 +37,20 @@ impl CausalModel {
     ///
     /// `documents` `[batch, tokens]` holds the same number for all tokens of a document, whose tokens stand together.
     pub fn hidden_states_of_documents(&self, tokens: &Array, documents: &Array) -> Result<Array> {
-        if documents.shape() != tokens.shape() {
-            return Err(Exception::custom(
+        self.pass(tokens, &self.context(tokens, Some(documents))?, &mut [])
+    }
+
+    /// What `tokens` `[batch, tokens]` may attend to, by themselves or within their `documents` `[batch, tokens]`.
+    pub fn context(&self, tokens: &Array, documents: Option<&Array>) -> Result<AttentionContext> {
+        match documents {
+            None => AttentionContext::new(tokens.dim(-1), 0, &self.windows()),
+            Some(documents) if documents.shape() == tokens.shape() => {
+                AttentionContext::within_documents(documents, &self.windows())
+            }
+            Some(_) => Err(Exception::custom(
                 "every token of packed rows has the number of its document",
-            ));
+            )),
         }
-        let context = AttentionContext::within_documents(documents, &self.windows())?;
-        self.pass(tokens, &context, &mut [])
     }
 
     fn pass(&self, tokens: &Array, context: &AttentionContext, stores: &mut [Box<dyn KeyValueStore>]) -> Result<Array> {

@@ -1,8 +1,8 @@
 use mlx_rs::error::Result;
 use mlx_rs::macros::ModuleParameters;
 use mlx_rs::module::Param;
-use mlx_rs::ops::{addmm, dequantize, matmul, multiply, quantized_matmul};
-use mlx_rs::{Array, Dtype};
+use mlx_rs::ops::{addmm, dequantize, divide, matmul, multiply, quantized_matmul, square};
+use mlx_rs::{Array, Dtype, stop_gradient};
 
 use super::Packing;
 use super::packing::plain_rows;
@@ -44,12 +44,15 @@ pub struct Linear {
     /// `[rank, outputs]`.
     #[param]
     pub lora_b: Param<Option<Array>>,
+    /// `[outputs]` magnitudes of the adapted weight's rows, as DoRA trains them (Liu et al. 2024, arXiv 2402.09353).
+    #[param]
+    pub m: Param<Option<Array>>,
     /// How `weight` is packed; `None` when it is plain.
     pub packing: Option<Packing>,
     /// How the adapter acts; `None` when there is none.
     pub low_rank: Option<LowRankSettings>,
-    /// `[outputs]` factors on the layer with its adapter, before the bias: what DoRA's magnitudes (Liu et al. 2024, arXiv
-    /// 2402.09353) come to once training is over; `None` without them.
+    /// `[outputs]` factors on the layer with its adapter, before the bias: what DoRA's magnitudes come to once training is
+    /// over; `None` without them, or while they are trained.
     pub output_factors: Option<Array>,
 }
 
@@ -63,6 +66,7 @@ impl Linear {
             bias: Param::new(bias),
             lora_a: Param::new(None),
             lora_b: Param::new(None),
+            m: Param::new(None),
             packing: None,
             low_rank: None,
             output_factors: None,
@@ -83,6 +87,7 @@ impl Linear {
     pub fn remove_adapter(&mut self) {
         self.lora_a = Param::new(None);
         self.lora_b = Param::new(None);
+        self.m = Param::new(None);
         self.low_rank = None;
         self.output_factors = None;
     }
@@ -130,15 +135,45 @@ impl Linear {
         };
         let change = multiply(matmul(lora_a, lora_b)?, Array::from_f32(settings.scale))?.t();
         let adapted = weight.add(change)?;
-        match &self.output_factors {
+        let factors = match &self.m.value {
+            Some(magnitudes) => Some(divide(magnitudes, row_norms(&adapted)?)?),
+            None => self.output_factors.clone(),
+        };
+        match factors {
             Some(factors) => multiply(adapted, factors.reshape(&[-1, 1])?),
             None => Ok(adapted),
         }
     }
 
+    /// Whether the outputs of the layer with its adapter are multiplied, so that its change has no low rank.
+    pub fn has_output_factors(&self) -> bool {
+        self.m.value.is_some() || self.output_factors.is_some()
+    }
+
+    /// Has the magnitudes of the weight's rows trained beside the low-rank change; at first they are those of the base, so
+    /// that nothing changes.
+    pub fn attach_magnitudes(&mut self) -> Result<()> {
+        self.m = Param::new(Some(row_norms(&self.plain_weight()?.as_dtype(Dtype::Float32)?)?));
+        Ok(())
+    }
+
+    /// The factors on the outputs. As in the paper and in mlx-lm, no gradient flows through the norms.
+    fn factors(&self) -> Result<Option<Array>> {
+        let Some(magnitudes) = &self.m.value else {
+            return Ok(self.output_factors.clone());
+        };
+        let plain = Self {
+            m: Param::new(None),
+            output_factors: None,
+            ..self.clone()
+        };
+        let norms = row_norms(&plain.adapted_weight()?)?;
+        divide(magnitudes, stop_gradient(&norms)?).map(Some)
+    }
+
     /// Applies the layer to `input` `[..., inputs]`, giving `[..., outputs]`.
     pub fn forward(&self, input: &Array) -> Result<Array> {
-        let Some(factors) = &self.output_factors else {
+        let Some(factors) = self.factors()? else {
             return self.add_adapter(input, self.base_forward(input, self.bias.value.as_ref())?);
         };
         let output = self.add_adapter(input, self.base_forward(input, None)?)?;
@@ -187,6 +222,11 @@ impl Linear {
             },
         }
     }
+}
+
+/// The length of each row of `weight` `[outputs, inputs]`.
+pub fn row_norms(weight: &Array) -> Result<Array> {
+    square(weight)?.sum_axis(1, false)?.sqrt()
 }
 
 impl LowRankSettings {

@@ -69,7 +69,7 @@ pub use gguf_tokenizer::{GgufTokenizer, GgufTokenizerError, read_gguf_tokenizer}
 pub use hub::{HubSettings, ResolveError};
 pub use initialise::{InitialiseError, initialise};
 pub use key_value_store::KeyValueStore;
-pub use linear::{Linear, LowRankSettings};
+pub use linear::{Linear, LowRankSettings, row_norms};
 pub use load::{LoadError, LoadedModel, ModelFiles, ModelSource};
 pub use norm::{Norm, NormKind};
 pub use pack_folder::{PackFolderError, pack_folder};

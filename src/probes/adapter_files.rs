@@ -69,7 +69,7 @@ pub fn resumed(folder: &Path, places: &Places) -> Slot<ResumedAdapter> {
 /// Empty without adapters, and with DoRA's magnitudes, which do not grow with the scale.
 pub fn scaled_losses(adapted: &CausalModel, rows: &Batch, lanes: &Lanes) -> Result<Vec<ScaledLoss>> {
     let linears = adapted.linears();
-    let is_plain = linears.iter().all(|(_, linear)| linear.output_factors.is_none());
+    let is_plain = linears.iter().all(|(_, linear)| !linear.has_output_factors());
     if !is_plain || linears.iter().all(|(_, linear)| linear.low_rank.is_none()) {
         return Ok(Vec::new());
     }

@@ -77,7 +77,7 @@ impl Projection {
         };
         let plain = |linear: &Linear| linear.plain_weight()?.as_dtype(Dtype::Float32);
         let change = subtract(plain(fused)?, plain(adapted)?)?;
-        let held = if adapted.output_factors.is_some() {
+        let held = if adapted.has_output_factors() {
             multiply(change, subtract(adapted.adapted_weight()?, plain(adapted)?)?)?.sum(None)?
         } else {
             // <D, (A B)^T> is the sum over outputs and ranks of (D A) and B^T, which needs no second dense matrix.

@@ -53,7 +53,7 @@ pub fn squared_change(linear: &Linear) -> Result<Option<Array>> {
     else {
         return Ok(None);
     };
-    if linear.output_factors.is_some() {
+    if linear.has_output_factors() {
         // The factors act on the weight too, so the change has no low rank.
         let weight = linear.plain_weight()?.as_dtype(Dtype::Float32)?;
         return square(linear.adapted_weight()?.subtract(weight)?)?.sum(None).map(Some);

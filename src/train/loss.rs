@@ -11,7 +11,7 @@ use mlx_rs::{Array, Dtype, stop_gradient};
 
 use super::Lanes;
 use crate::data::Batch;
-use crate::model::CausalModel;
+use crate::model::{AttentionContext, CausalModel};
 use crate::param_snapshot::ParameterSnapshot;
 use crate::readback::{scalar, vector};
 
@@ -30,24 +30,18 @@ pub struct LossAndGradients {
 impl LossAndGradients {
     /// `sum` and `share` of this pass.
     pub(super) fn add_to(self, sum: Option<Self>, share: f32) -> Result<Self> {
-        let scaled = |array: &Array| multiply(array, Array::from_f32(share).as_dtype(array.dtype())?);
+        let loss = multiply(self.loss, Array::from_f32(share))?;
+        let gradients = scaled(self.gradients, share.into())?;
         let Some(mut sum) = sum else {
-            let gradients = self.gradients.iter();
-            return Ok(Self {
-                loss: scaled(&self.loss)?,
-                gradients: gradients
-                    .map(|(name, gradient)| Ok((name.clone(), scaled(gradient)?)))
-                    .collect::<Result<_>>()?,
-            });
+            return Ok(Self { loss, gradients });
         };
-        sum.loss = sum.loss.add(scaled(&self.loss)?)?;
-        for (name, gradient) in &self.gradients {
-            let gradient = scaled(gradient)?;
-            let total = match sum.gradients.remove(name) {
+        sum.loss = sum.loss.add(loss)?;
+        for (name, gradient) in gradients {
+            let total = match sum.gradients.remove(&name) {
                 Some(total) => total.add(gradient)?,
                 None => gradient,
             };
-            sum.gradients.insert(name.clone(), total);
+            sum.gradients.insert(name, total);
         }
         Ok(sum)
     }
@@ -66,12 +60,25 @@ pub fn scaled_loss_and_gradients(
     lanes: &Lanes,
     factor: f64,
 ) -> Result<LossAndGradients> {
-    let mut pass = differentiated(model, batch, lanes, Some(factor))?;
-    for gradient in pass.gradients.values_mut() {
-        let inverse = Array::from_f32((1.0 / factor) as f32).as_dtype(gradient.dtype())?;
-        *gradient = multiply(&*gradient, inverse)?;
+    let pass = differentiated(model, batch, lanes, Some(factor))?;
+    Ok(LossAndGradients {
+        loss: pass.loss,
+        gradients: scaled(pass.gradients, 1.0 / factor)?,
+    })
+}
+
+/// Every array times `factor`.
+pub(super) fn scaled(gradients: BTreeMap<String, Array>, factor: f64) -> Result<BTreeMap<String, Array>> {
+    if factor == 1.0 {
+        return Ok(gradients);
     }
-    Ok(pass)
+    let gradients = gradients.into_iter();
+    gradients
+        .map(|(name, gradient)| {
+            let factor = Array::from_f32(factor as f32).as_dtype(gradient.dtype())?;
+            Ok((name, multiply(gradient, factor)?))
+        })
+        .collect()
 }
 
 fn differentiated(model: &CausalModel, batch: &Batch, lanes: &Lanes, factor: Option<f64>) -> Result<LossAndGradients> {
@@ -172,21 +179,25 @@ fn position_losses(model: &CausalModel, batch: &Batch) -> Result<Array> {
 /// The loss summed over supervised tokens, twice: as the graph to differentiate, and as its value.
 ///
 /// The two are one array unless the output layer is frozen.
-struct SummedLoss {
-    differentiable: Array,
-    value: Array,
+pub(super) struct SummedLoss {
+    pub(super) differentiable: Array,
+    pub(super) value: Array,
 }
 
 fn summed_loss(model: &CausalModel, batch: &Batch) -> Result<SummedLoss> {
     let predictions = Predictions::of(batch);
-    let hidden = predictions.hidden(model)?;
+    loss_of_hidden(model, &predictions.hidden(model)?, &predictions)
+}
+
+/// The loss through the output layer of the last hidden states `[supervised, width]`.
+pub(super) fn loss_of_hidden(model: &CausalModel, hidden: &Array, predictions: &Predictions) -> Result<SummedLoss> {
     let Predictions { positions, targets, .. } = predictions;
     let mut differentiable = Array::from_f32(0.0);
     let mut value = Array::from_f32(0.0);
     let frozen_output = model.frozen_output_weight();
     for chunk in chunks(positions.dim(0)) {
-        let hidden = rows(&hidden, &chunk)?;
-        let targets = rows(&targets, &chunk)?;
+        let hidden = rows(hidden, &chunk)?;
+        let targets = rows(targets, &chunk)?;
         let sum = match frozen_output {
             Some(weight) => frozen_output_loss(&hidden, &targets, weight)?,
             None => plain_loss(&model.output(&hidden)?.as_dtype(Dtype::Float32)?, &targets)?,
@@ -251,9 +262,9 @@ fn rows(array: &Array, range: &Range<i32>) -> Result<Array> {
 }
 
 /// A part of a batch as arrays.
-struct Predictions {
+pub(super) struct Predictions {
     /// Token ids `[rows, longest]`, padded on the right.
-    tokens: Array,
+    pub(super) tokens: Array,
     /// The document of each, where several share a row.
     documents: Option<Array>,
     /// Index of each supervised prediction among the `rows * longest` positions.
@@ -265,15 +276,24 @@ struct Predictions {
 impl Predictions {
     /// The last hidden states `[supervised, width]`: logits are made only where there is something to learn.
     fn hidden(&self, model: &CausalModel) -> Result<Array> {
-        let hidden = match &self.documents {
+        self.picked(&match &self.documents {
             None => model.hidden_states(&self.tokens, &mut [])?,
             Some(documents) => model.hidden_states_of_documents(&self.tokens, documents)?,
-        };
+        })
+    }
+
+    /// Of hidden states `[rows, longest, width]` those that predict something, `[supervised, width]`.
+    pub(super) fn picked(&self, hidden: &Array) -> Result<Array> {
         let width = hidden.dim(-1);
         hidden.reshape(&[-1, width])?.take_axis(&self.positions, 0)
     }
 
-    fn of(batch: &Batch) -> Self {
+    /// What the tokens may attend to.
+    pub(super) fn context(&self, model: &CausalModel) -> Result<AttentionContext> {
+        model.context(&self.tokens, self.documents.as_ref())
+    }
+
+    pub(super) fn of(batch: &Batch) -> Self {
         // The last token of a row predicts nothing, so it is not fed.
         let fed = batch.columns.saturating_sub(1);
         let mut tokens = Vec::with_capacity(batch.rows.len() * fed);

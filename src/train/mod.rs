@@ -4,6 +4,7 @@ mod lanes;
 mod loss;
 mod loss_scale;
 mod optimizer;
+mod recompute;
 mod schedule;
 mod trainer;
 
@@ -16,6 +17,7 @@ pub use optimizer::{
     Adafactor, AdafactorSettings, AdamW, AdamWSettings, DecayScope, Lion, LionSettings, Muon, MuonSettings, Optimizer,
     OptimizerSettings, PerParameter, RestoreError, SettingError, Sgd, SgdSettings, StoredOptimizer, Update, UpdateRule,
 };
+pub use recompute::recomputed_loss_and_gradients;
 pub use schedule::{Decay, Schedule};
 pub use trainer::{
     LossFunction, Observe, TrainError, TrainSettings, Trainer, TrainingOutcome, TrainingStep, UpdateOutcome,

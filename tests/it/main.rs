@@ -48,5 +48,6 @@ mod tokenizer;
 mod torch_backend;
 mod training_logs;
 mod training_parity;
+mod training_primitives;
 mod training_probes;
 mod variants;

@@ -105,6 +105,13 @@ fn every_wrong_value_is_told_at_once_with_its_line() {
         "model: m\ndata: d\nbatch_size: 0\nlearning_rate: -1\nlora_parameters:\n  rank: many\n  dropout: 1\nepocs: 3\noptimizer: adamx\n",
     );
     insta::assert_snapshot!(error.to_string(), @r"
+    the settings of the run cannot be used (6 wrong)
+      run.yml:3: batch_size: found 0, expected a whole number of at least 1
+      run.yml:4: learning_rate: found -1, expected a number above 0
+      run.yml:6: lora_parameters.rank: found `many`, expected a whole number of at least 1
+      run.yml:7: lora_parameters.dropout: found 1, expected a number of at least 0 and below 1
+      run.yml:8: epocs: found an unknown key, expected a setting of a run; did you mean `epochs`?
+      run.yml:9: optimizer: found `adamx`, expected one of adam, adamw, sgd, adafactor, lion, muon
     ");
 }
 
