@@ -8,7 +8,9 @@ use thiserror::Error;
 
 use super::{LoraSettings, attached_modules};
 use crate::atomic_write::{replace_file, write_file};
-use crate::model::{CausalModel, LoadError, LowRankSettings, WeightFileError, load_safetensors, save_safetensors};
+use crate::model::{
+    CausalModel, LoadError, LowRankSettings, WeightFileError, adapter_shapes, load_safetensors, save_safetensors,
+};
 
 /// mlx-lm's name for the adapter's tensors.
 pub(super) const WEIGHTS: &str = "adapters.safetensors";
@@ -90,7 +92,7 @@ pub enum AdapterFileError {
 
 /// Saves the adapters of `model` in `folder` as mlx-lm does.
 ///
-/// `adapters.safetensors` holds `<path>.lora_a` `[inputs, rank]` and `<path>.lora_b` `[rank, outputs]`;
+/// `adapters.safetensors` holds `<path>.lora_a` and `<path>.lora_b` in the shapes of [`adapter_shapes`];
 /// `adapter_config.json` holds what mlx-lm reads back, with the adapted layers spelt out. Both are written under a
 /// temporary name and renamed, the tensors first.
 pub fn save_adapter(
@@ -104,8 +106,9 @@ pub fn save_adapter(
         return Err(AdapterFileError::NothingToSave);
     }
     let mut tensors = BTreeMap::new();
-    for (path, linear) in model.linears() {
-        if let (Some(lora_a), Some(lora_b)) = (&linear.lora_a.value, &linear.lora_b.value) {
+    for (path, layer) in model.adaptable() {
+        let [lora_a, lora_b] = layer.matrices();
+        if let (Some(lora_a), Some(lora_b)) = (&lora_a.value, &lora_b.value) {
             tensors.insert(format!("{path}.lora_a"), lora_a.clone());
             tensors.insert(format!("{path}.lora_b"), lora_b.clone());
         }
@@ -118,16 +121,17 @@ pub fn save_adapter(
         save_safetensors(&tensors, None, temporary)
     })?;
     let path = folder.join(CONFIGURATION);
-    let text = format!("{:#}\n", configuration(settings, &modules, model_name));
+    let prefix = model.block_prefix();
+    let text = format!("{:#}\n", configuration(settings, &modules, &prefix, model_name));
     write_file(&path, text.as_bytes()).map_err(|source| AdapterFileError::Io { path, source })?;
     Ok(tensors.len())
 }
 
-fn configuration(settings: &LoraSettings, modules: &[String], model_name: &str) -> Value {
+fn configuration(settings: &LoraSettings, modules: &[String], block_prefix: &str, model_name: &str) -> Value {
     let mut keys: Vec<&str> = modules
         .iter()
         .map(
-            |path| match path.strip_prefix("model.layers.").and_then(|rest| rest.split_once('.')) {
+            |path| match path.strip_prefix(block_prefix).and_then(|rest| rest.split_once('.')) {
                 Some((_, relative)) => relative,
                 None => path,
             },
@@ -161,14 +165,13 @@ pub fn load_adapter(model: &mut CausalModel, folder: &Path) -> Result<LoraSettin
     })?;
     let mut problems = Vec::new();
     model.freeze_parameters(true);
-    for (module, linear) in model.linears_mut() {
+    for (module, layer) in model.adaptable_mut() {
+        layer.remove_adapter();
         if !targets.contains(&module) {
-            linear.remove_adapter();
             continue;
         }
-        let (outputs, inputs) = linear.shape();
-        let rank = settings.rank as i32;
-        let mut take = |name: String, shape: [i32; 2]| -> Option<Array> {
+        let [shape_a, shape_b] = adapter_shapes(&layer.place(), settings.rank as i32);
+        let mut take = |name: String, shape: Vec<i32>| -> Option<Array> {
             match tensors.remove(&name) {
                 None => problems.push(format!("missing: {name} {shape:?}")),
                 Some(tensor) if tensor.shape() != shape => {
@@ -181,9 +184,10 @@ pub fn load_adapter(model: &mut CausalModel, folder: &Path) -> Result<LoraSettin
             }
             None
         };
-        linear.lora_a = Param::new(take(format!("{module}.lora_a"), [inputs, rank]));
-        linear.lora_b = Param::new(take(format!("{module}.lora_b"), [rank, outputs]));
-        linear.low_rank = Some(LowRankSettings {
+        let [lora_a, lora_b] = layer.matrices_mut();
+        *lora_a = Param::new(take(format!("{module}.lora_a"), shape_a));
+        *lora_b = Param::new(take(format!("{module}.lora_b"), shape_b));
+        *layer.low_rank_mut() = Some(LowRankSettings {
             scale: settings.scale,
             dropout: settings.dropout,
             training: false,

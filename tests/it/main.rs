@@ -7,8 +7,10 @@
     reason = "a test that cannot go on stops, and one that skips says why"
 )]
 
+mod adapted_layers;
 mod architecture;
 mod architecture_parity;
+mod architecture_registry;
 mod command_line;
 mod data;
 mod data_audit;
@@ -22,6 +24,7 @@ mod forward_parity;
 mod golden;
 mod html_report;
 mod hub;
+mod model_configuration;
 mod model_files;
 mod new_rule;
 mod pack_folder;
@@ -42,3 +45,4 @@ mod training_logs;
 mod training_parity;
 mod training_probes;
 mod variants;
+mod weight_conversion;
