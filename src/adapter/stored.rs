@@ -200,7 +200,7 @@ impl StoredAdapter {
     pub fn apply(&self, model: &mut CausalModel) -> Result<Application, Exception> {
         let mut application = self.application_to(&Places::of(model));
         if self.kind == AdapterKind::Dora {
-            self.leave_out_other_layers(model, &mut application);
+            leave_out_other_layers(model, &mut application);
         }
         match self.kind {
             AdapterKind::Lora | AdapterKind::Dora => {
@@ -210,24 +210,6 @@ impl StoredAdapter {
             AdapterKind::Full => self.replace_weights(model, &application)?,
         }
         Ok(application)
-    }
-
-    /// Magnitudes are known of linear layers only; mlx-lm refuses those of experts too.
-    fn leave_out_other_layers(&self, model: &mut CausalModel, application: &mut Application) {
-        for (module, layer) in model.adaptable_mut() {
-            if layer.as_linear_mut().is_some() {
-                continue;
-            }
-            let of_module = |name: &String| split(name).is_some_and(|(own, _)| own == module);
-            let left: Vec<String> = application.applied.extract_if(.., |name| of_module(name)).collect();
-            if !left.is_empty() {
-                application.problems.push(format!(
-                    "`{module}` is no linear layer, and DoRA is not applied to others"
-                ));
-                application.unused.extend(left);
-            }
-        }
-        application.unused.sort_unstable();
     }
 
     /// What becomes of its tensors on a base with these places.
@@ -543,6 +525,24 @@ fn entries(folder: &Path) -> String {
         total if total > NAMED => format!("{} and {} more", names[..NAMED].join(", "), total - NAMED),
         _ => names.join(", "),
     }
+}
+
+/// Magnitudes are known of linear layers only; mlx-lm refuses those of experts too.
+fn leave_out_other_layers(model: &mut CausalModel, application: &mut Application) {
+    for (module, layer) in model.adaptable_mut() {
+        if layer.as_linear_mut().is_some() {
+            continue;
+        }
+        let of_module = |name: &String| split(name).is_some_and(|(own, _)| own == module);
+        let left: Vec<String> = application.applied.extract_if(.., |name| of_module(name)).collect();
+        if !left.is_empty() {
+            application.problems.push(format!(
+                "`{module}` is no linear layer, and DoRA is not applied to others"
+            ));
+            application.unused.extend(left);
+        }
+    }
+    application.unused.sort_unstable();
 }
 
 /// The name under which the base has a weight that is no adapter's.

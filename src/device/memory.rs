@@ -48,8 +48,9 @@ pub fn predicted_training_bytes(configuration: &ModelConfiguration, size: Traini
     let tokens = (size.batch_size * size.tokens) as u64;
     // New values, gradients and two moments.
     let optimizer = 4 * size.trainable_values;
+    let networks = configuration.experts.map_or(1, |experts| experts.num_experts_per_tok);
     let per_token = HIDDEN_ACTIVATIONS * configuration.hidden_size as u64
-        + INNER_ACTIVATIONS * configuration.intermediate_size as u64;
+        + INNER_ACTIVATIONS * (networks * configuration.intermediate_size) as u64;
     // Attention weights: one row per token and head, twice for the softmax and its input.
     let attention = 2 * (configuration.num_attention_heads * size.tokens) as u64;
     let activations = tokens * (per_token + attention) * configuration.num_hidden_layers as u64;

@@ -18,7 +18,8 @@ use mlx_rs::{Array, random};
 use rstest::rstest;
 
 use super::architecture_parity::{load, numbers};
-use super::golden::{ids, largest_difference, row};
+use super::golden::{EXACT_PRECISION, PACKED_PRECISION, ids, largest_difference, row};
+use super::weight_conversion::packed_mixtral;
 
 /// Difference allowed between logits of an adapter and of the weights it was fused into, of a few units.
 const FUSED: f32 = 1e-4;
@@ -202,6 +203,39 @@ fn dora_on_experts_is_left_out_and_told() {
         "{application:?}"
     );
     assert_eq!(logits(&base, "mixtral"), logits(&model("mixtral"), "mixtral"));
+}
+
+#[test]
+fn adapters_on_packed_experts_act_as_on_unpacked_ones_and_fuse_into_packed_ones() {
+    let (_folder, source) = packed_mixtral();
+    let tokens = row(&(5..45).collect::<Vec<u32>>());
+    let of = |model: &CausalModel| -> Vec<f32> { model.logits(&tokens).unwrap().to_vec_exact().unwrap() };
+    let adapted = |precision| {
+        let mut model = source.load(precision).unwrap().model;
+        attach(&mut model, &settings(&EXPERTS), 3).unwrap();
+        let mut key = random::key(4).unwrap();
+        for (_, layer) in model.adaptable_mut() {
+            let [_, lora_b] = layer.matrices_mut();
+            if let Some(matrix) = &mut lora_b.value {
+                let (next, this) = random::split(&key, 2).unwrap();
+                *matrix = random::uniform::<_, f32>(-0.1, 0.1, matrix.shape(), &this).unwrap();
+                key = next;
+            }
+        }
+        model
+    };
+    let [packed, unpacked] = [PACKED_PRECISION, EXACT_PRECISION].map(adapted);
+    assert!(largest_difference(&of(&packed), &of(&unpacked)) < FUSED);
+    let mut fused = packed.clone();
+    assert_eq!(fuse(&mut fused).unwrap(), 6);
+    assert!(fused.switch_linears().iter().all(|(_, layer)| layer.packing.is_some()));
+    // A step of 4 bits rounds away a part of what was added, not all of it.
+    let base = of(&source.load(PACKED_PRECISION).unwrap().model);
+    let (off, whole) = (
+        largest_difference(&of(&fused), &of(&packed)),
+        largest_difference(&base, &of(&packed)),
+    );
+    assert!(off < whole / 2.0, "{off} of {whole}");
 }
 
 /// Central differences of the loss along the gradient of all adapters, in f32.

@@ -10,7 +10,7 @@ use serde_json::json;
 
 use super::golden::root;
 
-fn message(model_type: serde_json::Value) -> String {
+fn message(model_type: &serde_json::Value) -> String {
     let configuration = json!({ "model_type": model_type });
     let object = configuration.as_object().unwrap();
     ModelConfiguration::from_json(Path::new("config.json"), object)
@@ -89,7 +89,7 @@ fn the_class_is_the_one_that_transformers_writes(
 #[case::another_sign("gpt-2", "did you mean `gpt2`?")]
 #[case::nothing_near("rwkv", "hint: use a model of one of these architectures")]
 fn an_unknown_name_is_refused_with_the_nearest(#[case] name: &str, #[case] hint: &str) {
-    let message = message(json!(name));
+    let message = message(&json!(name));
     assert!(message.contains(&format!("found: `{name}`")), "{message}");
     assert!(message.contains(hint), "{message}");
     assert!(
@@ -103,7 +103,7 @@ fn an_unknown_name_is_refused_with_the_nearest(#[case] name: &str, #[case] hint:
 #[case::a_number(json!(3), "found: 3")]
 #[case::a_list(json!(["llama"]), "an array")]
 fn a_name_that_is_no_text_is_refused(#[case] name: serde_json::Value, #[case] found: &str) {
-    let message = message(name);
+    let message = message(&name);
     assert!(message.contains(found), "{message}");
 }
 

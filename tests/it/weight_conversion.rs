@@ -7,7 +7,7 @@ use std::path::Path;
 use mlx_diagnose::model::{
     LoadError, LoadedModel, ModelSource, load_safetensors, pack_folder, save_safetensors, write_plain_folder,
 };
-use mlx_diagnose::model::{Packing, initialise};
+use mlx_diagnose::model::{ModelConfiguration, Packing, initialise};
 use mlx_rs::module::ModuleParameters;
 use mlx_rs::ops::{concatenate, stack};
 use mlx_rs::{Array, Dtype};
@@ -210,7 +210,7 @@ fn an_expert_of_another_shape_is_named() {
 #[test]
 fn more_experts_than_the_configuration_has_are_unexpected() {
     let copy = changed("mixtral", |_, configuration| {
-        configuration["num_local_experts"] = json!(3)
+        configuration["num_local_experts"] = json!(3);
     });
     let message = message(copy.path());
     assert!(message.contains("experts.3.w1.weight"), "{message}");
@@ -285,9 +285,9 @@ fn weights_of_sixteen_bits_are_widened(
     let found = loaded(copy.path()).unwrap();
     assert_eq!(found.stored_dtype, format!("{dtype:?}").to_lowercase());
     let parameters = found.model.parameters().flatten();
-    for (path, original) in load(name).model.parameters().flatten() {
+    for (path, original) in in_mlx_lm(name) {
         let rounded = original.as_dtype(dtype).unwrap().as_dtype(Dtype::Float32).unwrap();
-        let array = parameters[&path];
+        let array = parameters[path.as_str()];
         assert_eq!(array.dtype(), Dtype::Float32);
         assert!(array.eq_values(&rounded).unwrap(), "{path}");
     }
@@ -308,9 +308,8 @@ fn experts_of_different_element_types_are_all_taken() {
     assert_eq!(found[0], found[1]);
 }
 
-/// A mixture of experts wide enough to be packed, with and without one tensor per expert.
-#[test]
-fn packed_experts_compute_what_their_unpacked_weights_do() {
+/// A fresh mixture of experts wide enough to be packed, in 4 bits.
+pub fn packed_mixtral() -> (TempDir, ModelSource) {
     let folder = tempfile::tempdir().unwrap();
     let configuration = json!({
         "model_type": "mixtral", "hidden_size": 64, "num_hidden_layers": 2, "intermediate_size": 96,
@@ -320,17 +319,21 @@ fn packed_experts_compute_what_their_unpacked_weights_do() {
     let path = folder.path().join("plain");
     fs::create_dir(&path).unwrap();
     fs::write(path.join("config.json"), configuration.to_string()).unwrap();
-    let configuration = mlx_diagnose::model::ModelConfiguration::read(&path.join("config.json")).unwrap();
+    let configuration = ModelConfiguration::read(&path.join("config.json")).unwrap();
     let fresh = initialise(&configuration, 7).unwrap();
     write_plain_folder(&fresh, &configuration, &path).unwrap();
-
+    let packed = folder.path().join("packed");
     let packing = Packing {
         group_size: 32,
         bits: 4,
     };
-    let packed_folder = folder.path().join("packed");
-    pack_folder(&path, &packed_folder, packing).unwrap();
-    let source = ModelSource::Folder(packed_folder);
+    pack_folder(&path, &packed, packing).unwrap();
+    (folder, ModelSource::Folder(packed))
+}
+
+#[test]
+fn packed_experts_compute_what_their_unpacked_weights_do() {
+    let (_folder, source) = packed_mixtral();
     let unpacked = source.load(EXACT_PRECISION).unwrap();
     let packed = source.load(PACKED_PRECISION).unwrap();
     assert!(packed.model.is_packed() && !unpacked.model.is_packed());

@@ -119,7 +119,9 @@ fn stored_forms(configuration: &ModelConfiguration, name: &str) -> Vec<StoredFor
     }
 }
 
+/// The gated feed-forward layer of every expert.
 #[derive(Debug, Clone, ModuleParameters)]
+#[expect(clippy::struct_field_names, reason = "they are the names of the parameters")]
 struct SwitchFeedForward {
     #[param]
     gate_proj: SwitchLinear,
