@@ -97,10 +97,6 @@ def fresh_weight(model: str, family: str, name: str, shape: tuple[int, ...]) -> 
     if "norm" in name and family == "gemma3_text":
         # The factor is 1 + weight.
         values = values - 1
-    if ".ln_" in name and name.endswith("weight"):
-        values = 1 + 0.2 * values
-    if "wte" in name or "wpe" in name:
-        values = 0.25 * values
     return torch.from_numpy(values)
 
 

@@ -56,12 +56,13 @@ LLAMA = {"architectures": ["LlamaForCausalLM"], "model_type": "llama"}
 
 @dataclass
 class TinyModel:
-    """config.json beyond COMMON, the type of the weights, and how the files are laid out."""
+    """config.json beyond COMMON or in its place, the type of the weights, and how the files are laid out."""
 
     config: dict[str, Any]
     dtype: str = "bfloat16"
     shards: int = 1
     template_file: bool = False
+    common: bool = True
     adapters: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
@@ -120,6 +121,44 @@ MODELS = {
             "rope_theta": 1000000.0,
         },
         template_file=True,
+    ),
+    # Names and layouts are mlx-lm's, not the hub's; the adapters reach experts and an embedding.
+    "mixtral": TinyModel(
+        {
+            "architectures": ["MixtralForCausalLM"],
+            "hidden_size": 32,
+            "intermediate_size": 48,
+            "model_type": "mixtral",
+            "num_experts_per_tok": 2,
+            "num_local_experts": 4,
+            "tie_word_embeddings": False,
+        },
+        adapters={"adapter": {"num_layers": -1, "rank": 4, "scale": 2.5}},
+    ),
+    "gpt2": TinyModel(
+        {
+            "architectures": ["GPT2LMHeadModel"],
+            "activation_function": "gelu_new",
+            "bos_token_id": tiny_tokenizer.END_OF_TEXT,
+            "eos_token_id": tiny_tokenizer.TURN_END,
+            "layer_norm_epsilon": 1e-5,
+            "model_type": "gpt2",
+            "n_ctx": 64,
+            "n_embd": 32,
+            "n_head": 4,
+            "n_layer": 2,
+            "n_positions": 64,
+            "vocab_size": len(tiny_tokenizer.TOKENS),
+        },
+        common=False,
+        adapters={
+            "adapter": {
+                "num_layers": -1,
+                "rank": 4,
+                "scale": 2.5,
+                "keys": ["attn.c_attn", "mlp.c_proj", "model.wte"],
+            },
+        },
     ),
 }
 # 4 bit, with the cases that a loader must tell apart.
@@ -196,7 +235,8 @@ def save_adapter(name: str, config: dict[str, Any], parameters: dict[str, Any], 
 
 
 def make_model(name: str, tiny: TinyModel, folder: Path) -> None:
-    config = dict(sorted((COMMON | tiny.config | {"torch_dtype": tiny.dtype}).items()))
+    common = COMMON if tiny.common else {}
+    config = dict(sorted((common | tiny.config | {"torch_dtype": tiny.dtype}).items()))
     write_json(folder / "config.json", config)
     weights = {
         key: mx.array(random_weight(name, key, value.shape)).astype(getattr(mx, tiny.dtype))

@@ -5,6 +5,9 @@ import zlib
 import numpy as np
 
 
+TABLES = ["embed_tokens", "lm_head", "wte", "wpe"]
+
+
 def random_weight(model: str, name: str, shape: tuple[int, ...]) -> np.ndarray:
     """Values that depend on the names only. No weight is left at a value that hides its absence.
 
@@ -12,15 +15,15 @@ def random_weight(model: str, name: str, shape: tuple[int, ...]) -> np.ndarray:
     """
     draw = np.random.default_rng([zlib.crc32(model.encode()), zlib.crc32(name.encode())])
     values = draw.standard_normal(shape)
-    if "norm" in name:
-        values = 1 + 0.2 * values
-    elif name.endswith("bias"):
+    if name.endswith("bias"):
         values = 0.3 * values
+    elif "norm" in name or ".ln_" in name:
+        values = 1 + 0.2 * values
     elif name.endswith("lora_b"):
         values = 0.02 * values
     elif name.endswith("lora_a"):
         values = values / np.sqrt(shape[0])
-    elif "embed_tokens" in name or "lm_head" in name:
+    elif any(table in name for table in TABLES):
         # Logits of a few units, as a real model has.
         values = 0.25 * values
     else:

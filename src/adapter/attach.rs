@@ -4,7 +4,7 @@ use mlx_rs::{Array, random};
 use thiserror::Error;
 
 use super::{LoraSettings, Places};
-use crate::model::{CausalModel, Linear, LowRankSettings};
+use crate::model::{Adaptable, CausalModel, LowRankSettings, adapter_shapes};
 use crate::suggestion::closest;
 
 /// Why adapters could not be attached.
@@ -126,16 +126,20 @@ fn named_alike<'names>(key: &str, names: &[&'names str]) -> Option<&'names str> 
         .or_else(|| closest(key, names.iter().copied()))
 }
 
-/// The block number and the rest of a path such as `model.layers.3.self_attn.q_proj`.
-pub(super) fn path_within_block(path: &str) -> Option<(usize, &str)> {
-    let (number, relative) = path.strip_prefix("model.layers.")?.split_once('.')?;
-    Some((number.parse().ok()?, relative))
+/// What comes before the block number, the number and the rest of a path such as `model.layers.3.self_attn.q_proj`;
+/// `None` outside the blocks.
+pub(super) fn path_within_block(path: &str) -> Option<(&str, usize, &str)> {
+    let below = path.strip_prefix("model.")?;
+    let (_, rest) = below.split_once('.')?;
+    let (number, relative) = rest.split_once('.')?;
+    Some((&path[..path.len() - rest.len()], number.parse().ok()?, relative))
 }
 
 /// Freezes `model` and adds an adapter to every layer that `settings` select.
 ///
 /// `lora_a` `[inputs, rank]` is uniform within `1 / sqrt(inputs)`, `lora_b` `[rank, outputs]` is zero, both in f32 as
-/// mlx-lm has them, so the fresh adapter leaves the model's answers as they were.
+/// mlx-lm has them, so the fresh adapter leaves the model's answers as they were. Experts have one of each, see
+/// [`adapter_shapes`]; the inputs of an embedding are its tokens.
 ///
 /// Returns the paths of the adapted layers.
 pub fn attach(model: &mut CausalModel, settings: &LoraSettings, seed: u64) -> Result<Vec<String>, AttachError> {
@@ -143,10 +147,10 @@ pub fn attach(model: &mut CausalModel, settings: &LoraSettings, seed: u64) -> Re
     check_rank(model, settings, &targets)?;
     model.freeze_parameters(true);
     let mut key = random::key(seed)?;
-    for (path, linear) in model.linears_mut() {
+    for (path, layer) in model.adaptable_mut() {
         if targets.contains(&path) {
             let (next, this) = random::split(&key, 2)?;
-            attach_one(linear, settings, &this)?;
+            attach_one(layer, settings, &this)?;
             key = next;
         }
     }
@@ -172,11 +176,9 @@ pub fn check_rank(model: &CausalModel, settings: &LoraSettings, targets: &[Strin
     if settings.rank == 0 {
         return Err(AttachError::ZeroRank);
     }
-    let adapted = model.linears().into_iter().filter(|(path, _)| targets.contains(path));
-    let sides = adapted.flat_map(|(_, linear)| {
-        let (outputs, inputs) = linear.shape();
-        [outputs as usize, inputs as usize]
-    });
+    let adapted = model.adaptable().into_iter().filter(|(path, _)| targets.contains(path));
+    // The number of experts is no side of their matrices.
+    let sides = adapted.flat_map(|(_, layer)| layer.place().into_iter().rev().take(2).map(|side| side as usize));
     match sides.max() {
         Some(largest) if settings.rank > largest => Err(AttachError::RankTooLarge {
             rank: settings.rank,
@@ -186,14 +188,15 @@ pub fn check_rank(model: &CausalModel, settings: &LoraSettings, targets: &[Strin
     }
 }
 
-fn attach_one(linear: &mut Linear, settings: &LoraSettings, key: &Array) -> Result<(), AttachError> {
-    let (outputs, inputs) = linear.shape();
-    let rank = settings.rank as i32;
+fn attach_one(layer: &mut dyn Adaptable, settings: &LoraSettings, key: &Array) -> Result<(), AttachError> {
+    let place = layer.place();
+    let inputs = place.last().copied().unwrap_or(1);
     let bound = (inputs as f32).powf(-0.5);
-    let lora_a = random::uniform::<_, f32>(-bound, bound, &[inputs, rank], key)?;
-    linear.lora_a = Param::new(Some(lora_a));
-    linear.lora_b = Param::new(Some(zeros::<f32>(&[rank, outputs])?));
-    linear.low_rank = Some(LowRankSettings {
+    let [shape_a, shape_b] = adapter_shapes(&place, settings.rank as i32);
+    let [lora_a, lora_b] = layer.matrices_mut();
+    *lora_a = Param::new(Some(random::uniform::<_, f32>(-bound, bound, &shape_a, key)?));
+    *lora_b = Param::new(Some(zeros::<f32>(&shape_b)?));
+    *layer.low_rank_mut() = Some(LowRankSettings {
         scale: settings.scale,
         dropout: settings.dropout,
         training: false,
@@ -203,10 +206,9 @@ fn attach_one(linear: &mut Linear, settings: &LoraSettings, key: &Array) -> Resu
 
 /// Paths of the layers that carry both adapter tensors, in the model's order.
 pub fn attached_modules(model: &CausalModel) -> Vec<String> {
-    model
-        .linears()
-        .into_iter()
-        .filter(|(_, linear)| linear.lora_a.value.is_some() && linear.lora_b.value.is_some())
+    let layers = model.adaptable().into_iter();
+    layers
+        .filter(|(_, layer)| layer.is_adapted())
         .map(|(path, _)| path)
         .collect()
 }

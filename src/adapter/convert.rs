@@ -16,6 +16,11 @@ use super::{AdapterFileError, AdapterKind, StoredAdapter, peft};
 use crate::atomic_write::{replace_file, write_file};
 use crate::model::save_safetensors;
 
+/// What the paths of embeddings end in.
+const TABLES: [&str; 3] = ["embed_tokens", "wte", "wpe"];
+/// What the paths of GPT-2's blocks begin with in mlx-lm.
+const GPT2_BLOCKS: &str = "model.h.";
+
 /// A format that adapters are converted to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TargetFormat {
@@ -69,6 +74,7 @@ pub fn convert(
         .chain(&adapter.set_aside)
         .cloned()
         .chain(incomplete)
+        .chain(foreign_to_peft(adapter, target))
         .collect();
     if !losses.is_empty() {
         return Err(ConvertError::Loss(losses));
@@ -103,6 +109,30 @@ pub fn convert(
     let path = folder.join(CONFIGURATION);
     write_file(&path, format!("{configuration:#}\n").as_bytes()).map_err(io_error(&path))?;
     Ok(tensors.len())
+}
+
+/// Modules that PEFT has under another name or in another form than a linear layer's, one clause each.
+fn foreign_to_peft(adapter: &StoredAdapter, target: TargetFormat) -> Vec<String> {
+    if target != TargetFormat::Peft || adapter.kind == AdapterKind::Full {
+        return Vec::new();
+    }
+    let is_table = |module: &str| TABLES.iter().any(|name| module.ends_with(name));
+    let modules = adapter.modules().into_iter();
+    modules
+        .filter_map(|module| {
+            if is_table(module) {
+                Some(format!(
+                    "`{module}` is an embedding, whose adapters are not written for PEFT"
+                ))
+            } else if module.starts_with(GPT2_BLOCKS) {
+                Some(format!(
+                    "`{module}` has another name in transformers, and its matrix is transposed there"
+                ))
+            } else {
+                None
+            }
+        })
+        .collect()
 }
 
 /// What keeps the tensors from being whole adapters, one clause each.
@@ -163,7 +193,7 @@ fn mlx_lm(adapter: &StoredAdapter, blocks: Option<usize>) -> Result<Converted, C
     let keys: BTreeSet<&str> = tensors
         .keys()
         .filter_map(|name| name.rsplit_once('.'))
-        .map(|(module, _)| path_within_block(module).map_or(module, |(_, relative)| relative))
+        .map(|(module, _)| path_within_block(module).map_or(module, |(_, _, relative)| relative))
         .collect();
     let configuration = json!({
         "fine_tune_type": if adapter.kind == AdapterKind::Dora { "dora" } else { "lora" },
@@ -197,23 +227,23 @@ fn fill_blocks(tensors: &mut BTreeMap<String, Array>, blocks: Option<usize>) -> 
     let Some(blocks) = blocks else {
         return Ok(None);
     };
-    let placed: Vec<(usize, String, Array)> = tensors
+    let placed: Vec<(String, usize, String, Array)> = tensors
         .iter()
         .filter_map(|(name, tensor)| {
-            let (block, relative) = path_within_block(name)?;
-            Some((block, relative.to_owned(), tensor.clone()))
+            let (prefix, block, relative) = path_within_block(name)?;
+            Some((prefix.to_owned(), block, relative.to_owned(), tensor.clone()))
         })
         .collect();
-    let Some(first) = placed.iter().map(|(block, ..)| *block).min() else {
+    let Some(first) = placed.iter().map(|(_, block, ..)| *block).min() else {
         return Ok(None);
     };
-    for (_, relative, like) in &placed {
+    for (prefix, _, relative, like) in &placed {
         // A magnitude of zero would silence the layer.
         if relative.ends_with(&format!(".{MAGNITUDE}")) {
             continue;
         }
         for block in first..blocks {
-            let name = format!("model.layers.{block}.{relative}");
+            let name = format!("{prefix}{block}.{relative}");
             if let Entry::Vacant(place) = tensors.entry(name) {
                 place.insert(zeros_dtype(like.shape(), like.dtype())?);
             }

@@ -8,7 +8,9 @@ use thiserror::Error;
 
 use super::{LoraSettings, attached_modules};
 use crate::atomic_write::{replace_file, write_file};
-use crate::model::{CausalModel, LoadError, LowRankSettings, WeightFileError, load_safetensors, save_safetensors};
+use crate::model::{
+    CausalModel, LoadError, LowRankSettings, WeightFileError, adapter_shapes, load_safetensors, save_safetensors,
+};
 
 /// mlx-lm's name for the adapter's tensors.
 pub(super) const WEIGHTS: &str = "adapters.safetensors";
@@ -90,7 +92,7 @@ pub enum AdapterFileError {
 
 /// Saves the adapters of `model` in `folder` as mlx-lm does.
 ///
-/// `adapters.safetensors` holds `<path>.lora_a` `[inputs, rank]` and `<path>.lora_b` `[rank, outputs]`, with DoRA also
+/// `adapters.safetensors` holds `<path>.lora_a` and `<path>.lora_b` in the shapes of [`adapter_shapes`], with DoRA also
 /// `<path>.m` `[outputs]`;
 /// `adapter_config.json` holds what mlx-lm reads back, with the adapted layers spelt out. Both are written under a
 /// temporary name and renamed, the tensors first.
@@ -105,11 +107,12 @@ pub fn save_adapter(
         return Err(AdapterFileError::NothingToSave);
     }
     let mut tensors = BTreeMap::new();
-    for (path, linear) in model.linears() {
-        if let (Some(lora_a), Some(lora_b)) = (&linear.lora_a.value, &linear.lora_b.value) {
+    for (path, layer) in model.adaptable() {
+        let [lora_a, lora_b] = layer.matrices();
+        if let (Some(lora_a), Some(lora_b)) = (&lora_a.value, &lora_b.value) {
             tensors.insert(format!("{path}.lora_a"), lora_a.clone());
             tensors.insert(format!("{path}.lora_b"), lora_b.clone());
-            if let Some(magnitudes) = &linear.m.value {
+            if let Some(magnitudes) = layer.magnitudes() {
                 tensors.insert(format!("{path}.m"), magnitudes.clone());
             }
         }
@@ -140,7 +143,7 @@ fn configuration(model: &CausalModel, settings: &LoraSettings, modules: &[String
         .collect();
     keys.sort_unstable();
     keys.dedup();
-    let has_magnitudes = model.linears().iter().any(|(_, linear)| linear.m.value.is_some());
+    let has_magnitudes = model.adaptable().iter().any(|(_, layer)| layer.magnitudes().is_some());
     json!({
         "fine_tune_type": if has_magnitudes { "dora" } else { "lora" },
         "lora_parameters": {
@@ -167,14 +170,13 @@ pub fn load_adapter(model: &mut CausalModel, folder: &Path) -> Result<LoraSettin
     })?;
     let mut problems = Vec::new();
     model.freeze_parameters(true);
-    for (module, linear) in model.linears_mut() {
+    for (module, layer) in model.adaptable_mut() {
+        layer.remove_adapter();
         if !targets.contains(&module) {
-            linear.remove_adapter();
             continue;
         }
-        let (outputs, inputs) = linear.shape();
-        let rank = settings.rank as i32;
-        let mut take = |name: String, shape: [i32; 2]| -> Option<Array> {
+        let [shape_a, shape_b] = adapter_shapes(&layer.place(), settings.rank as i32);
+        let mut take = |name: String, shape: Vec<i32>| -> Option<Array> {
             match tensors.remove(&name) {
                 None => problems.push(format!("missing: {name} {shape:?}")),
                 Some(tensor) if tensor.shape() != shape => {
@@ -187,9 +189,10 @@ pub fn load_adapter(model: &mut CausalModel, folder: &Path) -> Result<LoraSettin
             }
             None
         };
-        linear.lora_a = Param::new(take(format!("{module}.lora_a"), [inputs, rank]));
-        linear.lora_b = Param::new(take(format!("{module}.lora_b"), [rank, outputs]));
-        linear.low_rank = Some(LowRankSettings {
+        let [lora_a, lora_b] = layer.matrices_mut();
+        *lora_a = Param::new(take(format!("{module}.lora_a"), shape_a));
+        *lora_b = Param::new(take(format!("{module}.lora_b"), shape_b));
+        *layer.low_rank_mut() = Some(LowRankSettings {
             scale: settings.scale,
             dropout: settings.dropout,
             training: false,

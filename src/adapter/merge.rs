@@ -1,54 +1,33 @@
 use mlx_rs::error::Result;
 
 use super::fuse;
-use crate::model::{CausalModel, Linear, SwitchLinear};
+use crate::model::CausalModel;
 
-/// The layers of a model as they were before their adapters were merged into them.
+/// A model as it was before its adapters were merged into its weights.
 ///
-/// MLX arrays are immutable, so what is kept here shares memory with nothing that changes, and going back is exact.
+/// MLX arrays are immutable, so keeping it costs memory for the merged layers' former weights only, and going back is
+/// exact.
 #[derive(Debug, Clone)]
 pub struct Unmerged {
-    linears: Vec<(String, Linear)>,
-    switch_linears: Vec<(String, SwitchLinear)>,
+    before: CausalModel,
+    layers: usize,
 }
 
 /// Merges every adapter into its layer, as [`fuse`] does, and keeps what is needed to go back.
 pub fn merge(model: &mut CausalModel) -> Result<Unmerged> {
-    let linears = model.linears().into_iter();
-    let switch_linears = model.switch_linears().into_iter();
-    let before = Unmerged {
-        linears: linears
-            .filter(|(_, linear)| linear.low_rank.is_some())
-            .map(|(path, linear)| (path, linear.clone()))
-            .collect(),
-        switch_linears: switch_linears
-            .filter(|(_, layer)| layer.low_rank.is_some())
-            .map(|(path, layer)| (path, layer.clone()))
-            .collect(),
-    };
-    fuse(model)?;
-    Ok(before)
+    let before = model.clone();
+    let layers = fuse(model)?;
+    Ok(Unmerged { before, layers })
 }
 
 impl Unmerged {
     /// Number of layers whose adapters were merged.
     pub fn layers(&self) -> usize {
-        self.linears.len() + self.switch_linears.len()
+        self.layers
     }
 
-    /// Puts every layer back as it was, bit for bit.
-    pub fn unmerge(self, model: &mut CausalModel) {
-        let mut linears = model.linears_mut();
-        for (path, before) in self.linears {
-            if let Some((_, linear)) = linears.iter_mut().find(|(known, _)| *known == path) {
-                **linear = before;
-            }
-        }
-        let mut switch_linears = model.switch_linears_mut();
-        for (path, before) in self.switch_linears {
-            if let Some((_, layer)) = switch_linears.iter_mut().find(|(known, _)| *known == path) {
-                **layer = before;
-            }
-        }
+    /// The model with its adapters beside its weights again, bit for bit.
+    pub fn unmerge(self) -> CausalModel {
+        self.before
     }
 }

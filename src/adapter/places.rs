@@ -6,7 +6,7 @@ use mlx_rs::module::ModuleParameters;
 
 use crate::model::CausalModel;
 
-/// What the paths of the blocks begin with in the architectures of this program.
+/// What the paths of the blocks begin with where no weight is numbered.
 const BLOCK_PREFIX: &str = "model.layers.";
 /// Parts of the names of matrices that are no linear layers.
 const NOT_LINEAR: [&str; 4] = ["embed", "wte", "wpe", "conv"];
@@ -18,7 +18,8 @@ pub struct Places {
     pub block_prefix: String,
     /// Blocks.
     pub blocks: usize,
-    /// Linear layers in the model's order, each with its `[outputs, inputs]`, or `[experts, outputs, inputs]`.
+    /// Layers that can carry an adapter in the model's order, each with its `[outputs, inputs]`, or `[experts, outputs,
+    /// inputs]`; of a table of vectors `[dimensions, vocabulary]`.
     pub linears: Vec<(String, Vec<i32>)>,
     /// Every weight with its shape.
     pub weights: BTreeMap<String, Vec<i32>>,
@@ -27,15 +28,15 @@ pub struct Places {
 impl Places {
     /// The places of a model in memory.
     pub fn of(model: &CausalModel) -> Self {
-        let shape = |(path, linear): (String, &crate::model::Linear)| {
-            let (outputs, inputs) = linear.shape();
-            (path, vec![outputs, inputs])
-        };
         let weights = model.parameters().flatten().into_iter();
         Self {
-            block_prefix: BLOCK_PREFIX.to_owned(),
+            block_prefix: model.block_prefix(),
             blocks: model.model.layers.len(),
-            linears: model.linears().into_iter().map(shape).collect(),
+            linears: model
+                .adaptable()
+                .into_iter()
+                .map(|(path, layer)| (path, layer.place()))
+                .collect(),
             weights: weights
                 .map(|(name, array)| (name.to_string(), array.shape().to_vec()))
                 .collect(),

@@ -8,7 +8,7 @@ use mlx_rs::ops::divide;
 use mlx_rs::{Array, Dtype};
 
 use super::{AdapterFileError, LoraSettings, Places, file, mlx_lm, peft, target_places};
-use crate::model::{CausalModel, Linear, LowRankSettings, row_norms};
+use crate::model::{Adaptable, CausalModel, Linear, LowRankSettings, row_norms};
 
 /// Ending of the narrow matrix's name, `[inputs, rank]`.
 pub(super) const LORA_A: &str = "lora_a";
@@ -199,6 +199,9 @@ impl StoredAdapter {
     /// MLX failed.
     pub fn apply(&self, model: &mut CausalModel) -> Result<Application, Exception> {
         let mut application = self.application_to(&Places::of(model));
+        if self.kind == AdapterKind::Dora {
+            leave_out_other_layers(model, &mut application);
+        }
         match self.kind {
             AdapterKind::Lora | AdapterKind::Dora => {
                 self.replace_base_weights(model, &mut application)?;
@@ -372,25 +375,35 @@ impl StoredAdapter {
     fn attach_to(&self, model: &mut CausalModel, application: &Application) -> Result<(), Exception> {
         let applied: BTreeSet<&str> = application.applied.iter().map(String::as_str).collect();
         model.freeze_parameters(true);
-        for (module, linear) in model.linears_mut() {
-            linear.remove_adapter();
-            if applied.contains(format!("{module}.{LORA_B}").as_str()) {
-                self.attach(&module, linear)?;
+        for (module, layer) in model.adaptable_mut() {
+            layer.remove_adapter();
+            if !applied.contains(format!("{module}.{LORA_B}").as_str()) {
+                continue;
+            }
+            match layer.as_linear_mut() {
+                Some(linear) => self.attach(&module, linear)?,
+                None => self.attach_matrices(&module, layer),
             }
         }
         Ok(())
     }
 
-    /// Puts the tensors of `module` onto its layer, which they must fit.
-    pub fn attach(&self, module: &str, linear: &mut Linear) -> Result<(), Exception> {
-        let stored = |ending: &str| self.tensors.get(&format!("{module}.{ending}")).cloned();
-        linear.lora_a = Param::new(stored(LORA_A));
-        linear.lora_b = Param::new(stored(LORA_B));
-        linear.low_rank = Some(LowRankSettings {
+    fn attach_matrices(&self, module: &str, layer: &mut dyn Adaptable) {
+        let [lora_a, lora_b] = layer.matrices_mut();
+        for (ending, matrix) in [(LORA_A, lora_a), (LORA_B, lora_b)] {
+            *matrix = Param::new(self.tensors.get(&format!("{module}.{ending}")).cloned());
+        }
+        *layer.low_rank_mut() = Some(LowRankSettings {
             scale: self.scale(module),
             dropout: self.settings.dropout,
             training: false,
         });
+    }
+
+    /// Puts the tensors of `module` onto its layer, which they must fit.
+    pub fn attach(&self, module: &str, linear: &mut Linear) -> Result<(), Exception> {
+        let stored = |ending: &str| self.tensors.get(&format!("{module}.{ending}")).cloned();
+        self.attach_matrices(module, linear);
         if self.kind == AdapterKind::Dora {
             let magnitude = match stored(MAGNITUDE) {
                 Some(magnitude) => magnitude.as_dtype(Dtype::Float32)?,
@@ -511,6 +524,24 @@ fn entries(folder: &Path) -> String {
         total if total > NAMED => format!("{} and {} more", names[..NAMED].join(", "), total - NAMED),
         _ => names.join(", "),
     }
+}
+
+/// Magnitudes are known of linear layers only; mlx-lm refuses those of experts too.
+fn leave_out_other_layers(model: &mut CausalModel, application: &mut Application) {
+    for (module, layer) in model.adaptable_mut() {
+        if layer.as_linear_mut().is_some() {
+            continue;
+        }
+        let of_module = |name: &String| split(name).is_some_and(|(own, _)| own == module);
+        let left: Vec<String> = application.applied.extract_if(.., |name| of_module(name)).collect();
+        if !left.is_empty() {
+            application.problems.push(format!(
+                "`{module}` is no linear layer, and DoRA is not applied to others"
+            ));
+            application.unused.extend(left);
+        }
+    }
+    application.unused.sort_unstable();
 }
 
 /// The name under which the base has a weight that is no adapter's.

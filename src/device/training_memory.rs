@@ -124,7 +124,9 @@ impl TrainingMemory {
         let float = |count: usize| count as f64;
         let tokens = float(size.batch_size) * float(size.tokens);
         let hidden = float(configuration.hidden_size);
-        let inner = float(configuration.intermediate_size);
+        // Every token goes through so many feed-forward layers of a mixture.
+        let networks = configuration.experts.map_or(1, |experts| experts.num_experts_per_tok);
+        let inner = float(networks * configuration.intermediate_size);
         let queries = float(configuration.num_attention_heads) * float(configuration.head_dim);
         let keys = float(configuration.num_key_value_heads) * float(configuration.head_dim);
         let scores = float(configuration.num_attention_heads) * float(size.tokens);

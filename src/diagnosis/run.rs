@@ -242,6 +242,7 @@ fn check_and_run(
     } = inputs;
     let loaded = files.load(configuration, precision)?;
     evidence.environment = selection.environment(precision, options.precision, !loaded.packings.is_empty());
+    evidence.environment.reasons.extend(loaded.notes());
     let started = Instant::now();
     let stop_rows = stop_rows::measure(&loaded.model, &stop_set, &tokenizer)?;
     evidence.costs.push(ProbeCost {

@@ -18,7 +18,8 @@ pub struct RunEnvironment {
     pub dtype: String,
     /// Whether quantised weights stay packed during the run.
     pub packed: bool,
-    /// Why this device, dtype and packing were chosen, one sentence each.
+    /// Why this device, dtype and packing were chosen, and what of the model's files is treated in a way of its own, one
+    /// sentence each.
     pub reasons: Vec<String>,
 }
 

@@ -4,7 +4,7 @@ use mlx_rs::Array;
 use mlx_rs::error::Result;
 use mlx_rs::module::ModuleParameters;
 
-use super::{AttentionContext, KeyValueStore, Linear, Norm, SwitchLinear};
+use super::{Adaptable, AttentionContext, KeyValueStore, Linear, Norm, SwitchLinear};
 
 /// One transformer block of some architecture.
 ///
@@ -32,9 +32,12 @@ pub trait Block: ModuleParameters + Debug {
         Vec::new()
     }
 
-    /// [`Self::switch_linears`], mutable.
-    fn switch_linears_mut(&mut self) -> Vec<(&'static str, &mut SwitchLinear)> {
-        Vec::new()
+    /// The linear layers and then those of experts, as what carries an adapter.
+    fn adaptable_mut(&mut self) -> Vec<(&'static str, &mut dyn Adaptable)> {
+        let linears = self.linears_mut().into_iter();
+        linears
+            .map(|(path, linear)| (path, linear as &mut dyn Adaptable))
+            .collect()
     }
 
     /// The norms between attention, feed-forward layer and the next block.

@@ -5,7 +5,7 @@ use mlx_rs::error::{Exception, Result};
 use mlx_rs::macros::ModuleParameters;
 use mlx_rs::module::Parameter;
 
-use super::{AttentionContext, Decoder, KeyValueStore, Linear, SwitchLinear};
+use super::{Adaptable, AttentionContext, Decoder, KeyValueStore, Linear, SwitchLinear};
 
 /// The path of the output layer.
 const OUTPUT: &str = "lm_head";
@@ -96,7 +96,7 @@ impl CausalModel {
             (&head.weight, bare && head.packing.is_none())
         } else {
             let table = &self.model.embed_tokens;
-            (&table.weight, table.packing.is_none())
+            (&table.weight, table.packing.is_none() && table.low_rank.is_none())
         };
         (plain && weight.is_frozen() == Some(true)).then_some(&weight.value)
     }
@@ -110,13 +110,8 @@ impl CausalModel {
 
     /// Turns dropout on or off in every adapter.
     pub fn set_training(&mut self, training: bool) {
-        for (_, linear) in self.linears_mut() {
-            if let Some(settings) = &mut linear.low_rank {
-                settings.training = training;
-            }
-        }
-        for (_, layer) in self.switch_linears_mut() {
-            if let Some(settings) = &mut layer.low_rank {
+        for (_, layer) in self.adaptable_mut() {
+            if let Some(settings) = layer.low_rank_mut() {
                 settings.training = training;
             }
         }
@@ -124,9 +119,14 @@ impl CausalModel {
 
     /// The logits `[batch, tokens, vocabulary]` of `tokens` `[batch, tokens]`, giving each block up when it was passed.
     ///
-    /// `passed` is shown every linear layer with its path after its use. Weights that are still pending work, as those of
-    /// a model whose adapters were just fused, are so in memory for one block at a time.
-    pub fn into_logits(mut self, tokens: &Array, mut passed: impl FnMut(&str, &Linear) -> Result<()>) -> Result<Array> {
+    /// `passed` is shown every layer that can carry an adapter, but for the embedding, with its path after its use. Weights
+    /// that are still pending work, as those of a model whose adapters were just fused, are so in memory for one block at
+    /// a time.
+    pub fn into_logits(
+        mut self,
+        tokens: &Array,
+        mut passed: impl FnMut(&str, &dyn Adaptable) -> Result<()>,
+    ) -> Result<Array> {
         let context = AttentionContext::new(tokens.dim(-1), 0, &self.windows())?;
         let prefix = self.block_prefix();
         let mut hidden = self.model.embed(tokens, &context)?;
@@ -135,6 +135,9 @@ impl CausalModel {
             hidden.eval()?;
             for (path, linear) in block.linears() {
                 passed(&format!("{prefix}{index}.{path}"), linear)?;
+            }
+            for (path, experts) in block.switch_linears() {
+                passed(&format!("{prefix}{index}.{path}"), experts)?;
             }
         }
         let logits = self.output(&self.model.norm.forward(&hidden)?)?;
@@ -193,13 +196,40 @@ impl CausalModel {
         layers
     }
 
-    /// [`Self::switch_linears`], mutable.
-    pub fn switch_linears_mut(&mut self) -> Vec<(String, &mut SwitchLinear)> {
+    /// Every layer that can carry an adapter with its path: the embedding, block by block the linear layers and those of
+    /// experts, the output layer last.
+    pub fn adaptable(&self) -> Vec<(String, &dyn Adaptable)> {
         let prefix = self.block_prefix();
-        let mut layers = Vec::new();
+        let embedding: &dyn Adaptable = &self.model.embed_tokens;
+        let mut layers = vec![(self.model.names.embedding_path(), embedding)];
+        for (index, block) in self.model.layers.iter().enumerate() {
+            let path = |path: &str| format!("{prefix}{index}.{path}");
+            for (name, linear) in block.linears() {
+                layers.push((path(name), linear));
+            }
+            for (name, experts) in block.switch_linears() {
+                layers.push((path(name), experts));
+            }
+        }
+        if let Some(head) = &self.lm_head {
+            layers.push((OUTPUT.to_owned(), head));
+        }
+        layers
+    }
+
+    /// [`Self::adaptable`], mutable, in the same order.
+    pub fn adaptable_mut(&mut self) -> Vec<(String, &mut dyn Adaptable)> {
+        let prefix = self.block_prefix();
+        let path = self.model.names.embedding_path();
+        let embedding: &mut dyn Adaptable = &mut self.model.embed_tokens;
+        let mut layers = vec![(path, embedding)];
         for (index, block) in self.model.layers.iter_mut().enumerate() {
-            let of_block = block.switch_linears_mut().into_iter();
-            layers.extend(of_block.map(|(path, layer)| (format!("{prefix}{index}.{path}"), layer)));
+            for (name, layer) in block.adaptable_mut() {
+                layers.push((format!("{prefix}{index}.{name}"), layer));
+            }
+        }
+        if let Some(head) = &mut self.lm_head {
+            layers.push((OUTPUT.to_owned(), head));
         }
         layers
     }

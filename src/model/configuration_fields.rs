@@ -11,6 +11,9 @@ use super::configuration::{
 };
 use super::json_fields::{JsonFields, describe};
 
+/// `original_max_position_embeddings` where no file says it, in transformers and mlx-lm.
+const DEFAULT_ORIGINAL_CONTEXT: usize = 4096;
+
 /// What a family takes for fields that are absent.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Defaults {
@@ -224,22 +227,22 @@ fn read_rope(defaults: &Defaults, fields: &mut JsonFields) -> (Option<f64>, Opti
             fields.missing("rope_theta", "a positive number");
         }
     }
-    let original = if defaults.long_rope {
-        fields.size("original_max_position_embeddings", MAX_CONTEXT)
-    } else {
-        None
-    };
-    let mut read = |fields: &mut JsonFields| read_rope_scaling(fields, defaults.long_rope.then_some(original));
+    let original = defaults.long_rope.then(|| {
+        fields
+            .size("original_max_position_embeddings", MAX_CONTEXT)
+            .unwrap_or(DEFAULT_ORIGINAL_CONTEXT)
+    });
+    let read = |fields: &mut JsonFields| read_rope_scaling(fields, original);
     let scaling = match (fields.object("rope_scaling"), parameters) {
-        (Some(object), _) => fields.nested("rope_scaling", object, &mut read),
-        (None, Some(object)) => fields.nested("rope_parameters", object, &mut read),
+        (Some(object), _) => fields.nested("rope_scaling", object, read),
+        (None, Some(object)) => fields.nested("rope_parameters", object, read),
         (None, None) => Some(RopeScaling::None),
     };
     (theta, scaling)
 }
 
 /// `long_rope` is there where the family knows "longrope": the original context that stands outside the object.
-pub(super) fn read_rope_scaling(fields: &mut JsonFields, long_rope: Option<Option<usize>>) -> Option<RopeScaling> {
+pub(super) fn read_rope_scaling(fields: &mut JsonFields, long_rope: Option<usize>) -> Option<RopeScaling> {
     let kind = fields
         .text("type")
         .or_else(|| fields.text("rope_type"))
@@ -271,15 +274,14 @@ pub(super) fn read_rope_scaling(fields: &mut JsonFields, long_rope: Option<Optio
                 original_max_position_embeddings: original,
             })
         }
-        "longrope" | "su" if long_rope.is_some() => {
+        "longrope" | "su" if let Some(original) = long_rope => {
             let short_factor = fields.required_positives("short_factor");
             let long_factor = fields.required_positives("long_factor");
             let own = fields.size("original_max_position_embeddings", MAX_CONTEXT);
             Some(RopeScaling::LongRope {
                 short_factor: short_factor?,
                 long_factor: long_factor?,
-                // The default of transformers and mlx-lm.
-                original_max_position_embeddings: own.or(long_rope.flatten()).unwrap_or(4096),
+                original_max_position_embeddings: own.unwrap_or(original),
             })
         }
         other => {

@@ -1,6 +1,6 @@
 //! The configuration of a model from the metadata of its GGUF file.
 
-use super::architectures::Architecture;
+use super::architectures::{Architecture, Biases};
 use super::configuration::{
     ConfigurationError, MAX_CONTEXT, MAX_HEADS, MAX_LAYERS, MAX_VOCABULARY, MAX_WIDTH, ModelConfiguration, RopeScaling,
 };
@@ -134,9 +134,6 @@ impl ModelConfiguration {
         })
     }
 }
-
-/// Whether attention and feed-forward layers have biases, asked with whether the file has a tensor.
-type Biases = fn(&dyn Fn(&str) -> bool) -> (bool, bool);
 
 fn read_metadata(architecture: Architecture, biases: Biases, metadata: &mut Metadata) -> Option<ModelConfiguration> {
     let header = metadata.header;

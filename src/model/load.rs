@@ -8,6 +8,7 @@ use super::{
     BuildError, CausalModel, Checkpoint, CheckpointError, ConfigurationError, ForeignPacking, GgufError, GgufHeader,
     ModelConfiguration, Packing, Precision, Tokenizer, TokenizerError, build_model, check_shards,
 };
+use crate::evidence::Listing;
 
 /// Where a model lies.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,6 +54,21 @@ pub struct LoadedModel {
     pub set_aside: BTreeMap<String, &'static str>,
     /// Seconds to load.
     pub seconds: f64,
+}
+
+impl LoadedModel {
+    /// What the files declare and hold that is treated in a way of its own, one sentence each.
+    pub fn notes(&self) -> Vec<String> {
+        let mut by_reason: BTreeMap<&str, Vec<&String>> = BTreeMap::new();
+        for (name, reason) in &self.set_aside {
+            by_reason.entry(reason).or_default().push(name);
+        }
+        let left_out = by_reason.into_iter().map(|(reason, names)| {
+            let names: Listing = names.into_iter().collect();
+            format!("left out of the files, since they are no weights: {names} ({reason})")
+        });
+        self.configuration.notes().into_iter().chain(left_out).collect()
+    }
 }
 
 impl ModelSource {

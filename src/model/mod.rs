@@ -1,5 +1,6 @@
 //! Language models: configuration, weights, tokenizer, and the decoder they make.
 
+mod adaptable;
 mod architectures;
 mod attention;
 mod attention_context;
@@ -42,6 +43,7 @@ mod tensor_source;
 mod tokenizer;
 mod weight_file;
 
+pub use adaptable::{Adaptable, StoredWeightMut, adapter_shapes};
 pub use architectures::Architecture;
 pub use attention::{Attention, Heads};
 pub use attention_context::AttentionContext;

@@ -91,8 +91,8 @@ pub enum PackFolderError {
 
 /// Writes a packed copy of the model folder `source` to the new folder `target`, in the layout of `mlx_lm.convert -q`.
 ///
-/// Embedding, linear layers and output layer become `weight` `[rows, columns * bits / 32]` in u32, `scales` and `biases`
-/// `[rows, columns / group_size]`, by MLX's affine mode; other tensors stay plain. The weights are first brought to the
+/// Embeddings, linear layers, experts and output layer become `weight` `[rows, columns * bits / 32]` in u32, `scales` and
+/// `biases` `[rows, columns / group_size]`, by MLX's affine mode; other tensors stay plain. The weights are first brought to the
 /// element type that `config.json` declares (f32 when it declares none), as mlx-lm does. `config.json` keeps its fields
 /// and gains `quantization`; other files are copied, but not weights in other formats, hidden files or sub-folders.
 ///
@@ -142,7 +142,7 @@ fn check_groups(configuration: &ModelConfiguration, packing: Packing) -> Result<
         .expected_tensors()
         .into_iter()
         .filter_map(|(name, shape)| match shape[..] {
-            [_, columns] if !columns.is_multiple_of(packing.group_size as usize) => {
+            [_, columns] | [_, _, columns] if !columns.is_multiple_of(packing.group_size as usize) => {
                 Some(format!("{} ({columns} columns)", name.trim_end_matches(".weight")))
             }
             _ => None,
@@ -177,7 +177,7 @@ fn packed_tensors(
                 tensor: name,
             });
         };
-        let module = name.strip_suffix(".weight").filter(|_| array.ndim() == 2);
+        let module = name.strip_suffix(".weight").filter(|_| array.ndim() > 1);
         let Some(module) = module else {
             tensors.insert(name, array);
             continue;

@@ -59,9 +59,7 @@ fn plain_weights(model: &CausalModel) -> mlx_rs::error::Result<BTreeMap<String, 
         .into_iter()
         .chain(positions);
     for (name, table) in tables.filter(|(_, table)| table.packing.is_some()) {
-        let rows: Vec<i32> = (0..table.vocabulary_size()).collect();
-        let rows = Array::from_slice(&rows, &[rows.len() as i32]);
-        tensors.insert(format!("model.{name}.weight"), table.forward(&rows)?);
+        tensors.insert(format!("model.{name}.weight"), table.plain_weight()?);
     }
     for (path, layer) in model.switch_linears() {
         if layer.packing.is_some() {

@@ -87,7 +87,8 @@ fn in_form(loaded: &BTreeMap<String, Array>, form: &StoredForm) -> Result<Option
         StoredForm::Stacked(names) => {
             let parts: Option<Vec<&Array>> = names.iter().map(|name| loaded.get(name)).collect();
             let alike = |parts: &[&Array]| {
-                let same = |pair: &[&Array]| pair[0].shape() == pair[1].shape() && pair[0].dtype() == pair[1].dtype();
+                // Other element types are widened to the widest.
+                let same = |pair: &[&Array]| pair[0].shape() == pair[1].shape();
                 !parts.is_empty() && parts.windows(2).all(same)
             };
             parts

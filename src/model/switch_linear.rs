@@ -74,13 +74,6 @@ impl SwitchLinear {
         (self.weight.dim(0), self.weight.dim(1), inputs)
     }
 
-    /// Leaves the layer without an adapter.
-    pub fn remove_adapter(&mut self) {
-        self.lora_a = Param::new(None);
-        self.lora_b = Param::new(None);
-        self.low_rank = None;
-    }
-
     /// The weight `[experts, outputs, inputs]` in plain form.
     pub fn plain_weight(&self) -> Result<Array> {
         match (self.packing, &self.scales.value) {

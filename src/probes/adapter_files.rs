@@ -68,17 +68,17 @@ pub fn resumed(folder: &Path, places: &Places) -> Slot<ResumedAdapter> {
 ///
 /// Empty without adapters, and with DoRA's magnitudes, which do not grow with the scale.
 pub fn scaled_losses(adapted: &CausalModel, rows: &Batch, lanes: &Lanes) -> Result<Vec<ScaledLoss>> {
-    let linears = adapted.linears();
-    let is_plain = linears.iter().all(|(_, linear)| !linear.has_output_factors());
-    if !is_plain || linears.iter().all(|(_, linear)| linear.low_rank.is_none()) {
+    let layers = adapted.adaptable();
+    let is_plain = layers.iter().all(|(_, layer)| !layer.has_output_factors());
+    if !is_plain || layers.iter().all(|(_, layer)| layer.low_rank().is_none()) {
         return Ok(Vec::new());
     }
     FACTORS
         .into_iter()
         .map(|factor| {
             let mut multiplied = adapted.clone();
-            for (_, linear) in multiplied.linears_mut() {
-                if let Some(low_rank) = &mut linear.low_rank {
+            for (_, layer) in multiplied.adaptable_mut() {
+                if let Some(low_rank) = layer.low_rank_mut() {
                     low_rank.scale *= factor;
                 }
             }

@@ -119,8 +119,9 @@ impl CrossCheckProbe<'_> {
         check_rank(&model, &settings, &target_modules(&model, &settings)?)?;
         attach(&mut model, &settings, self.seed)?;
         let mut key = random::key(self.seed.wrapping_add(1))?;
-        for (_, linear) in model.linears_mut() {
-            if let Some(lora_b) = &mut linear.lora_b.value {
+        for (_, layer) in model.adaptable_mut() {
+            let [_, lora_b] = layer.matrices_mut();
+            if let Some(lora_b) = &mut lora_b.value {
                 let (next, this) = random::split(&key, 2)?;
                 *lora_b = random::uniform::<_, f32>(-SPREAD, SPREAD, lora_b.shape(), &this)?;
                 key = next;
@@ -133,9 +134,9 @@ impl CrossCheckProbe<'_> {
 /// The adapters' tensors under mlx-lm's names.
 fn adapters(model: &CausalModel) -> BTreeMap<String, Array> {
     let mut tensors = BTreeMap::new();
-    for (path, linear) in model.linears() {
-        for (ending, tensor) in [("lora_a", &linear.lora_a.value), ("lora_b", &linear.lora_b.value)] {
-            if let Some(tensor) = tensor {
+    for (path, layer) in model.adaptable() {
+        for (ending, tensor) in ["lora_a", "lora_b"].into_iter().zip(layer.matrices()) {
+            if let Some(tensor) = &tensor.value {
                 tensors.insert(format!("{path}.{ending}"), tensor.clone());
             }
         }

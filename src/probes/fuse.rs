@@ -9,9 +9,9 @@ use mlx_rs::{Array, Dtype};
 
 use super::divergence::{mean_divergence, sampled_log_probabilities};
 use super::state::largest_difference;
-use super::update_size::squared_change;
+use super::update_size::{input_and_output_matrices, squared_change};
 use crate::evidence::FuseEvidence;
-use crate::model::{CausalModel, Linear};
+use crate::model::{Adaptable, CausalModel};
 use crate::readback::scalar;
 
 /// The model that was fused, and what it is compared on.
@@ -32,18 +32,18 @@ impl FuseProbe<'_> {
     ///
     /// Takes the model to let its weights go block by block.
     pub fn measure(&self, model: CausalModel, fused: usize) -> Result<FuseEvidence> {
-        let live: BTreeMap<String, &Linear> = self.live.linears().into_iter().collect();
+        let live: BTreeMap<String, &dyn Adaptable> = self.live.adaptable().into_iter().collect();
         let mut projection = Projection::default();
         let mut bits: Option<u32> = None;
-        let logits = model.into_logits(self.tokens, |path, linear| {
-            let Some(adapted) = live.get(path).filter(|linear| linear.low_rank.is_some()) else {
+        let logits = model.into_logits(self.tokens, |path, fused| {
+            let Some(&adapted) = live.get(path).filter(|layer| layer.low_rank().is_some()) else {
                 return Ok(());
             };
-            if let Some(packing) = linear.packing {
+            if let Some(packing) = fused.packing() {
                 let packed = packing.bits.unsigned_abs();
                 bits = Some(bits.map_or(packed, |fewest| fewest.min(packed)));
             }
-            projection.add(adapted, linear)
+            projection.add(adapted, fused)
         })?;
         Ok(FuseEvidence {
             fused,
@@ -66,23 +66,21 @@ struct Projection {
 
 impl Projection {
     /// Adds one layer, with its adapter and fused.
-    fn add(&mut self, adapted: &Linear, fused: &Linear) -> Result<()> {
-        let (Some(settings), Some(lora_a), Some(lora_b), Some(whole)) = (
-            adapted.low_rank,
-            &adapted.lora_a.value,
-            &adapted.lora_b.value,
+    fn add(&mut self, adapted: &dyn Adaptable, fused: &dyn Adaptable) -> Result<()> {
+        let (Some(settings), Some([narrow, wide]), Some(whole)) = (
+            adapted.low_rank(),
+            input_and_output_matrices(adapted)?,
             squared_change(adapted)?,
         ) else {
             return Ok(());
         };
-        let plain = |linear: &Linear| linear.plain_weight()?.as_dtype(Dtype::Float32);
+        let plain = |layer: &dyn Adaptable| layer.plain_weight()?.as_dtype(Dtype::Float32);
         let change = subtract(plain(fused)?, plain(adapted)?)?;
         let held = if adapted.has_output_factors() {
             multiply(change, subtract(adapted.adapted_weight()?, plain(adapted)?)?)?.sum(None)?
         } else {
             // <D, (A B)^T> is the sum over outputs and ranks of (D A) and B^T, which needs no second dense matrix.
-            let narrow = matmul(change, lora_a.as_dtype(Dtype::Float32)?)?;
-            let held = multiply(narrow, lora_b.as_dtype(Dtype::Float32)?.t())?.sum(None)?;
+            let held = multiply(matmul(change, narrow)?, wide)?.sum(None)?;
             multiply(held, Array::from_f32(settings.scale))?
         };
         eval([&held, &whole])?;

@@ -104,8 +104,8 @@ impl ReadingProbe<'_> {
 
     fn twice(&self) -> CausalModel {
         let mut twice = self.adapted.clone();
-        for (_, linear) in twice.linears_mut() {
-            if let Some(low_rank) = &mut linear.low_rank {
+        for (_, layer) in twice.adaptable_mut() {
+            if let Some(low_rank) = layer.low_rank_mut() {
                 low_rank.scale *= TWICE;
             }
         }

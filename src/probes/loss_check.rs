@@ -12,9 +12,10 @@ use crate::readback::largest_magnitude;
 
 /// Whether dropout changes what `model` computes in training: it does not while every `lora_b` it acts through is zero.
 pub fn dropout_acts(model: &CausalModel) -> Result<bool> {
-    for (_, linear) in model.linears() {
-        let drops = linear.low_rank.is_some_and(|settings| settings.dropout > 0.0);
-        if let Some(lora_b) = linear.lora_b.value.as_ref().filter(|_| drops)
+    for (_, layer) in model.adaptable() {
+        let drops = layer.low_rank().is_some_and(|settings| settings.dropout > 0.0);
+        let [_, lora_b] = layer.matrices();
+        if let Some(lora_b) = lora_b.value.as_ref().filter(|_| drops)
             && largest_magnitude(lora_b)? != 0.0
         {
             return Ok(true);

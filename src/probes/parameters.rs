@@ -8,13 +8,10 @@ use mlx_rs::error::Result;
 
 use crate::adapter::attached_modules;
 use crate::evidence::{AdapterEvidence, GroupChange, Listing, ModuleUpdate, ParameterEvidence, TensorChange};
-use crate::model::{CausalModel, Linear};
+use crate::model::CausalModel;
 use crate::param_diff::{ParameterDifference, compare};
 use crate::param_snapshot::ParameterSnapshot;
 use crate::readback::{is_finite, largest_magnitude};
-
-/// What the paths of all blocks begin with.
-const BLOCKS: &str = "model.layers.";
 
 /// The states that are compared.
 #[derive(Debug)]
@@ -87,13 +84,10 @@ impl ParameterProbe<'_> {
         after: &ParameterSnapshot,
     ) -> Result<AdapterEvidence> {
         let attached = attached_modules(trained);
-        let linears = trained.linears();
-        let low_rank: Vec<&Linear> = linears
-            .iter()
-            .map(|(_, linear)| *linear)
-            .filter(|linear| linear.low_rank.is_some())
-            .collect();
-        let settings = low_rank.iter().filter_map(|linear| linear.low_rank);
+        let layers = trained.adaptable();
+        let prefix = trained.block_prefix();
+        let adapted = layers.iter().filter(|(_, layer)| layer.low_rank().is_some());
+        let settings = adapted.clone().filter_map(|(_, layer)| layer.low_rank());
         let tensors: BTreeMap<&String, &Array> = after
             .parameters()
             .iter()
@@ -111,19 +105,14 @@ impl ParameterProbe<'_> {
             nonzero_a: nonzero(".lora_a")?,
             nonzero_b: nonzero(".lora_b")?,
             tensors: tensors.into_keys().cloned().collect(),
-            ranks: sorted(
-                low_rank
-                    .iter()
-                    .filter_map(|linear| linear.lora_a.value.as_ref())
-                    .map(|a| a.dim(-1) as usize),
-            ),
+            ranks: sorted(adapted.filter_map(|(_, layer)| layer.rank()).map(|rank| rank as usize)),
             scales: sorted_floats(settings.clone().map(|settings| f64::from(settings.scale))),
             dropouts: sorted_floats(settings.map(|settings| f64::from(settings.dropout))),
             blocks: trained.model.layers.len(),
-            linear_layers: linears.iter().filter(|(path, _)| path.starts_with(BLOCKS)).count(),
+            linear_layers: layers.iter().filter(|(path, _)| path.starts_with(&prefix)).count(),
             adapted_blocks: attached
                 .iter()
-                .filter_map(|path| path.strip_prefix(BLOCKS)?.split('.').next())
+                .filter_map(|path| path.strip_prefix(prefix.as_str())?.split('.').next())
                 .collect::<BTreeSet<_>>()
                 .len(),
             updates: self.updates.to_vec(),

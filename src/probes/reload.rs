@@ -204,16 +204,15 @@ struct Figures {
 
 impl Figures {
     fn of(model: &CausalModel) -> Self {
-        let linears = model.linears();
+        let layers = model.adaptable();
         let settings = |field: fn(LowRankSettings) -> f32| {
-            let adapted = linears.iter().filter_map(|(_, linear)| linear.low_rank);
+            let adapted = layers.iter().filter_map(|(_, layer)| layer.low_rank());
             adapted.map(|settings| field(settings).to_string()).collect()
         };
         Self {
-            rank: linears
+            rank: layers
                 .iter()
-                .filter_map(|(_, linear)| linear.lora_a.value.as_ref())
-                .map(|lora_a| lora_a.dim(-1).to_string())
+                .filter_map(|(_, layer)| layer.rank().map(|rank| rank.to_string()))
                 .collect(),
             scale: settings(|settings| settings.scale),
             dropout: settings(|settings| settings.dropout),

@@ -8,35 +8,35 @@ use mlx_rs::transforms::eval;
 use mlx_rs::{Array, Dtype};
 
 use crate::evidence::ModuleUpdate;
-use crate::model::{CausalModel, Linear, Packing};
+use crate::model::{Adaptable, CausalModel, Packing};
 use crate::readback::scalar;
 
 /// Every adapted layer of `model`, sorted by path; `packings` says how each was packed in the files.
 pub fn module_updates(model: &CausalModel, packings: &BTreeMap<String, Packing>) -> Result<Vec<ModuleUpdate>> {
     let mut updates = Vec::new();
-    for (module, linear) in model.linears() {
+    for (module, layer) in model.adaptable() {
         let packing = packings.get(&module).copied();
-        updates.extend(module_update(module, linear, packing)?);
+        updates.extend(module_update(module, layer, packing)?);
     }
     updates.sort_by(|left, right| left.module.cmp(&right.module));
     Ok(updates)
 }
 
 /// How much the adapter of one layer changes it; `None` when it has none.
-pub fn module_update(module: String, linear: &Linear, packing: Option<Packing>) -> Result<Option<ModuleUpdate>> {
-    let Some(squared) = squared_change(linear)? else {
+pub fn module_update(module: String, layer: &dyn Adaptable, packing: Option<Packing>) -> Result<Option<ModuleUpdate>> {
+    let Some(squared) = squared_change(layer)? else {
         return Ok(None);
     };
-    let weight = linear.plain_weight()?.as_dtype(Dtype::Float32)?;
+    let weight = layer.plain_weight()?.as_dtype(Dtype::Float32)?;
     let squared_weight = square(&weight)?.sum(None)?;
     let step = match packing {
-        Some(packing) => mean_step(linear, &weight, packing)?,
+        Some(packing) => mean_step(layer, &weight, packing)?,
         None => None,
     };
     eval([&squared, &squared_weight].into_iter().chain(&step))?;
     let change = read(&squared)?.sqrt();
-    let (outputs, inputs) = linear.shape();
-    let root_mean_square = change / (f64::from(outputs) * f64::from(inputs)).sqrt();
+    let values: f64 = layer.place().into_iter().map(f64::from).product();
+    let root_mean_square = change / values.sqrt();
     let step = step.as_ref().map(read).transpose()?;
     Ok(Some(ModuleUpdate {
         module,
@@ -48,35 +48,51 @@ pub fn module_update(module: String, linear: &Linear, packing: Option<Packing>) 
 /// The squared Frobenius norm of `scale * A B` of a layer's adapter, pending; `None` when it has none.
 ///
 /// `|A B|^2 = tr((A^T A) (B B^T))`, and a trace of two symmetric `[rank, rank]` matrices is the sum of their products.
-pub fn squared_change(linear: &Linear) -> Result<Option<Array>> {
-    let (Some(settings), Some(lora_a), Some(lora_b)) = (linear.low_rank, &linear.lora_a.value, &linear.lora_b.value)
-    else {
+pub fn squared_change(layer: &dyn Adaptable) -> Result<Option<Array>> {
+    let (Some(settings), Some([narrow, wide])) = (layer.low_rank(), input_and_output_matrices(layer)?) else {
         return Ok(None);
     };
-    if linear.has_output_factors() {
+    if layer.has_output_factors() {
         // The factors act on the weight too, so the change has no low rank.
-        let weight = linear.plain_weight()?.as_dtype(Dtype::Float32)?;
-        return square(linear.adapted_weight()?.subtract(weight)?)?.sum(None).map(Some);
+        let weight = layer.plain_weight()?.as_dtype(Dtype::Float32)?;
+        return square(layer.adapted_weight()?.subtract(weight)?)?.sum(None).map(Some);
     }
-    let lora_a = multiply(lora_a.as_dtype(Dtype::Float32)?, Array::from_f32(settings.scale))?;
-    let lora_b = lora_b.as_dtype(Dtype::Float32)?;
-    let inner = multiply(matmul(lora_a.t(), &lora_a)?, matmul(&lora_b, lora_b.t())?)?;
+    let narrow = multiply(narrow, Array::from_f32(settings.scale))?;
+    let transposed = |matrix: &Array| matrix.swap_axes(-1, -2);
+    let inner = multiply(
+        matmul(transposed(&narrow)?, &narrow)?,
+        matmul(transposed(&wide)?, &wide)?,
+    )?;
     inner.sum(None).map(Some)
+}
+
+/// The matrices of an adapter in f32, `[..., inputs, rank]` and `[..., outputs, rank]`, of every expert where there are
+/// some; `None` without an adapter.
+pub fn input_and_output_matrices(layer: &dyn Adaptable) -> Result<Option<[Array; 2]>> {
+    let [Some(lora_a), Some(lora_b)] = layer.matrices().map(|matrix| matrix.value.as_ref()) else {
+        return Ok(None);
+    };
+    let (lora_a, lora_b) = (lora_a.as_dtype(Dtype::Float32)?, lora_b.as_dtype(Dtype::Float32)?);
+    // mlx-lm keeps the matrices of experts the other way round.
+    Ok(Some(match layer.place().len() {
+        3 => [lora_a.swap_axes(-1, -2)?, lora_b],
+        _ => [lora_a, lora_b.t()],
+    }))
 }
 
 /// The mean quantisation step of a layer that the files hold packed; `None` when its groups do not divide the inputs.
 ///
 /// Affine packing spreads `2^bits` values over the range of each group, and in plain form that range is still there but
 /// for the few hundredths by which packing moves it so that zero is one of the values.
-fn mean_step(linear: &Linear, weight: &Array, packing: Packing) -> Result<Option<Array>> {
-    if let (Some(_), Some(scales)) = (linear.packing, &linear.scales.value) {
+fn mean_step(layer: &dyn Adaptable, weight: &Array, packing: Packing) -> Result<Option<Array>> {
+    if let (Some(_), Some(scales)) = (layer.packing(), layer.scales()) {
         return scales.as_dtype(Dtype::Float32)?.abs()?.mean(None).map(Some);
     }
-    let (outputs, inputs) = linear.shape();
-    if packing.group_size <= 0 || inputs % packing.group_size != 0 {
+    let columns = weight.dim(-1);
+    if packing.group_size <= 0 || columns % packing.group_size != 0 {
         return Ok(None);
     }
-    let groups = weight.reshape(&[outputs, inputs / packing.group_size, packing.group_size])?;
+    let groups = weight.reshape(&[-1, columns / packing.group_size, packing.group_size])?;
     let ranges = groups.max_axis(-1, false)?.subtract(groups.min_axis(-1, false)?)?;
     let steps = 2.0_f32.powi(packing.bits) - 1.0;
     ranges.mean(None)?.divide(Array::from_f32(steps)).map(Some)

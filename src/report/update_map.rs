@@ -138,7 +138,8 @@ fn ratio(value: Option<f64>) -> UpdateSize {
 
 /// The layer and the path within it, for example 3 and `self_attn.q_proj` of `model.layers.3.self_attn.q_proj`.
 fn in_block(path: &str) -> Option<(usize, &str)> {
-    let (before, rest) = path.split_once(".layers.")?;
+    // GPT-2 calls its list of blocks `h`.
+    let (before, rest) = path.split_once(".layers.").or_else(|| path.split_once(".h."))?;
     let (number, column) = rest.split_once('.')?;
     let layer = number.parse().ok()?;
     (!before.is_empty() && !column.is_empty()).then_some((layer, column))

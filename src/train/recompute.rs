@@ -58,10 +58,10 @@ struct Dropout {
 impl Dropout {
     fn of(model: &CausalModel) -> Result<Self> {
         let drops = |training: bool, probability: f32| training && probability > 0.0;
-        let linears = model.linears();
-        let is_active = linears
+        let layers = model.adaptable();
+        let is_active = layers
             .iter()
-            .filter_map(|(_, linear)| linear.low_rank)
+            .filter_map(|(_, layer)| layer.low_rank())
             .any(|settings| drops(settings.training, settings.dropout));
         if !is_active {
             return Ok(Self { seed: None });

@@ -21,6 +21,8 @@ const REAL_LOG_PROBABILITIES: f32 = 1e-3;
 #[case::mistral("mistral", EXACT_PRECISION)]
 #[case::qwen2("qwen2", EXACT_PRECISION)]
 #[case::qwen3("qwen3", EXACT_PRECISION)]
+#[case::mixtral("mixtral", EXACT_PRECISION)]
+#[case::gpt2("gpt2", EXACT_PRECISION)]
 fn logits_equal_those_of_mlx_lm(#[case] name: &str, #[case] precision: Precision) {
     let golden = golden(&format!("tiny/{name}/golden.json"));
     let loaded = ModelSource::Folder(tiny(name)).load(precision).unwrap();

@@ -7,8 +7,10 @@
     reason = "a test that cannot go on stops, and one that skips says why"
 )]
 
+mod adapted_layers;
 mod architecture;
 mod architecture_parity;
+mod architecture_registry;
 mod batches;
 mod bundled_templates;
 mod command_line;
@@ -27,6 +29,7 @@ mod golden;
 mod html_report;
 mod hub;
 mod memory;
+mod model_configuration;
 mod model_files;
 mod new_rule;
 mod optimizers;
@@ -51,3 +54,4 @@ mod training_parity;
 mod training_primitives;
 mod training_probes;
 mod variants;
+mod weight_conversion;

@@ -74,6 +74,8 @@ fn safetensors_shapes(path: &Path) -> Result<Shapes, TestError> {
 #[case::mistral("mistral", "mistral")]
 #[case::qwen2("qwen2", "qwen2")]
 #[case::qwen3("qwen3", "qwen3")]
+#[case::mixtral("mixtral", "mixtral")]
+#[case::gpt2("gpt2", "gpt2")]
 fn the_predicted_tensors_are_those_of_the_file(#[case] folder: &str, #[case] architecture: &str) -> TestResult {
     let folder = golden("tiny").join(folder);
     let configuration = ModelConfiguration::read(&folder.join("config.json"))?;

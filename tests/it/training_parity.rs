@@ -88,7 +88,17 @@ fn assert_loss_and_gradients(model: &CausalModel, golden: &Value, expected: &Val
 
 #[rstest]
 fn full_fine_tuning_has_the_loss_and_gradients_of_mlx_lm(
-    #[values("llama", "llama-untied", "llama-rope-scaling", "mistral", "qwen2", "qwen3")] name: &str,
+    #[values(
+        "llama",
+        "llama-untied",
+        "llama-rope-scaling",
+        "mistral",
+        "qwen2",
+        "qwen3",
+        "mixtral",
+        "gpt2"
+    )]
+    name: &str,
 ) {
     let golden = golden(&format!("tiny/{name}/golden.json"));
     let model = ModelSource::Folder(tiny(name)).load(EXACT_PRECISION).unwrap().model;
@@ -98,6 +108,8 @@ fn full_fine_tuning_has_the_loss_and_gradients_of_mlx_lm(
 #[rstest]
 #[case::all_blocks("llama", "adapter", "adapter", EXACT_PRECISION)]
 #[case::last_block("llama", "adapter-last-block", "adapter-last-block", EXACT_PRECISION)]
+#[case::on_experts("mixtral", "adapter", "adapter", EXACT_PRECISION)]
+#[case::on_an_embedding_that_is_the_output_layer("gpt2", "adapter", "adapter", EXACT_PRECISION)]
 #[case::on_an_unpacked_base("llama-4bit", "../llama/adapter", "../llama/adapter", EXACT_PRECISION)]
 #[case::on_a_packed_base("llama-4bit", "../llama/adapter", "../llama/adapter", PACKED_PRECISION)]
 fn an_adapter_of_mlx_lm_has_its_logits_loss_gradients_and_first_step(

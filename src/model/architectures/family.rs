@@ -33,17 +33,25 @@ pub(in crate::model) struct Family {
     /// Why a tensor of the files is no weight of the model and is left out; `None` for every other.
     pub(super) set_aside: fn(&str) -> Option<&'static str>,
     /// Makes the block of this number and path.
-    pub(super) block: fn(&mut TensorSource, usize, &str, &ModelConfiguration) -> Result<Box<dyn Block>, BuildError>,
+    pub(super) block: MakeBlock,
 }
+
+/// Takes a block's tensors, given its number and path.
+type MakeBlock = fn(&mut TensorSource, usize, &str, &ModelConfiguration) -> Result<Box<dyn Block>, BuildError>;
+
+/// Says of attention and of feed-forward layers whether they have biases, given whether the file has a tensor.
+pub(in crate::model) type Biases = fn(HasTensor<'_>) -> (bool, bool);
+
+/// Whether a file has a tensor of a name.
+type HasTensor<'file> = &'file dyn Fn(&str) -> bool;
 
 /// How a family's GGUF files are marked.
 #[derive(Debug)]
 pub(in crate::model) struct GgufFamily {
     /// `general.architecture`.
     pub(in crate::model) name: &'static str,
-    /// Whether query, key and value projections, and the feed-forward ones, have biases; asked with whether the file has
-    /// a tensor of a name.
-    pub(in crate::model) biases: fn(&dyn Fn(&str) -> bool) -> (bool, bool),
+    /// Whether query, key and value projections, and the feed-forward ones, have biases.
+    pub(in crate::model) biases: Biases,
 }
 
 /// No factor on the token vectors.

@@ -15,8 +15,8 @@ use crate::model::configuration_fields::{CommonFields, Defaults, limit_every_lay
 use crate::model::json_fields::JsonFields;
 use crate::model::tensor_source::TensorSource;
 use crate::model::{
-    Activation, Attention, AttentionContext, Block, BuildError, DecoderNames, ExpertIndices, Experts, KeyValueStore,
-    Linear, ModelConfiguration, Norm, NormKind, SwitchLinear,
+    Activation, Adaptable, Attention, AttentionContext, Block, BuildError, DecoderNames, ExpertIndices, Experts,
+    KeyValueStore, Linear, ModelConfiguration, Norm, NormKind, SwitchLinear,
 };
 
 /// Far above any published model; a larger number is a damaged or hostile file.
@@ -105,7 +105,10 @@ fn stored_forms(configuration: &ModelConfiguration, name: &str) -> Vec<StoredFor
         parts: 2,
     };
     match module {
-        "gate.weight" => vec![StoredForm::Renamed(format!("{block}.mlp.gate.weight"))],
+        "gate.weight" => vec![
+            StoredForm::Renamed(name.to_owned()),
+            StoredForm::Renamed(format!("{block}.mlp.gate.weight")),
+        ],
         "switch_mlp.gate_proj.weight" => vec![one_per_expert("w1"), half(0)],
         "switch_mlp.up_proj.weight" => vec![one_per_expert("w3"), half(1)],
         "switch_mlp.down_proj.weight" => vec![
@@ -116,7 +119,9 @@ fn stored_forms(configuration: &ModelConfiguration, name: &str) -> Vec<StoredFor
     }
 }
 
+/// The gated feed-forward layer of every expert.
 #[derive(Debug, Clone, ModuleParameters)]
+#[expect(clippy::struct_field_names, reason = "they are the names of the parameters")]
 struct SwitchFeedForward {
     #[param]
     gate_proj: SwitchLinear,
@@ -265,9 +270,14 @@ impl Block for MixtralBlock {
         ]
     }
 
-    fn switch_linears_mut(&mut self) -> Vec<(&'static str, &mut SwitchLinear)> {
+    fn adaptable_mut(&mut self) -> Vec<(&'static str, &mut dyn Adaptable)> {
         let experts = &mut self.block_sparse_moe.switch_mlp;
         vec![
+            ("self_attn.q_proj", &mut self.self_attn.q_proj),
+            ("self_attn.k_proj", &mut self.self_attn.k_proj),
+            ("self_attn.v_proj", &mut self.self_attn.v_proj),
+            ("self_attn.o_proj", &mut self.self_attn.o_proj),
+            ("block_sparse_moe.gate", &mut self.block_sparse_moe.gate),
             ("block_sparse_moe.switch_mlp.gate_proj", &mut experts.gate_proj),
             ("block_sparse_moe.switch_mlp.up_proj", &mut experts.up_proj),
             ("block_sparse_moe.switch_mlp.down_proj", &mut experts.down_proj),

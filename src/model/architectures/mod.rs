@@ -17,7 +17,7 @@ mod qwen3;
 mod registry;
 mod stored_form;
 
-pub(super) use expected_tensor::ExpectedTensor;
-pub(super) use expected_tensor::TensorRole;
+pub(super) use expected_tensor::{ExpectedTensor, TensorRole};
+pub(super) use family::Biases;
 pub use registry::Architecture;
 pub(super) use stored_form::StoredForm;
