@@ -173,6 +173,9 @@ pub struct StartArguments {
     /// Compute activations again in the backward pass instead of keeping them: slower, in less memory
     #[arg(long)]
     pub grad_checkpoint: bool,
+    /// Let MLX compile the loss and its gradients, once for every shape of a batch; needs a C++ compiler on a CPU
+    #[arg(long, conflicts_with = "grad_checkpoint")]
+    pub compile: bool,
     /// Do not let the rule book judge the inputs first and watch the run
     #[arg(long)]
     pub no_guards: bool,
@@ -235,6 +238,7 @@ impl StartArguments {
             ("packing", "--packing", self.packing, true),
             ("keep_packed", "--keep-packed", self.keep_packed, true),
             ("grad_checkpoint", "--grad-checkpoint", self.grad_checkpoint, true),
+            ("compile", "--compile", self.compile, true),
             ("guards", "--no-guards", self.no_guards, false),
         ] {
             if given {

@@ -21,8 +21,9 @@ use crate::interrupt::Interrupt;
 use crate::model::{CausalModel, WeightFileError, load_safetensors, save_safetensors, write_plain_folder};
 use crate::param_snapshot::ParameterSnapshot;
 use crate::train::{
-    Lanes, LossScale, RestoreError, StoredOptimizer, TrainError, TrainSettings, Trainer, TrainingOutcome, TrainingStep,
-    UpdateOutcome, loss_and_gradients, mean_loss, recomputed_loss_and_gradients, scaled_loss_and_gradients,
+    CompiledLoss, Lanes, LossScale, RestoreError, StoredOptimizer, TrainError, TrainSettings, Trainer, TrainingOutcome,
+    TrainingStep, UpdateOutcome, loss_and_gradients, mean_loss, recomputed_loss_and_gradients,
+    scaled_loss_and_gradients,
 };
 
 /// Why a run failed.
@@ -120,6 +121,7 @@ struct Run<'run> {
     model: CausalModel,
     optimizer: Box<dyn StoredOptimizer>,
     lanes: Lanes,
+    compiled: Option<CompiledLoss>,
     loss_scale: Option<LossScale>,
     progress: Progress,
     metrics_file: MetricsFile,
@@ -157,6 +159,7 @@ pub fn run(
     });
     let mut run = Run {
         lanes: plan.backend.lanes(),
+        compiled: plan.settings.compile.then(|| CompiledLoss::new(&model)),
         plan,
         folder,
         model,
@@ -263,14 +266,15 @@ impl Run<'_> {
         mlx_rs::random::seed(settings.seed.wrapping_mul(RANDOM_STRIDE).wrapping_add(drawn))?;
         self.model.set_training(true);
         let scale = self.loss_scale.as_ref().map(LossScale::factor);
+        // A raised loss is not compiled: 16 bits are for GPUs, where it gains little.
+        let compiled = self.compiled.as_ref().filter(|_| scale.is_none());
         let mut trainer = Trainer {
             optimizer: &mut *self.optimizer,
-            loss: &|model, batch, lanes| match scale {
-                scale if settings.checkpoint_blocks => {
-                    recomputed_loss_and_gradients(model, batch, scale.unwrap_or(1.0))
-                }
-                None => loss_and_gradients(model, batch, lanes),
-                Some(scale) => scaled_loss_and_gradients(model, batch, lanes, scale),
+            loss: &|model, batch, lanes| match (compiled, scale) {
+                _ if settings.checkpoint_blocks => recomputed_loss_and_gradients(model, batch, scale.unwrap_or(1.0)),
+                (Some(compiled), _) => compiled.loss_and_gradients(model, batch),
+                (None, None) => loss_and_gradients(model, batch, lanes),
+                (None, Some(scale)) => scaled_loss_and_gradients(model, batch, lanes, scale),
             },
             lanes: std::mem::replace(&mut self.lanes, Lanes::single()),
             settings: TrainSettings {

@@ -194,6 +194,8 @@ pub struct FineTuneSettings {
     pub keep_packed: bool,
     /// Whether the activations of a block are computed again in the backward pass instead of kept.
     pub checkpoint_blocks: bool,
+    /// Whether MLX compiles the loss and its gradients.
+    pub compile: bool,
     /// Bytes of memory that are kept free for the system and other programs.
     pub memory_reserve: u64,
     /// Whether the rule book watches the run and ends it.
@@ -268,6 +270,7 @@ impl FineTuneSettings {
             "seed": self.seed,
             "keep_packed": self.keep_packed,
             "grad_checkpoint": self.checkpoint_blocks,
+            "compile": self.compile,
             "memory_reserve_gb": self.memory_reserve as f64 / GIGABYTE,
             "guards": self.guards,
         });
@@ -374,6 +377,7 @@ fn read_all(reader: &mut SettingsReader<'_>) -> FineTuneSettings {
         backend: reader.backend(),
         keep_packed: reader.switch("keep_packed").unwrap_or(false),
         checkpoint_blocks: reader.switch("grad_checkpoint").unwrap_or(false),
+        compile: reader.switch("compile").unwrap_or(false),
         memory_reserve: reader.memory_reserve(),
         guards: reader.switch("guards").unwrap_or(true),
     };

@@ -185,8 +185,12 @@ pub(super) struct SummedLoss {
 }
 
 fn summed_loss(model: &CausalModel, batch: &Batch) -> Result<SummedLoss> {
-    let predictions = Predictions::of(batch);
-    loss_of_hidden(model, &predictions.hidden(model)?, &predictions)
+    loss_of_predictions(model, &Predictions::of(batch))
+}
+
+/// The loss of rows that are arrays already.
+pub(super) fn loss_of_predictions(model: &CausalModel, predictions: &Predictions) -> Result<SummedLoss> {
+    loss_of_hidden(model, &predictions.hidden(model)?, predictions)
 }
 
 /// The loss through the output layer of the last hidden states `[supervised, width]`.
@@ -266,7 +270,7 @@ pub(super) struct Predictions {
     /// Token ids `[rows, longest]`, padded on the right.
     pub(super) tokens: Array,
     /// The document of each, where several share a row.
-    documents: Option<Array>,
+    pub(super) documents: Option<Array>,
     /// Index of each supervised prediction among the `rows * longest` positions.
     positions: Array,
     /// The token to predict at each of these positions.
@@ -286,6 +290,25 @@ impl Predictions {
     pub(super) fn picked(&self, hidden: &Array) -> Result<Array> {
         let width = hidden.dim(-1);
         hidden.reshape(&[-1, width])?.take_axis(&self.positions, 0)
+    }
+
+    /// Tokens, positions, targets and, where there are any, documents.
+    pub(super) fn into_arrays(self) -> Vec<Array> {
+        let arrays = [self.tokens, self.positions, self.targets];
+        arrays.into_iter().chain(self.documents).collect()
+    }
+
+    /// What [`Self::into_arrays`] gave.
+    pub(super) fn from_arrays(arrays: &[Array], has_documents: bool) -> Result<Self> {
+        match arrays {
+            [tokens, positions, targets, documents @ ..] if documents.len() == usize::from(has_documents) => Ok(Self {
+                tokens: tokens.clone(),
+                documents: documents.first().cloned(),
+                positions: positions.clone(),
+                targets: targets.clone(),
+            }),
+            _ => Err(Exception::custom("rows are three arrays, and four with documents")),
+        }
     }
 
     /// What the tokens may attend to.

@@ -1,5 +1,6 @@
 //! The reference trainer: loss, optimizer, schedule and the loop around them.
 
+mod compiled;
 mod lanes;
 mod loss;
 mod loss_scale;
@@ -8,6 +9,7 @@ mod recompute;
 mod schedule;
 mod trainer;
 
+pub use compiled::CompiledLoss;
 pub use lanes::Lanes;
 pub use loss::{
     LossAndGradients, POSITIONS_PER_CHUNK, loss_and_gradients, mean_loss, row_losses, scaled_loss_and_gradients,

@@ -28,6 +28,7 @@ mod forward_parity;
 mod golden;
 mod html_report;
 mod hub;
+mod lora;
 mod memory;
 mod model_configuration;
 mod model_files;

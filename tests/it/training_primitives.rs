@@ -9,7 +9,7 @@ use mlx_diagnose::interrupt::Interrupt;
 use mlx_diagnose::model::{CausalModel, ModelSource, Precision};
 use mlx_diagnose::param_snapshot::ParameterSnapshot;
 use mlx_diagnose::train::{
-    AdamW, AdamWSettings, Lanes, LossAndGradients, Schedule, TrainSettings, Trainer, TrainingOutcome,
+    AdamW, AdamWSettings, CompiledLoss, Lanes, LossAndGradients, Schedule, TrainSettings, Trainer, TrainingOutcome,
     loss_and_gradients, mean_loss, recomputed_loss_and_gradients, scaled_loss_and_gradients,
 };
 use mlx_rs::module::{ModuleParameters, update_parameters};
@@ -169,6 +169,48 @@ fn packed_rows_are_the_sum_of_single_ones(
         &expected,
     );
     assert_same_pass(&recomputed_loss_and_gradients(&model, &packed, 1.0).unwrap(), &expected);
+}
+
+#[rstest]
+#[case::kept(0.0)]
+#[case::dropped(0.3)]
+fn a_compiled_loss_follows_the_trained_values_and_the_rows(#[case] dropout: f32) {
+    let mut model = adapted("llama", "llama", EXACT_PRECISION);
+    for (_, linear) in model.linears_mut() {
+        if let Some(settings) = &mut linear.low_rank {
+            settings.dropout = dropout;
+        }
+    }
+    model.set_training(true);
+    let compiled = CompiledLoss::new(&model);
+    let rows = rows(&[12, 7, 15, 12]);
+    let batches = [
+        Batch::new(&rows, &[0, 1]),
+        Batch::new(&rows, &[3, 1]),
+        Batch::packed(&rows, &[&[1, 0], &[2]]),
+    ];
+    for batch in &batches {
+        let pass = |seed: u64| {
+            mlx_rs::random::seed(seed).unwrap();
+            compiled.loss_and_gradients(&model, batch).unwrap()
+        };
+        let found = pass(1);
+        if dropout == 0.0 {
+            assert_same_pass(&found, &loss_and_gradients(&model, batch, &Lanes::single()).unwrap());
+        } else {
+            // The key is an argument: another one drops other values, the same one the same.
+            let loss = |pass: LossAndGradients| pass.loss.item_exact::<f32>();
+            assert_eq!(loss(pass(1)), loss(found));
+            assert_ne!(loss(pass(1)), loss(pass(2)));
+        }
+        let moved = ParameterSnapshot::capture_trainable(&model).into_parameters();
+        let moved = moved.into_iter().map(|(name, value)| {
+            let moved = value.multiply(Array::from_f32(1.1)).unwrap();
+            (std::rc::Rc::<str>::from(name), moved)
+        });
+        let moved: Vec<_> = moved.collect();
+        update_parameters(&mut model, moved);
+    }
 }
 
 #[rstest]
