@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 
-use serde_json::{Value, json};
 use thiserror::Error;
 
 use super::random::SplitMix64;
@@ -127,15 +126,7 @@ fn alike(records: &[Record]) -> Vec<Vec<usize>> {
 
 /// A text that two records share only if they are the same, in whatever order their fields were written.
 fn identity(record: &Record) -> String {
-    let mut value: Value = match record {
-        Record::Chat { messages, tools } => json!([messages, tools]),
-        Record::Completions {
-            prompt,
-            completion,
-            tools,
-        } => json!([prompt, completion, tools]),
-        Record::Text(text) => json!(text),
-    };
+    let mut value = record.to_json();
     value.sort_all_objects();
     value.to_string()
 }
