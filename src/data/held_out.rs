@@ -63,12 +63,16 @@ impl RecordFile {
         for group in &groups {
             if count + group.len() <= wanted {
                 count += group.len();
-                group.iter().for_each(|&row| kept_back[row] = true);
+                for &row in group {
+                    kept_back[row] = true;
+                }
             }
         }
         if count == 0 {
             let smallest = groups.iter().min_by_key(|group| group.len());
-            smallest.into_iter().flatten().for_each(|&row| kept_back[row] = true);
+            for &row in smallest.into_iter().flatten() {
+                kept_back[row] = true;
+            }
         }
         Ok((self.only(&kept_back, false), self.only(&kept_back, true)))
     }

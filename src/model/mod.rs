@@ -35,7 +35,7 @@ mod weight_file;
 pub use attention::Attention;
 pub use build::{BuildError, build_model};
 pub use bundled_template::{BUNDLED_TEMPLATES, BundledTemplate, TemplateChoice, UnknownTemplate};
-pub use chat_template::{ChatTemplate, ChatTemplateError, Message, TEMPLATE_TIME};
+pub use chat_template::{ChatTemplate, ChatTemplateError, MarkedText, Message, TEMPLATE_TIME};
 pub use checkpoint::{
     Checkpoint, CheckpointError, Disagreement, DisagreementKind, Precision, StoredTensor, check_shards,
 };

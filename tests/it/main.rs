@@ -36,6 +36,7 @@ mod rule_cases;
 mod rules;
 mod saved_state;
 mod selftest;
+mod shipped_files;
 mod situations;
 mod stop_rows;
 mod supervision;
