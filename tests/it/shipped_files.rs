@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fs;
 
 use mlx_diagnose::data::{DataFormat, Dataset, ExampleSettings, Record, RecordFile, Supervision};
-use mlx_diagnose::model::{TemplateChoice, Tokenizer};
+use mlx_diagnose::model::{Message, TemplateChoice, Tokenizer};
 use rstest::rstest;
 use serde_json::json;
 
@@ -33,7 +33,7 @@ fn the_sample_data_are_chats_of_one_voice() -> TestResult {
         };
         let turns: Vec<&str> = messages
             .iter()
-            .map(|message| message.role())
+            .map(Message::role)
             .filter(|role| *role != "system")
             .collect();
         assert!(turns.chunks(2).all(|pair| pair == ["user", "assistant"]), "{turns:?}");
