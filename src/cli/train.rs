@@ -220,7 +220,7 @@ fn options(plan: &Plan, source: &ModelSource) -> DiagnosisOptions {
         steps: plan.updates,
         batch_size: settings.batch_size,
         learning_rate: settings.learning_rate,
-        warmup_steps: settings.schedule.warmup_steps,
+        warmup_steps: settings.schedule.warmup_of(plan.updates),
         clip_norm: settings.clip_norm,
         bias_correction: match settings.optimizer {
             OptimizerSettings::Adam(adam) | OptimizerSettings::AdamW(adam) => adam.bias_correction,

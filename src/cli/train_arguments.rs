@@ -128,10 +128,10 @@ pub struct StartArguments {
     /// Longest row in tokens; longer rows are cut [default: 2048]
     #[arg(long, value_name = "N")]
     pub max_seq_length: Option<usize>,
-    /// What of a row is trained on: `last_answer`, `every_answer` or `all_tokens` [default: the first]
+    /// What of a row is trained on: `last-answer`, `every-answer` or `all-tokens` [default: the first]
     #[arg(long, value_name = "NAME")]
     pub supervision: Option<String>,
-    /// The order of the rows: `shuffled`, `by_length` (rows of like lengths together) or `given` [default: shuffled]
+    /// The order of the rows: `shuffled`, `by-length` (rows of like lengths together) or `given` [default: shuffled]
     #[arg(long, value_name = "NAME")]
     pub row_order: Option<String>,
     /// Lay several rows end to end in one of at most `--max-seq-length` tokens, each attending to itself only

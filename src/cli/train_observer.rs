@@ -135,7 +135,7 @@ fn run(plan: &Plan) -> String {
         RunLength::Batches(1) => "1 batch".to_owned(),
         RunLength::Batches(batches) => format!("{batches} batches"),
     };
-    let warmup = match settings.schedule.warmup_steps {
+    let warmup = match settings.schedule.warmup_of(plan.updates) {
         0 => String::new(),
         steps => format!(", {steps} of warm-up"),
     };

@@ -19,12 +19,20 @@ pub(super) fn tools(object: &Map<String, Value>) -> Result<Option<Vec<Value>>, P
     }
 }
 
-/// The array of objects under `key`, at least one, each with the place it is reported at.
+/// One of a row's turns.
+pub(super) struct Turn<'row> {
+    /// Where it is reported at.
+    pub(super) place: String,
+    /// What it says.
+    pub(super) fields: &'row Map<String, Value>,
+}
+
+/// The array of objects under `key`, at least one.
 pub(super) fn turns<'row>(
     object: &'row Map<String, Value>,
     key: &str,
     expected: &str,
-) -> Result<Vec<(String, &'row Map<String, Value>)>, Problem> {
+) -> Result<Vec<Turn<'row>>, Problem> {
     let values = match object.get(key) {
         Some(Value::Array(values)) if !values.is_empty() => values,
         Some(Value::Array(_)) => return Err(Problem::new(key, "an empty array", "at least one message")),
@@ -39,7 +47,7 @@ pub(super) fn turns<'row>(
     let turn = |(index, value): (usize, &'row Value)| {
         let place = format!("{key}[{index}]");
         match value {
-            Value::Object(fields) => Ok((place, fields)),
+            Value::Object(fields) => Ok(Turn { place, fields }),
             other => Err(Problem::new(place, kind(other), expected)),
         }
     };
@@ -50,7 +58,7 @@ pub(super) fn turns<'row>(
 pub(super) fn messages(object: &Map<String, Value>, key: &str) -> Result<Vec<Message>, Problem> {
     turns(object, key, "an object with a role and a content")?
         .into_iter()
-        .map(|(place, fields)| {
+        .map(|Turn { place, fields }| {
             message(fields).map_err(|problem| Problem {
                 location: format!("{place}.{}", problem.location),
                 ..problem

@@ -66,6 +66,18 @@ impl DataFiles {
     }
 }
 
+impl DataFiles {
+    /// Each file with the name that mlx-lm has for it.
+    pub fn named(&self) -> impl Iterator<Item = (&'static str, &RecordFile)> {
+        let files = [
+            ("train.jsonl", Some(&self.train)),
+            ("valid.jsonl", self.valid.as_ref()),
+            ("test.jsonl", self.test.as_ref()),
+        ];
+        files.into_iter().filter_map(|(name, file)| Some((name, file?)))
+    }
+}
+
 impl From<RecordFile> for DataFiles {
     /// Rows that are all trained on.
     fn from(train: RecordFile) -> Self {

@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 
-use serde_json::{Value, json};
 use thiserror::Error;
 
 use super::random::SplitMix64;
@@ -64,12 +63,16 @@ impl RecordFile {
         for group in &groups {
             if count + group.len() <= wanted {
                 count += group.len();
-                group.iter().for_each(|&row| kept_back[row] = true);
+                for &row in group {
+                    kept_back[row] = true;
+                }
             }
         }
         if count == 0 {
             let smallest = groups.iter().min_by_key(|group| group.len());
-            smallest.into_iter().flatten().for_each(|&row| kept_back[row] = true);
+            for &row in smallest.into_iter().flatten() {
+                kept_back[row] = true;
+            }
         }
         Ok((self.only(&kept_back, false), self.only(&kept_back, true)))
     }
@@ -127,15 +130,7 @@ fn alike(records: &[Record]) -> Vec<Vec<usize>> {
 
 /// A text that two records share only if they are the same, in whatever order their fields were written.
 fn identity(record: &Record) -> String {
-    let mut value: Value = match record {
-        Record::Chat { messages, tools } => json!([messages, tools]),
-        Record::Completions {
-            prompt,
-            completion,
-            tools,
-        } => json!([prompt, completion, tools]),
-        Record::Text(text) => json!(text),
-    };
+    let mut value = record.to_json();
     value.sort_all_objects();
     value.to_string()
 }

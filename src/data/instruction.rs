@@ -1,4 +1,4 @@
-//! Instructions with their outputs, as Stanford's Alpaca has them (https://github.com/tatsu-lab/stanford_alpaca).
+//! Instructions with their outputs, as Stanford's Alpaca has them (<https://github.com/tatsu-lab/stanford_alpaca>).
 
 use serde_json::{Map, Value};
 

@@ -122,7 +122,7 @@ fn not_utf8(valid: usize) -> Problem {
 }
 
 fn count_lines(bytes: &[u8]) -> usize {
-    bytes.iter().filter(|&&byte| byte == b'\n').count()
+    bytes.split(|&byte| byte == b'\n').count() - 1
 }
 
 /// What the library says without its own line and column.

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use super::conversation::{messages, tools};
 use super::{instruction, sharegpt};
@@ -65,6 +65,21 @@ pub enum Record {
     },
     /// Plain text, not empty.
     Text(String),
+}
+
+impl Record {
+    /// The row as mlx-lm writes it, under its default keys.
+    pub fn to_json(&self) -> Value {
+        let mut row = match self {
+            Self::Chat { messages, .. } => json!({ "messages": messages }),
+            Self::Completions { prompt, completion, .. } => json!({ "prompt": prompt, "completion": completion }),
+            Self::Text(text) => json!({ "text": text }),
+        };
+        if let Self::Chat { tools: Some(tools), .. } | Self::Completions { tools: Some(tools), .. } = self {
+            row["tools"] = json!(tools);
+        }
+        row
+    }
 }
 
 /// The keys of rows, by mlx-lm's names for those that a configuration can change.

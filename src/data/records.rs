@@ -177,6 +177,29 @@ impl RecordFile {
     }
 }
 
+impl RecordFile {
+    /// Whether mlx-lm reads the file too: JSON lines in one of its own formats.
+    pub fn is_for_mlx_lm(&self) -> bool {
+        let is_json = self
+            .path
+            .extension()
+            .is_some_and(|extension| extension.eq_ignore_ascii_case("json"));
+        !is_json
+            && matches!(
+                self.format,
+                DataFormat::Chat | DataFormat::Completions | DataFormat::Text
+            )
+    }
+
+    /// The records as JSON lines in mlx-lm's formats.
+    pub fn json_lines(&self) -> String {
+        self.records
+            .iter()
+            .map(|record| record.to_json().to_string() + "\n")
+            .collect()
+    }
+}
+
 /// One row as a record. Keys that nothing reads are added to `unread`.
 fn read_row(row: Row<'_>, keys: &RecordKeys, unread: &mut BTreeSet<String>) -> Result<(DataFormat, Record), Problem> {
     let Value::Object(object) = row.value? else {

@@ -1,8 +1,8 @@
-//! Conversations as ShareGPT's exports have them, with the roles that `LLaMA-Factory` and axolotl read.
+//! Conversations as `ShareGPT`'s exports have them, with the roles that `LLaMA-Factory` and axolotl read.
 
 use serde_json::{Map, Value, json};
 
-use super::conversation::{message, suggest_key, tools, turns};
+use super::conversation::{Turn, message, suggest_key, tools, turns};
 use super::record::{Record, kind, optional_text};
 use crate::model::{Message, Problem};
 use crate::suggestion::closest;
@@ -48,7 +48,7 @@ pub(super) fn read(object: &Map<String, Value>) -> Result<Record, Problem> {
         messages.push(Message::new("system", &system));
     }
     let has_system = !messages.is_empty();
-    for (place, fields) in turns(object, CONVERSATIONS, "an object with `from` and `value`")? {
+    for Turn { place, fields } in turns(object, CONVERSATIONS, "an object with `from` and `value`")? {
         let at = |problem: Problem| Problem {
             location: format!("{place}.{}", problem.location),
             ..problem

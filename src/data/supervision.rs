@@ -5,7 +5,7 @@ use std::ops::Range;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::model::{Message, Tokenizer, TokenizerError};
+use crate::model::{MarkedText, Message, Tokenizer, TokenizerError};
 
 /// What a conversation is trained on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -79,9 +79,9 @@ impl Targets {
         kept: usize,
     ) -> Result<Self, TokenizerError> {
         let answers = |messages: &[Message]| messages.iter().filter(|message| is_answer(message)).count();
-        if let Some((text, blocks)) = tokenizer.render_chat_with_blocks(messages, tools)? {
-            let unplaced = answers(messages).saturating_sub(blocks.len());
-            return Self::marked(&text, &blocks, unplaced, tokenizer);
+        if let Some(marked) = tokenizer.render_chat_with_blocks(messages, tools)? {
+            let unplaced = answers(messages).saturating_sub(marked.blocks.len());
+            return Self::marked(&marked, unplaced, tokenizer);
         }
         let text = tokenizer.render_chat(messages, tools, false)?;
         let last_kept = tokenizer
@@ -113,21 +113,21 @@ impl Targets {
         Ok(targets)
     }
 
-    /// The tokens that hold any byte of `blocks`, as transformers counts them for `return_assistant_tokens_mask`.
-    fn marked(
-        text: &str,
-        blocks: &[Range<usize>],
-        unplaced: usize,
-        tokenizer: &Tokenizer,
-    ) -> Result<Self, TokenizerError> {
-        let tokens = tokenizer.encode_with_bytes(text)?;
+    /// The tokens that hold any byte of a block, as transformers counts them for `return_assistant_tokens_mask`.
+    fn marked(marked: &MarkedText, unplaced: usize, tokenizer: &Tokenizer) -> Result<Self, TokenizerError> {
+        let tokens = tokenizer.encode_with_bytes(&marked.text)?;
         let span = |block: &Range<usize>| {
             let begin = tokens.partition_point(|(_, bytes)| bytes.end <= block.start);
             let end = tokens.partition_point(|(_, bytes)| bytes.start < block.end);
             begin..end
         };
         Ok(Self {
-            spans: blocks.iter().filter(|block| !block.is_empty()).map(span).collect(),
+            spans: marked
+                .blocks
+                .iter()
+                .filter(|block| !block.is_empty())
+                .map(span)
+                .collect(),
             moved: false,
             unplaced,
         })

@@ -121,11 +121,7 @@ impl Run<'_> {
         let options = self.options;
         Ok(Assignment {
             model: options.source.path().to_owned(),
-            data: match &options.data {
-                DataSource::Path(path) if path.is_dir() => path.clone(),
-                DataSource::Path(path) => data_folder(folder, &std::fs::read(path)?)?,
-                DataSource::Embedded(text) => data_folder(folder, text.as_bytes())?,
-            },
+            data: data_folder(&options.data, folder)?,
             output,
             steps: options.steps,
             learning_rate: options.learning_rate,
@@ -147,10 +143,24 @@ pub(super) struct LeftAdapter {
     _temporary: tempfile::TempDir,
 }
 
-/// A folder that holds `rows` as the rows to train on.
-fn data_folder(folder: &Path, rows: &[u8]) -> std::io::Result<PathBuf> {
+/// A folder with the rows as mlx-lm reads them: the user's own where it does, otherwise one inside `folder`.
+fn data_folder(source: &DataSource, folder: &Path) -> std::io::Result<PathBuf> {
+    let files = source.read().map_err(std::io::Error::other)?;
+    let is_for_mlx_lm = files.named().all(|(_, file)| file.is_for_mlx_lm());
     let data = folder.join("data");
-    std::fs::create_dir_all(&data)?;
-    std::fs::write(data.join("train.jsonl"), rows)?;
+    let write = |name: &str, rows: &[u8]| std::fs::write(data.join(name), rows);
+    match source {
+        DataSource::Path(path) if path.is_dir() && is_for_mlx_lm => return Ok(path.clone()),
+        _ => std::fs::create_dir_all(&data)?,
+    }
+    match source {
+        DataSource::Path(path) if is_for_mlx_lm => write("train.jsonl", &std::fs::read(path)?)?,
+        DataSource::Embedded(text) => write("train.jsonl", text.as_bytes())?,
+        DataSource::Path(_) => {
+            for (name, file) in files.named() {
+                write(name, file.json_lines().as_bytes())?;
+            }
+        }
+    }
     Ok(data)
 }

@@ -16,16 +16,16 @@ pub(super) const GIGABYTE: f64 = 1e9;
 
 /// What of a row is trained on, by name.
 pub(super) const SUPERVISIONS: [(&str, Supervision); 3] = [
-    ("all_tokens", Supervision::AllTokens),
-    ("last_answer", Supervision::LastAnswer),
-    ("every_answer", Supervision::EveryAnswer),
+    ("all-tokens", Supervision::AllTokens),
+    ("last-answer", Supervision::LastAnswer),
+    ("every-answer", Supervision::EveryAnswer),
 ];
 
 /// Orders of rows, by name.
 const ROW_ORDERS: [(&str, RowOrder); 3] = [
     ("given", RowOrder::Given),
     ("shuffled", RowOrder::Shuffled),
-    ("by_length", RowOrder::ByLength),
+    ("by-length", RowOrder::ByLength),
 ];
 
 /// The name of a choice.
@@ -69,9 +69,9 @@ pub enum RunLength {
 pub enum ScheduleShape {
     /// It stays after the warm-up.
     Constant,
-    /// It falls along a line to zero at the end of the run.
+    /// It falls along a line to its end at the end of the run.
     Linear,
-    /// It falls along half a cosine to zero at the end of the run.
+    /// It falls along half a cosine to its end at the end of the run.
     Cosine,
     /// Its decay is given in updates.
     Given(Decay),
@@ -84,23 +84,35 @@ pub struct ScheduleSettings {
     pub shape: ScheduleShape,
     /// Updates of the warm-up.
     pub warmup_steps: usize,
+    /// The same as a part of the run, in the place of a number.
+    pub warmup_ratio: Option<f64>,
+    /// What is left of the learning rate where a line or a cosine ends, as a part of it.
+    pub end_ratio: f64,
     /// Learning rate that the warm-up begins with; `None` for one of its equal parts.
     pub warmup_init: Option<f64>,
 }
 
 impl ScheduleSettings {
+    /// Updates of the warm-up in a run of `updates`.
+    pub fn warmup_of(&self, updates: usize) -> usize {
+        self.warmup_ratio
+            .map_or(self.warmup_steps, |ratio| (ratio * updates as f64).round() as usize)
+    }
+
     /// The course over a run of `updates`.
     pub fn of_run(&self, peak: f64, updates: usize) -> Schedule {
+        let warmup_steps = self.warmup_of(updates);
         // The last update is the first at which nothing would be left to learn with.
-        let steps = updates.saturating_sub(self.warmup_steps).max(1);
+        let steps = updates.saturating_sub(warmup_steps).max(1);
+        let end = self.end_ratio * peak;
         Schedule {
             peak,
-            warmup_steps: self.warmup_steps,
+            warmup_steps,
             warmup_init: self.warmup_init,
             decay: match self.shape {
                 ScheduleShape::Constant => Decay::Constant,
-                ScheduleShape::Linear => Decay::Linear { steps, end: 0.0 },
-                ScheduleShape::Cosine => Decay::Cosine { steps, end: 0.0 },
+                ScheduleShape::Linear => Decay::Linear { steps, end },
+                ScheduleShape::Cosine => Decay::Cosine { steps, end },
                 ScheduleShape::Given(decay) => decay,
             },
         }
@@ -322,7 +334,14 @@ fn schedule_json(schedule: &ScheduleSettings, peak: f64) -> Value {
         ScheduleShape::Given(Decay::Exponential { factor }) => ("exponential_decay", Some(json!([peak, factor]))),
         ScheduleShape::Given(Decay::Steps { factor, every }) => ("step_decay", Some(json!([peak, factor, every]))),
     };
-    let mut table = json!({"name": name, "warmup": schedule.warmup_steps});
+    let mut table = json!({"name": name});
+    match schedule.warmup_ratio {
+        Some(ratio) => table["warmup_ratio"] = ratio.into(),
+        None => table["warmup"] = schedule.warmup_steps.into(),
+    }
+    if schedule.end_ratio != 0.0 {
+        table["end_ratio"] = schedule.end_ratio.into();
+    }
     if let Some(arguments) = arguments {
         table["arguments"] = arguments;
     }

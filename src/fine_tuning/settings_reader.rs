@@ -152,6 +152,13 @@ impl<'a> SettingsReader<'a> {
         })
     }
 
+    /// A part of a whole.
+    fn part(&mut self, key: &str) -> Option<f64> {
+        self.read(key, "a number of at least 0 and below 1", |value| {
+            number(value).filter(|part| (0.0..1.0).contains(part))
+        })
+    }
+
     pub(super) fn switch(&mut self, key: &str) -> Option<bool> {
         self.read(key, "true or false", Value::as_bool)
     }
@@ -316,11 +323,8 @@ impl<'a> SettingsReader<'a> {
     }
 
     pub(super) fn validation(&mut self) -> Validation {
-        let split = self.read("validation_split", "a number of at least 0 and below 1", |value| {
-            number(value).filter(|part| (0.0..1.0).contains(part))
-        });
         Validation {
-            split: split.unwrap_or(0.1),
+            split: self.part("validation_split").unwrap_or(0.1),
             every: self.size("steps_per_eval").unwrap_or(50),
             batches: self.count_or_all("val_batches", Some(25)),
         }
@@ -411,6 +415,12 @@ impl<'a> SettingsReader<'a> {
         let of_table = self.count("lr_schedule.warmup");
         let warmup_steps = self.count("warmup_steps").or(of_table).unwrap_or(0);
         let warmup_init = self.at_least_zero("lr_schedule.warmup_init");
+        let warmup_ratio = self.part("lr_schedule.warmup_ratio");
+        if let Some(entry) = self.configuration.get("lr_schedule.warmup_ratio").filter(|_| of_table.is_some()) {
+            let found = "both `warmup` and `warmup_ratio`";
+            self.problem_saying("lr_schedule.warmup_ratio", entry, found, "one of the two");
+        }
+        let end_ratio = self.part("lr_schedule.end_ratio");
         let name = name.unwrap_or("constant");
         let shape = match name {
             "constant" => ScheduleShape::Constant,
@@ -422,6 +432,9 @@ impl<'a> SettingsReader<'a> {
         ScheduleSettings {
             shape,
             warmup_steps,
+            // A number that was typed goes before the part of a profile.
+            warmup_ratio: warmup_ratio.filter(|_| warmup_steps == 0),
+            end_ratio: end_ratio.unwrap_or(0.0),
             // mlx-lm's warm-up begins at zero where nothing is said.
             warmup_init: warmup_init.or((is_mlx_lm_s && warmup_steps > 0).then_some(0.0)),
         }

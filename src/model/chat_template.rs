@@ -134,6 +134,15 @@ impl Message {
     }
 }
 
+/// A conversation as text, with what of it the assistant wrote.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MarkedText {
+    /// The whole conversation.
+    pub text: String,
+    /// The bytes of it that the chat template marks, in order.
+    pub blocks: Vec<Range<usize>>,
+}
+
 /// A compiled chat template.
 #[derive(Debug, Clone)]
 pub struct ChatTemplate {
@@ -201,7 +210,7 @@ impl ChatTemplate {
     }
 
     /// The conversation as text, with the bytes of it that the template's `{% generation %}` blocks mark as written by the
-    /// assistant, in order (https://huggingface.co/docs/transformers/chat_templating_writing, "generation"). `None` where
+    /// assistant, in order (<https://huggingface.co/docs/transformers/chat_templating_writing>, "generation"). `None` where
     /// the template has no such blocks.
     ///
     /// # Errors
@@ -210,7 +219,7 @@ impl ChatTemplate {
         &self,
         messages: &[Message],
         tools: Option<&[Value]>,
-    ) -> Result<Option<(String, Vec<Range<usize>>)>, ChatTemplateError> {
+    ) -> Result<Option<MarkedText>, ChatTemplateError> {
         let name = marked_name(&self.name);
         if self.environment.get_template(&name).is_err() {
             return Ok(None);
@@ -218,7 +227,7 @@ impl ChatTemplate {
         let marked = without_printed_marks(&self.render_by(&name, messages, tools, false)?);
         // Words that hold the marks themselves make another text.
         let rendered = self.render(messages, tools, false)?;
-        Ok(Some(marked).filter(|(text, _)| *text == rendered))
+        Ok(Some(marked).filter(|marked| marked.text == rendered))
     }
 
     fn render_by(
@@ -404,7 +413,7 @@ fn with_generation_tags(source: &str, begin: impl Fn(&str) -> String, end: impl 
 }
 
 /// A marked rendering without its marks, and the bytes of it that lie within blocks.
-fn without_printed_marks(marked: &str) -> (String, Vec<Range<usize>>) {
+fn without_printed_marks(marked: &str) -> MarkedText {
     let mut text = String::with_capacity(marked.len());
     let mut blocks = Vec::new();
     let mut begin = 0;
@@ -415,5 +424,5 @@ fn without_printed_marks(marked: &str) -> (String, Vec<Range<usize>>) {
             other => text.push(other),
         }
     }
-    (text, blocks)
+    MarkedText { text, blocks }
 }

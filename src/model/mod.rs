@@ -51,7 +51,7 @@ pub use block::Block;
 pub use build::{BuildError, build_model};
 pub use bundled_template::{BUNDLED_TEMPLATES, BundledTemplate, TemplateChoice, UnknownTemplate};
 pub use causal_model::CausalModel;
-pub use chat_template::{ChatTemplate, ChatTemplateError, Message, TEMPLATE_TIME};
+pub use chat_template::{ChatTemplate, ChatTemplateError, MarkedText, Message, TEMPLATE_TIME};
 pub use checkpoint::{
     Checkpoint, CheckpointError, Disagreement, DisagreementKind, Precision, StoredTensor, check_shards,
 };

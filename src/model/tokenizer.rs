@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 use thiserror::Error;
 use tokenizers::AddedToken;
 
-use super::chat_template::{ChatTemplate, ChatTemplateError, Message};
+use super::chat_template::{ChatTemplate, ChatTemplateError, MarkedText, Message};
 use super::gguf_header::GgufHeader;
 use super::gguf_tokenizer::{GgufTokenizerError, read_gguf_tokenizer};
 use super::json_fields::{JsonFields, describe};
@@ -332,7 +332,7 @@ impl Tokenizer {
         &self,
         messages: &[Message],
         tools: Option<&[Value]>,
-    ) -> Result<Option<(String, Vec<Range<usize>>)>, TokenizerError> {
+    ) -> Result<Option<MarkedText>, TokenizerError> {
         Ok(self.template_for(tools)?.render_with_blocks(messages, tools)?)
     }
 

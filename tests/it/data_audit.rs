@@ -540,6 +540,25 @@ fn earlier_answers_may_be_targets_and_are_no_prompt() {
 }
 
 #[test]
+fn a_mask_that_leaves_every_answer_is_no_early_one() {
+    let audit = audit();
+    let settings = ExampleSettings {
+        supervision: Supervision::EveryAnswer,
+        max_sequence_length: LONGEST,
+    };
+    for answer in ["Marta.", "  Marta. ", "Marta and\n\nOlaf\n"] {
+        let mut rows = two_turns();
+        rows[0]["messages"][1]["content"] = json!(answer);
+        let dataset = Dataset::new(&records(&rows), &audit.tokenizer, settings).unwrap();
+        let found = audit.compare(&dataset, None);
+        assert_eq!((found.assistant_messages, found.supervised_assistant_messages), (2, 2));
+        assert_eq!((&found.boundary.early, found.boundary.rows), (&none(), 1), "{answer:?}");
+        assert_eq!(found.boundary.supervised_prompt_tokens, 0);
+        assert_eq!(found.boundary.late, none());
+    }
+}
+
+#[test]
 fn conversations_that_end_with_a_question_have_no_answer() {
     let found = audit().measure(&[
         json!({"messages": [{"role": "user", "content": "Who?"}]}),

@@ -531,3 +531,25 @@ fn one_row_many_times_cannot_be_held_out() -> TestResult {
     );
     Ok(())
 }
+
+#[rstest]
+#[case(json!({"messages": [{"role": "user", "content": "a", "name": "b"}], "tools": [{"name": "f"}]}))]
+#[case(json!({"prompt": "a", "completion": "b"}))]
+#[case(json!({"text": "a\nb"}))]
+fn rows_of_mlx_lm_are_written_as_they_were_read(#[case] row: Value) -> TestResult {
+    let file = lines(row.to_string())?;
+    assert_eq!(file.json_lines(), format!("{row}\n"));
+    assert!(file.is_for_mlx_lm());
+    Ok(())
+}
+
+#[test]
+fn rows_of_other_formats_are_written_as_conversations() -> TestResult {
+    let file = lines(json!({"instruction": "a", "output": "b"}).to_string())?;
+    assert!(!file.is_for_mlx_lm());
+    let written = lines(file.json_lines())?;
+    assert_eq!(written.format, DataFormat::Chat);
+    assert_eq!(written.records, file.records);
+    assert!(!array("[{\"text\": \"a\"}]")?.is_for_mlx_lm());
+    Ok(())
+}

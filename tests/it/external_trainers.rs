@@ -119,6 +119,26 @@ fn what_another_program_trained_is_taken_up_and_judged() {
     assert!(!roots(&evidence).contains(&"trainer-failed"));
 }
 
+#[test]
+fn rows_that_another_program_cannot_read_are_handed_over_as_it_reads_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let row = r#"{"instruction": "Name a bird.", "output": "Petrel"}"#;
+    fs::write(folder.path().join("train.json"), format!("[{row},\n{row}]")).unwrap();
+    fs::write(folder.path().join("valid.jsonl"), row).unwrap();
+    let evidence = diagnose(
+        &DiagnosisOptions {
+            data: DataSource::Path(folder.path().to_owned()),
+            ..options("cat {data}/train.jsonl {data}/valid.jsonl", 60.0)
+        },
+        &ReferenceWorkflow,
+        &Interrupt::default(),
+        &mut Silent,
+    );
+    let chat = r#"{"messages":[{"role":"user","content":"Name a bird."},{"role":"assistant","content":"Petrel"}]}"#;
+    assert_eq!(evidence.external.ran().unwrap().last_lines, [chat; 3]);
+    assert_eq!(evidence.data.ran().unwrap().format, "instruction");
+}
+
 #[rstest]
 #[case::it_fails(
     "echo 'IndexError: list index out of range' >&2; exit 4",

@@ -45,6 +45,7 @@ mod rules;
 mod run_configuration;
 mod saved_state;
 mod selftest;
+mod shipped_files;
 mod situations;
 mod stop_rows;
 mod supervision;

@@ -43,7 +43,8 @@ pub fn is_empty(source: &RowSource, stop_texts: &[&str]) -> bool {
     })
 }
 
-/// Where the words of the answers stand among the row's own tokens, each with the control token that closes it.
+/// Where the words of the answers stand among the row's own tokens, each with its own white
+/// space, the control token that closes it, and the white space that the template puts behind.
 ///
 /// The words are looked for in the rendered conversation, message by message. Answers whose words a template changes or
 /// leaves out are not found, and neither are those without words.
@@ -56,7 +57,8 @@ pub fn spans(source: &RowSource, tokenizer: &Tokenizer) -> Result<Vec<Range<usiz
     let mut spans = Vec::new();
     let mut read = 0;
     for message in messages {
-        let words = message.content().unwrap_or("").trim();
+        let content = message.content().unwrap_or("");
+        let words = content.trim();
         let Some(found) = rendered[read..].find(words).filter(|_| !words.is_empty()) else {
             continue;
         };
@@ -65,10 +67,22 @@ pub fn spans(source: &RowSource, tokenizer: &Tokenizer) -> Result<Vec<Range<usiz
         if message.role() != ASSISTANT {
             continue;
         }
-        let first = tokens.partition_point(|(_, bytes)| bytes.end <= start);
-        let behind = tokens.partition_point(|(_, bytes)| bytes.start < read);
+        // A template may keep the white space around the words or not.
+        let leading = &content[..content.len() - content.trim_start().len()];
+        let trailing = &content[content.trim_end().len()..];
+        let kept_before = rendered[..start].ends_with(leading);
+        let kept_behind = rendered[read..].starts_with(trailing);
+        let begin = if kept_before { start - leading.len() } else { start };
+        let end = if kept_behind { read + trailing.len() } else { read };
+        let first = tokens.partition_point(|(_, bytes)| bytes.end <= begin);
+        let behind = tokens.partition_point(|(_, bytes)| bytes.start < end);
         let closes = tokens.get(behind).is_some_and(|(id, _)| tokenizer.is_added(*id));
-        spans.push(first..behind + usize::from(closes));
+        let behind = behind + usize::from(closes);
+        let blanks = tokens[behind..].iter().take_while(|(id, bytes)| {
+            let text = rendered.get(bytes.clone());
+            !tokenizer.is_added(*id) && text.is_some_and(|text| text.trim().is_empty())
+        });
+        spans.push(first..behind + blanks.count());
     }
     Ok(spans)
 }
