@@ -35,7 +35,8 @@ pub struct Decoded {
 /// Decodes greedily after `prompt`, which must not be empty.
 ///
 /// One pass serves two questions: what the answer is, which ends at the first token of `stop_set`, and what the model
-/// would go on to say if nothing stopped it. Greedy decoding gives both the same tokens up to that point.
+/// would go on to say if nothing stopped it. Greedy decoding gives both the same tokens up to that point. Where positions
+/// are learned, both end with the last one.
 pub fn decode_greedily(
     model: &CausalModel,
     prompt: &[u32],
@@ -80,6 +81,10 @@ pub fn decode_greedily(
         decoded.tokens.push(token);
         answered = answered || stop_set.contains(&token) || decoded.tokens.len() >= limits.answer;
         if answered && decoded.tokens.len() >= limits.at_least {
+            return Ok(decoded);
+        }
+        let positions = prompt.len() + decoded.tokens.len();
+        if model.learned_positions().is_some_and(|learned| positions > learned) {
             return Ok(decoded);
         }
         pending = vec![token];

@@ -7,8 +7,8 @@ use super::{Embedding, Linear, LowRankSettings, Packing, SwitchLinear};
 
 /// A layer with room for one low-rank adapter: a linear layer, one per expert, or a table of vectors.
 pub trait Adaptable {
-    /// Sizes of what the layer maps: `[outputs, inputs]`, with experts `[experts, outputs, inputs]`. A table has a vector
-    /// of `outputs` values for each of `inputs` tokens.
+    /// Sizes of what the layer maps: `[outputs, inputs]`, with experts `[experts, outputs, inputs]`. A table has a
+    /// vector of `outputs` values for each of `inputs` tokens.
     fn place(&self) -> Vec<i32>;
 
     /// The matrices `lora_a` and `lora_b` as mlx-lm has them; see [`adapter_shapes`].

@@ -3,8 +3,8 @@ use thiserror::Error;
 use super::tensor_source::TensorSource;
 use super::{CausalModel, Checkpoint, Decoder, ModelConfiguration};
 
-/// A tensor that the configuration expects is not in the checkpoint: the check of the checkpoint and the construction of
-/// the model disagree about a name.
+/// A tensor that the configuration expects is not in the checkpoint: the check of the checkpoint and the construction
+/// of the model disagree about a name.
 #[derive(Debug, Error)]
 #[error("no tensor `{0}` to build the model from")]
 pub struct BuildError(pub(super) String);

@@ -63,6 +63,12 @@ impl CausalModel {
         self.model.norm.forward(&hidden)
     }
 
+    /// Tokens that a row can have at most, where positions are learned; `None` where they are rotary.
+    pub fn learned_positions(&self) -> Option<usize> {
+        let table = self.model.embed_positions.as_ref()?;
+        Some(table.vocabulary_size() as usize)
+    }
+
     /// The windows of the blocks.
     fn windows(&self) -> BTreeSet<Option<i32>> {
         self.model.layers.iter().map(|block| block.window()).collect()
@@ -119,9 +125,9 @@ impl CausalModel {
 
     /// The logits `[batch, tokens, vocabulary]` of `tokens` `[batch, tokens]`, giving each block up when it was passed.
     ///
-    /// `passed` is shown every layer that can carry an adapter, but for the embedding, with its path after its use. Weights
-    /// that are still pending work, as those of a model whose adapters were just fused, are so in memory for one block at
-    /// a time.
+    /// `passed` is shown every layer that can carry an adapter, but for the embedding, with its path after its use.
+    /// Weights that are still pending work, as those of a model whose adapters were just fused, are so in memory for
+    /// one block at a time.
     pub fn into_logits(
         mut self,
         tokens: &Array,
@@ -196,8 +202,8 @@ impl CausalModel {
         layers
     }
 
-    /// Every layer that can carry an adapter with its path: the embedding, block by block the linear layers and those of
-    /// experts, the output layer last.
+    /// Every layer that can carry an adapter with its path: the embedding, block by block the linear layers and those
+    /// of experts, the output layer last.
     pub fn adaptable(&self) -> Vec<(String, &dyn Adaptable)> {
         let prefix = self.block_prefix();
         let embedding: &dyn Adaptable = &self.model.embed_tokens;

@@ -45,7 +45,7 @@ pub enum ConfigurationError {
         found: String,
     },
     /// The architecture is not one that is read.
-    #[error("configuration `{}` names an unsupported architecture\n  found: {found}\n  expected: {supported}\n  hint: {hint}", path.display(), supported = Architecture::names_of_all(), hint = unsupported_hint(found))]
+    #[error("configuration `{}` names an unsupported architecture\n  found: {found}\n  expected: {supported}\n  hint: {hint}", path.display(), supported = readable_in(path).join(", "), hint = unsupported_hint(path, found))]
     UnsupportedArchitecture {
         /// The file.
         path: PathBuf,
@@ -263,7 +263,8 @@ pub struct ModelConfiguration {
     pub rope_local_base_freq: Option<f64>,
     /// Share of a head's values that rotary embeddings turn, the first ones.
     pub partial_rotary_factor: f64,
-    /// Whether rotary embeddings turn neighbouring pairs instead of the halves of a head (mlx-lm's key, false elsewhere).
+    /// Whether rotary embeddings turn neighbouring pairs instead of the halves of a head (mlx-lm's key, false
+    /// elsewhere).
     pub rope_traditional: bool,
     /// How the rotary wavelengths are stretched.
     pub rope_scaling: RopeScaling,
@@ -275,9 +276,9 @@ pub struct ModelConfiguration {
     pub attention_bias: bool,
     /// Whether the feed-forward projections have biases.
     pub mlp_bias: bool,
-    /// The attention window that the file declares in use: a token attends to itself and the tokens before it, so many in
-    /// all. It limits the layers of [`Self::sliding_layers`]; where there are none, attention is full all the same, as in
-    /// mlx-lm, which is exact for sequences no longer than the window. See [`Self::notes`].
+    /// The attention window that the file declares in use: a token attends to itself and the tokens before it, so many
+    /// in all. It limits the layers of [`Self::sliding_layers`]; where there are none, attention is full all the same,
+    /// as in mlx-lm, which is exact for sequences no longer than the window. See [`Self::notes`].
     pub sliding_window: Option<usize>,
     /// By layer, whether the window limits its attention; empty when it limits none.
     pub sliding_layers: Vec<bool>,
@@ -430,8 +431,8 @@ impl ModelConfiguration {
             .and_then(|window| i32::try_from(window).ok())
     }
 
-    /// What the configuration declares and this program or mlx-lm treats differently, one sentence each, without a final
-    /// period.
+    /// What the configuration declares and this program or mlx-lm treats differently, one sentence each, without a
+    /// final period.
     pub fn notes(&self) -> Vec<String> {
         let mut notes = Vec::new();
         if let Some(window) = self.sliding_window {
@@ -457,8 +458,8 @@ impl ModelConfiguration {
         notes
     }
 
-    /// Every tensor the model has, under its name in mlx-lm's module tree, with its shape before any packing, in the order
-    /// of the computation.
+    /// Every tensor the model has, under its name in mlx-lm's module tree, with its shape before any packing, in the
+    /// order of the computation.
     pub fn expected_tensors(&self) -> Vec<(String, Vec<usize>)> {
         let tensors = self.tensors().into_iter();
         tensors.map(|tensor| (tensor.name, tensor.shape)).collect()
@@ -544,14 +545,20 @@ impl ModelConfiguration {
 /// What follows the name of an architecture whose text model is one part of several.
 const MULTIMODAL: &str = "whose text model is one of several parts (`text_config`)";
 
-fn unsupported_hint(found: &str) -> String {
+/// The names of the architectures that are read from a file of this name.
+fn readable_in(path: &Path) -> Vec<&'static str> {
+    if path.extension().is_some_and(|extension| extension == "gguf") {
+        Architecture::all().filter_map(Architecture::gguf_name).collect()
+    } else {
+        Architecture::all().map(Architecture::model_type).collect()
+    }
+}
+
+fn unsupported_hint(path: &Path, found: &str) -> String {
     if found.ends_with(MULTIMODAL) {
         return "use the text model alone: a folder whose config.json has that part's fields at the top".to_owned();
     }
-    match closest(
-        found.trim_matches('`'),
-        Architecture::all().map(Architecture::model_type),
-    ) {
+    match closest(found.trim_matches('`'), readable_in(path)) {
         Some(name) => format!("did you mean `{name}`? Otherwise use a model of one of these architectures"),
         None => "use a model of one of these architectures".to_owned(),
     }

@@ -296,8 +296,8 @@ pub(super) fn read_rope_scaling(fields: &mut JsonFields, long_rope: Option<usize
     }
 }
 
-/// MLX's packing as the object of a `config.json` states it, of whatever architecture; `None` when it states none that is
-/// read.
+/// MLX's packing as the object of a `config.json` states it, of whatever architecture; `None` when it states none that
+/// is read.
 pub(super) fn stated_quantization(object: &Map<String, Value>) -> Option<CheckpointQuantization> {
     read_quantization(&mut JsonFields::new(object))
 }

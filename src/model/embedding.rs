@@ -103,7 +103,8 @@ impl Embedding {
         self.base_vectors(&Array::from_iter(0..count, &[count]))
     }
 
-    /// The weight with the adapter's change, `[vocabulary, dimensions]` in f32; the plain weight where there is no adapter.
+    /// The weight with the adapter's change, `[vocabulary, dimensions]` in f32; the plain weight where there is no
+    /// adapter.
     pub fn adapted_weight(&self) -> Result<Array> {
         let weight = self.plain_weight()?.as_dtype(Dtype::Float32)?;
         let (Some(settings), Some(lora_a), Some(lora_b)) = (self.low_rank, &self.lora_a.value, &self.lora_b.value)

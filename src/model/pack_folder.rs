@@ -91,10 +91,11 @@ pub enum PackFolderError {
 
 /// Writes a packed copy of the model folder `source` to the new folder `target`, in the layout of `mlx_lm.convert -q`.
 ///
-/// Embeddings, linear layers, experts and output layer become `weight` `[rows, columns * bits / 32]` in u32, `scales` and
-/// `biases` `[rows, columns / group_size]`, by MLX's affine mode; other tensors stay plain. The weights are first brought to the
-/// element type that `config.json` declares (f32 when it declares none), as mlx-lm does. `config.json` keeps its fields
-/// and gains `quantization`; other files are copied, but not weights in other formats, hidden files or sub-folders.
+/// Embeddings, linear layers, experts and output layer become `weight` `[rows, columns * bits / 32]` in u32, `scales`
+/// and `biases` `[rows, columns / group_size]`, by MLX's affine mode; other tensors stay plain. The weights are first
+/// brought to the element type that `config.json` declares (f32 when it declares none), as mlx-lm does. `config.json`
+/// keeps its fields and gains `quantization`; other files are copied, but not weights in other formats, hidden files or
+/// sub-folders.
 ///
 /// # Errors
 /// See [`PackFolderError`]; `target` is not there unless the copy is whole.

@@ -11,7 +11,8 @@ use crate::atomic_write::write_file;
 /// Endings of what belongs to a packed weight, or to an adapter.
 const NO_PLAIN_WEIGHTS: [&str; 4] = ["scales", "biases", "lora_a", "lora_b"];
 
-/// Writes the base of `model` to `folder` as other programs read it: plain weights, and a `config.json` without packing.
+/// Writes the base of `model` to `folder` as other programs read it: plain weights, and a `config.json` without
+/// packing.
 ///
 /// Returns the number of tensors written.
 ///

@@ -13,8 +13,8 @@ use super::{ModelConfiguration, StoredTensor};
 const WEIGHT: &str = ".weight";
 const PACKING: [&str; 2] = [".scales", ".biases"];
 
-/// Gives the tensors of files the names and layouts of the model where they have others of the family's; returns what is
-/// no weight of the model, with the reason.
+/// Gives the tensors of files the names and layouts of the model where they have others of the family's; returns what
+/// is no weight of the model, with the reason.
 ///
 /// What fits no form stays as it is, for the check against the configuration to report. So does one of two tensors that
 /// would be the same.
@@ -106,8 +106,8 @@ fn in_form(loaded: &BTreeMap<String, Array>, form: &StoredForm) -> Result<Option
     }
 }
 
-/// The tensors that the configuration expects, with their shapes: where files hold some parts of one and not all, or not
-/// all alike, its parts.
+/// The tensors that the configuration expects, with their shapes: where files hold some parts of one and not all, or
+/// not all alike, its parts.
 pub(super) fn expected_beside(
     tensors: &BTreeMap<String, StoredTensor>,
     configuration: &ModelConfiguration,

@@ -6,7 +6,8 @@ use mlx_rs::{Array, Dtype};
 
 use super::{LowRankSettings, Packing};
 
-/// One matrix per expert, of which each token takes some; plain or packed, with room for one low-rank adapter per expert.
+/// One matrix per expert, of which each token takes some; plain or packed, with room for one low-rank adapter per
+/// expert.
 ///
 /// Shapes and names are those of mlx-lm's `SwitchLinear` and `LoRASwitchLinear`.
 #[derive(Debug, Clone, ModuleParameters)]

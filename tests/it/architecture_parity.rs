@@ -252,6 +252,24 @@ fn a_row_longer_than_the_learned_positions_is_refused() {
 }
 
 #[test]
+fn an_answer_ends_with_the_last_learned_position() {
+    let golden = numbers("gpt2");
+    let prompt = ids(&golden["prompt"]);
+    let limits = DecodeLimits {
+        answer: 500,
+        at_least: 500,
+    };
+    let model = load("gpt2").model;
+    assert_eq!(model.learned_positions(), Some(96));
+    let decoded = decode_greedily(&model, &prompt, &BTreeSet::new(), limits, &Interrupt::default()).unwrap();
+    // The last position still has a token after it.
+    assert_eq!(decoded.tokens.len(), 96 - prompt.len() + 1);
+    let expected = ids(&golden["answer"]);
+    assert_eq!(decoded.tokens[..expected.len()], expected);
+    assert!(load("llama").model.learned_positions().is_none());
+}
+
+#[test]
 fn numbers_of_documents_must_be_there_for_every_token() {
     let model = load("llama").model;
     let message = model

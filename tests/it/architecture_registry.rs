@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
-use mlx_diagnose::model::{Architecture, ModelConfiguration};
+use mlx_diagnose::model::{Architecture, GgufHeader, ModelConfiguration};
 use rstest::rstest;
 use serde_json::json;
 
@@ -118,4 +118,30 @@ fn the_text_part_of_a_multimodal_model_is_refused_with_what_to_do() {
         "{message}"
     );
     assert!(message.contains("hint: use the text model alone"), "{message}");
+}
+
+/// A GGUF header without tensors and with one entry: version 3, counts in u64, a text of type 8.
+fn gguf_of(architecture: &str, path: &Path) -> GgufHeader {
+    let text = |text: &str| [&(text.len() as u64).to_le_bytes()[..], text.as_bytes()].concat();
+    let header = [
+        &b"GGUF"[..],
+        &3_u32.to_le_bytes(),
+        &0_u64.to_le_bytes(),
+        &1_u64.to_le_bytes(),
+        &text("general.architecture"),
+        &8_u32.to_le_bytes(),
+        &text(architecture),
+    ];
+    fs::write(path, header.concat()).unwrap();
+    GgufHeader::read(path).unwrap()
+}
+
+#[test]
+fn a_gguf_file_of_an_architecture_that_only_folders_have_is_refused_with_those_it_can_be() {
+    let folder = tempfile::tempdir().unwrap();
+    let header = gguf_of("gemma3", &folder.path().join("model.gguf"));
+    let message = ModelConfiguration::from_gguf(&header).unwrap_err().to_string();
+    assert!(message.contains("found: `gemma3`"), "{message}");
+    assert!(message.contains("expected: llama, qwen2, qwen3\n"), "{message}");
+    assert!(!message.contains("gemma3_text"), "{message}");
 }

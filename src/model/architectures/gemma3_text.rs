@@ -1,5 +1,5 @@
-//! `gemma3_text`: norms on both sides of attention and feed-forward layer, all with factors of 1 + weight, and a window on
-//! the attention of most layers, whose positions have a base of their own.
+//! `gemma3_text`: norms on both sides of attention and feed-forward layer, all with factors of 1 + weight, and a window
+//! on the attention of most layers, whose positions have a base of their own.
 
 use mlx_rs::error::Result;
 use mlx_rs::macros::ModuleParameters;

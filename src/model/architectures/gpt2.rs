@@ -1,5 +1,5 @@
-//! `gpt2` (Radford et al. 2019), `DialoGPT` among others: learned positions, layer norms with biases, and an output layer
-//! that is always the embedding. transformers keeps the matrices with rows and columns exchanged (`Conv1D`).
+//! `gpt2` (Radford et al. 2019), `DialoGPT` among others: learned positions, layer norms with biases, and an output
+//! layer that is always the embedding. transformers keeps the matrices with rows and columns exchanged (`Conv1D`).
 
 use mlx_rs::Array;
 use mlx_rs::error::Result;

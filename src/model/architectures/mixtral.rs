@@ -1,4 +1,5 @@
-//! `mixtral`: llama with a mixture of experts in the place of the feed-forward layer (Jiang et al. 2024, arXiv 2401.04088).
+//! `mixtral`: llama with a mixture of experts in the place of the feed-forward layer (Jiang et al. 2024, arXiv
+//! 2401.04088).
 
 use mlx_rs::error::Result;
 use mlx_rs::macros::ModuleParameters;

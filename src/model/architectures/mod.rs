@@ -1,7 +1,7 @@
 //! The supported families of models, each in the file that is named like its `model_type`.
 //!
-//! A file holds everything that belongs to a family: how its configuration is read and written, which tensors it has and
-//! what they are called in files, and how its blocks are built and computed. To add one, write its file and put its
+//! A file holds everything that belongs to a family: how its configuration is read and written, which tensors it has
+//! and what they are called in files, and how its blocks are built and computed. To add one, write its file and put its
 //! `FAMILY` into the list of `registry.rs`.
 
 mod expected_tensor;

@@ -1,4 +1,5 @@
-//! `phi3`: llama with one matrix for query, key and value, and one for gate and up, which may turn only a part of a head.
+//! `phi3`: llama with one matrix for query, key and value, and one for gate and up, which may turn only a part of a
+//! head.
 
 use mlx_rs::Array;
 use mlx_rs::error::Result;

@@ -66,11 +66,6 @@ impl Architecture {
         self.0.names.positions.is_none()
     }
 
-    /// The supported names, for messages.
-    pub(in crate::model) fn names_of_all() -> String {
-        Self::all().map(Self::model_type).collect::<Vec<_>>().join(", ")
-    }
-
     pub(in crate::model) fn gguf(self) -> Option<&'static GgufFamily> {
         self.0.gguf.as_ref()
     }
