@@ -1,11 +1,13 @@
 //! Language models: configuration, weights, tokenizer, and the decoder they make.
 
+mod archive;
 mod attention;
 mod build;
 mod chat_template;
 mod checkpoint;
 mod configuration;
 mod decoder;
+mod element_type;
 mod embedding;
 mod foreign_model;
 mod foreign_packing;
@@ -21,15 +23,19 @@ mod json_fields;
 mod key_value_store;
 mod linear;
 mod load;
+mod npz_file;
 mod pack_folder;
 mod packing;
+mod pickle;
 mod plain_folder;
 mod problem;
 mod rotary;
 mod stop_set;
 mod template_json;
 mod tokenizer;
+mod torch_file;
 mod weight_file;
+mod weight_set;
 
 pub use attention::Attention;
 pub use build::{BuildError, build_model};
@@ -54,6 +60,7 @@ pub use initialise::{InitialiseError, initialise};
 pub use key_value_store::KeyValueStore;
 pub use linear::{Linear, LowRankSettings};
 pub use load::{LoadError, LoadedModel, ModelFiles, ModelSource};
+pub use npz_file::load_npz;
 pub use pack_folder::{PackFolderError, pack_folder};
 pub use packing::Packing;
 pub use plain_folder::write_plain_folder;
@@ -61,4 +68,6 @@ pub use problem::{Problem, Problems, SHOWN_PROBLEMS};
 pub use rotary::{RotaryEmbedding, Wavelengths, llama3_wavelengths};
 pub use stop_set::StopSet;
 pub use tokenizer::{DeclaredEnd, THINKING_TOKENS, Tokenizer, TokenizerError};
+pub use torch_file::load_torch;
 pub use weight_file::{StoredShape, WeightFileError, check_whole, load_safetensors, save_safetensors, stored_shapes};
+pub use weight_set::{WeightFormat, WeightSet};
