@@ -9,6 +9,7 @@ mod configuration;
 mod decoder;
 mod element_type;
 mod embedding;
+mod folder_files;
 mod foreign_model;
 mod foreign_packing;
 mod gguf_blocks;

@@ -187,6 +187,34 @@ impl WeightSet {
     }
 }
 
+/// What to fetch of a repository so that [`WeightSet::of_folder`] finds it.
+#[cfg(feature = "hub")]
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum WantedWeights {
+    /// The file that lists the shards, and what it lists.
+    Index(&'static str),
+    /// These files.
+    Files(Vec<String>),
+}
+
+#[cfg(feature = "hub")]
+impl WantedWeights {
+    /// The choice among files of these names; `None` when none of them holds weights that are read.
+    pub(super) fn among(names: &[String]) -> Option<Self> {
+        let is_there = |format: &WeightFormat| candidates(*format, names).next().is_some();
+        let format = WeightFormat::ALL.into_iter().find(is_there)?;
+        let has = |name: &str| names.iter().any(|known| known == name);
+        if let Some(index) = format.index().filter(|index| has(index)) {
+            return Some(Self::Index(index));
+        }
+        let single = format.single_files().iter().find(|name| has(name));
+        Some(Self::Files(match single {
+            Some(name) => vec![(*name).to_owned()],
+            None => candidates(format, names).map(str::to_owned).collect(),
+        }))
+    }
+}
+
 fn file_names(folder: &Path) -> Vec<String> {
     let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
     let mut names: Vec<String> = entries
