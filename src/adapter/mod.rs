@@ -4,6 +4,7 @@ mod attach;
 mod convert;
 mod file;
 mod fuse;
+mod fuse_folder;
 mod mlx_lm;
 mod peft;
 mod places;
@@ -15,6 +16,7 @@ pub use attach::{AttachError, attach, attached_modules, check_rank, target_modul
 pub use convert::{ConvertError, TargetFormat, convert};
 pub use file::{AdapterFileError, load_adapter, save_adapter, stored_configuration, stored_tensors};
 pub use fuse::fuse;
+pub use fuse_folder::{FuseFolderError, FusedFolder, fuse_into_folder};
 pub use mlx_lm::resumed_file;
 pub use places::Places;
 pub use settings::LoraSettings;

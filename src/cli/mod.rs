@@ -5,6 +5,7 @@ mod arguments;
 mod baseline;
 mod convert;
 mod embedded;
+mod fuse;
 mod output;
 mod progress;
 mod run;

@@ -6,6 +6,7 @@ mod build;
 mod chat_template;
 mod checkpoint;
 mod configuration;
+mod convert_folder;
 mod decoder;
 mod element_type;
 mod embedding;
@@ -24,6 +25,7 @@ mod json_fields;
 mod key_value_store;
 mod linear;
 mod load;
+mod mixed_bits;
 mod npz_file;
 mod pack_folder;
 mod packing;
@@ -31,12 +33,14 @@ mod pickle;
 mod plain_folder;
 mod problem;
 mod rotary;
+mod sample_pass;
 mod stop_set;
 mod template_json;
 mod tokenizer;
 mod torch_file;
 mod weight_file;
 mod weight_set;
+mod write_folder;
 
 pub use attention::Attention;
 pub use build::{BuildError, build_model};
@@ -47,6 +51,9 @@ pub use checkpoint::{
 pub use configuration::{
     Architecture, CheckpointQuantization, ConfigurationError, ModelConfiguration, ModuleQuantization, QuantizationMode,
     RopeScaling, WeightType,
+};
+pub use convert_folder::{
+    Conversion, ConversionSettings, ConvertModelError, PackingChoice, convert_model, folder_settings,
 };
 pub use decoder::{Block, CausalModel, Decoder, FeedForward};
 pub use embedding::Embedding;
@@ -61,14 +68,17 @@ pub use initialise::{InitialiseError, initialise};
 pub use key_value_store::KeyValueStore;
 pub use linear::{Linear, LowRankSettings};
 pub use load::{LoadError, LoadedModel, ModelFiles, ModelSource};
+pub use mixed_bits::MixedBits;
 pub use npz_file::load_npz;
 pub use pack_folder::{PackFolderError, pack_folder};
 pub use packing::Packing;
 pub use plain_folder::write_plain_folder;
 pub use problem::{Problem, Problems, SHOWN_PROBLEMS};
 pub use rotary::{RotaryEmbedding, Wavelengths, llama3_wavelengths};
+pub use sample_pass::{SamplePass, SamplePassError, sample_pass, try_folder};
 pub use stop_set::StopSet;
 pub use tokenizer::{DeclaredEnd, THINKING_TOKENS, Tokenizer, TokenizerError};
 pub use torch_file::load_torch;
 pub use weight_file::{StoredShape, WeightFileError, check_whole, load_safetensors, save_safetensors, stored_shapes};
 pub use weight_set::{WeightFormat, WeightSet};
+pub use write_folder::{WriteFolderError, write_model_folder};

@@ -9,6 +9,7 @@
 
 mod architecture;
 mod command_line;
+mod conversion;
 mod data;
 mod data_audit;
 mod diagnosis;
