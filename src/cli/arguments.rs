@@ -59,6 +59,9 @@ pub enum Command {
     Convert(Convert),
     /// Write a model with a finished adapter fused into it
     Fuse(FuseArguments),
+    /// List, locate and remove the models in the hub's cache
+    #[command(subcommand)]
+    Models(Models),
     /// Compute single figures for comparison with other programs
     #[command(subcommand)]
     Verify(Verify),
@@ -193,6 +196,35 @@ pub struct FuseArguments {
     /// Make packed weights plain, so that nothing of the adapter is lost to rounding
     #[arg(long)]
     pub dequantize: bool,
+}
+
+/// What can be done with the models in the hub's cache.
+#[derive(Debug, Subcommand)]
+pub enum Models {
+    /// List them with their sizes, and what is lacking of those that are not whole
+    List {
+        /// As a JSON array
+        #[arg(long)]
+        json: bool,
+    },
+    /// Print the folder that a model is loaded from
+    Locate {
+        /// Its hub id
+        #[arg(value_name = "HUB_ID")]
+        name: String,
+    },
+    /// Remove a model, or one of its revisions; without --yes, say what that would remove
+    Remove {
+        /// Its hub id
+        #[arg(value_name = "HUB_ID")]
+        name: String,
+        /// Only this commit or branch, with what no other revision shares
+        #[arg(long, value_name = "REVISION")]
+        revision: Option<String>,
+        /// Do it
+        #[arg(long)]
+        yes: bool,
+    },
 }
 
 /// Formats of adapters.

@@ -6,6 +6,7 @@ mod baseline;
 mod convert;
 mod embedded;
 mod fuse;
+mod models;
 mod output;
 mod progress;
 mod run;

@@ -10,7 +10,7 @@ use super::arguments::{
 };
 use super::baseline::Baseline;
 use super::output::{choose_colour, note, print};
-use super::{apply_fix, convert, embedded, fuse, progress, selftest, verify};
+use super::{apply_fix, convert, embedded, fuse, models, progress, selftest, verify};
 use crate::adapter::LoraSettings;
 use crate::atomic_write::write_file;
 use crate::device::PrecisionChoice;
@@ -101,6 +101,7 @@ fn dispatch(arguments: Arguments) -> Result<u8> {
         }
         Some(Command::Convert(what)) => convert::run(&what).map(|()| EXIT_HEALTHY),
         Some(Command::Fuse(arguments)) => fuse::run(&arguments).map(|()| EXIT_HEALTHY),
+        Some(Command::Models(what)) => models::run(&what).map(|()| EXIT_HEALTHY),
         Some(Command::Verify(what)) => verify::run(what).map(|()| EXIT_HEALTHY),
     }
 }

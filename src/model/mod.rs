@@ -3,6 +3,7 @@
 mod archive;
 mod attention;
 mod build;
+mod cached_models;
 mod chat_template;
 mod checkpoint;
 mod configuration;
@@ -44,6 +45,9 @@ mod write_folder;
 
 pub use attention::Attention;
 pub use build::{BuildError, build_model};
+pub use cached_models::{
+    CacheError, CachedModel, CachedRevision, RemovalPlan, list_models, locate_model, plan_removal,
+};
 pub use chat_template::{ChatTemplate, ChatTemplateError, Message, TEMPLATE_TIME};
 pub use checkpoint::{
     Checkpoint, CheckpointError, Disagreement, DisagreementKind, Precision, StoredTensor, check_shards,

@@ -8,6 +8,7 @@
 )]
 
 mod architecture;
+mod cached_models;
 mod command_line;
 mod conversion;
 mod data;
