@@ -49,14 +49,6 @@ pub enum AdapterFileError {
     /// The tensors could not be read.
     #[error(transparent)]
     Weights(#[from] WeightFileError),
-    /// The archive could not be read.
-    #[error("`{}` cannot be read as an archive of arrays\n  found: {found}\n  hint: copy or train the adapter again", path.display())]
-    Npz {
-        /// The file.
-        path: PathBuf,
-        /// What was found instead.
-        found: String,
-    },
     /// The weights are a pickle.
     #[error("the adapter in `{}` is stored as a pickle, which can run code while it is read\n  hint: load it with PEFT where you trust it, and save it with `safe_serialization=True`", path.display())]
     Pickled {

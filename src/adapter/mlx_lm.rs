@@ -1,17 +1,12 @@
 //! Reads adapter folders of mlx-lm, and the single file of mlx-examples before it.
 
-use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::BufReader;
 use std::path::Path;
 
-use mlx_rs::Array;
-use npyz::npz::NpzArchive;
 use serde_json::Value;
 
 use super::file::{stored_configuration, stored_tensors};
 use super::{AdapterFileError, AdapterFormat, AdapterKind, StatedTraining, StoredAdapter};
-use crate::model::load_safetensors;
+use crate::model::{load_npz, load_safetensors};
 
 /// The file of mlx-examples.
 pub(super) const NPZ: &str = "adapters.npz";
@@ -142,43 +137,7 @@ pub(super) fn read_tensors(path: &Path) -> Result<StoredAdapter, AdapterFileErro
 
 /// Reads the single file of mlx-examples: no settings, so the scale is the one that it always used.
 pub(super) fn read_npz(folder: &Path) -> Result<StoredAdapter, AdapterFileError> {
-    let path = folder.join(NPZ);
-    let unreadable = |source: std::io::Error| AdapterFileError::Npz {
-        path: path.clone(),
-        found: source.to_string(),
-    };
-    let file = File::open(&path).map_err(unreadable)?;
-    let mut archive = NpzArchive::new(BufReader::new(file)).map_err(unreadable)?;
-    let names: Vec<String> = archive.array_names().map(str::to_owned).collect();
-    let mut tensors = BTreeMap::new();
-    for name in names {
-        let stored = archive
-            .by_name(&name)
-            .map_err(unreadable)?
-            .ok_or_else(|| unreadable(std::io::ErrorKind::NotFound.into()))?;
-        let shape: Vec<i32> = stored.shape().iter().map(|&size| size as i32).collect();
-        let order = stored.order();
-        let values: Vec<f32> = match stored.try_data::<f32>() {
-            Ok(values) => values.collect::<Result<_, _>>().map_err(unreadable)?,
-            Err(stored) => stored
-                .try_data::<half::f16>()
-                .map_err(|stored| AdapterFileError::Npz {
-                    path: path.clone(),
-                    found: format!("`{name}` of type {}", stored.dtype().descr()),
-                })?
-                .map(|value| value.map(f32::from))
-                .collect::<Result<_, _>>()
-                .map_err(unreadable)?,
-        };
-        let tensor = match order {
-            npyz::Order::C => Array::from_slice(&values, &shape),
-            npyz::Order::Fortran => {
-                let reversed: Vec<i32> = shape.iter().rev().copied().collect();
-                Array::from_slice(&values, &reversed).t()
-            }
-        };
-        tensors.insert(name, tensor);
-    }
+    let tensors = load_npz(&folder.join(NPZ))?;
     let mut adapter = StoredAdapter::new(AdapterFormat::MlxNpz, tensors);
     adapter.settings.scale = NPZ_SCALE;
     if let Some(rank) = adapter.ranks().first().copied() {

@@ -4,6 +4,7 @@ mod attach;
 mod convert;
 mod file;
 mod fuse;
+mod fuse_folder;
 mod merge;
 mod mlx_lm;
 mod peft;
@@ -17,6 +18,7 @@ pub use attach::{AttachError, attach, attach_magnitudes, attached_modules, check
 pub use convert::{ConvertError, TargetFormat, convert};
 pub use file::{AdapterFileError, load_adapter, save_adapter, stored_configuration, stored_tensors};
 pub use fuse::fuse;
+pub use fuse_folder::{FuseFolderError, FusedFolder, fuse_into_folder};
 pub use merge::{Unmerged, merge};
 pub use mlx_lm::resumed_file;
 pub use places::Places;

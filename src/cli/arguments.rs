@@ -7,6 +7,7 @@ use super::train_arguments::Train;
 use crate::device::BackendKind;
 use crate::evidence::RunSettings;
 use crate::faults::Injection;
+use crate::model::{MixedBits, WeightType};
 use crate::report::FailOn;
 
 /// Why does a fine-tuned MLX model answer badly? Runs five phases on a model and names the cause, with evidence and a fix.
@@ -63,6 +64,11 @@ pub enum Command {
     /// Write the same thing in another program's format
     #[command(subcommand)]
     Convert(Convert),
+    /// Write a model with a finished adapter fused into it
+    Fuse(FuseArguments),
+    /// List, locate and remove the models in the hub's cache
+    #[command(subcommand)]
+    Models(Models),
     /// Compute single figures for comparison with other programs
     #[command(subcommand)]
     Verify(Verify),
@@ -94,6 +100,8 @@ pub struct SelftestArguments {
 /// What can be converted.
 #[derive(Debug, Subcommand)]
 pub enum Convert {
+    /// A model of any format that is read, to a folder of mlx-lm
+    Model(ConvertModelArguments),
     /// A finished adapter of mlx-lm, mlx-examples or PEFT
     Adapter {
         /// Its folder
@@ -107,6 +115,122 @@ pub enum Convert {
         /// Its base; for mlx-lm, so that the adapted blocks can be counted from the last
         #[arg(long, value_name = "DIR|FILE.gguf|HUB_ID")]
         model: Option<String>,
+    },
+}
+
+/// Options of a model's conversion.
+#[derive(Debug, Args)]
+pub struct ConvertModelArguments {
+    /// Model folder (safetensors, torch or npz), GGUF file or hub id
+    #[arg(value_name = "DIR|FILE.gguf|HUB_ID")]
+    pub source: String,
+    /// A new folder for it
+    #[arg(long, value_name = "DIR")]
+    pub out: PathBuf,
+    /// Element type of plain weights [default: what config.json declares, else that of most weights]
+    #[arg(long, value_name = "D", value_enum)]
+    pub dtype: Option<DtypeArgument>,
+    /// Pack weights in this many bits: 2, 3, 4, 5, 6 or 8
+    #[arg(long, value_name = "N", conflicts_with = "quant_predicate")]
+    pub bits: Option<i32>,
+    /// Weights that share one scale: 32, 64 or 128 [default: 64]
+    #[arg(long, value_name = "N")]
+    pub group_size: Option<i32>,
+    /// How to pack [default: affine]
+    #[arg(long, value_name = "MODE", value_enum)]
+    pub mode: Option<ModeArgument>,
+    /// Pack with more bits for the modules that matter most, by mlx-lm's recipe
+    #[arg(long, value_name = "RECIPE", value_enum)]
+    pub quant_predicate: Option<RecipeArgument>,
+    /// Make packed weights plain
+    #[arg(long, conflicts_with_all = ["bits", "group_size", "mode", "quant_predicate"])]
+    pub dequantize: bool,
+}
+
+/// MLX's ways of packing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ModeArgument {
+    /// Integers with a scale and a bias per group
+    Affine,
+    /// Microscaling 4-bit floats
+    Mxfp4,
+    /// NVIDIA's 4-bit floats
+    Nvfp4,
+    /// Microscaling 8-bit floats
+    Mxfp8,
+}
+
+/// mlx-lm's recipes of mixed bits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum RecipeArgument {
+    /// 2 bits, and 6 for what matters most
+    #[value(name = "mixed_2_6")]
+    Mixed2And6,
+    /// 3 and 4
+    #[value(name = "mixed_3_4")]
+    Mixed3And4,
+    /// 3 and 6
+    #[value(name = "mixed_3_6")]
+    Mixed3And6,
+    /// 4 and 6
+    #[value(name = "mixed_4_6")]
+    Mixed4And6,
+}
+
+impl From<RecipeArgument> for MixedBits {
+    fn from(argument: RecipeArgument) -> Self {
+        match argument {
+            RecipeArgument::Mixed2And6 => Self::TwoSix,
+            RecipeArgument::Mixed3And4 => Self::ThreeFour,
+            RecipeArgument::Mixed3And6 => Self::ThreeSix,
+            RecipeArgument::Mixed4And6 => Self::FourSix,
+        }
+    }
+}
+
+/// Options of fusing.
+#[derive(Debug, Args)]
+pub struct FuseArguments {
+    /// The base: model folder, GGUF file or hub id
+    #[arg(long, value_name = "DIR|FILE.gguf|HUB_ID")]
+    pub model: String,
+    /// The finished adapter: a folder of mlx-lm, mlx-examples or PEFT
+    #[arg(long, value_name = "DIR")]
+    pub adapter: PathBuf,
+    /// A new folder for the fused model
+    #[arg(long, value_name = "DIR")]
+    pub out: PathBuf,
+    /// Make packed weights plain, so that nothing of the adapter is lost to rounding
+    #[arg(long)]
+    pub dequantize: bool,
+}
+
+/// What can be done with the models in the hub's cache.
+#[derive(Debug, Subcommand)]
+pub enum Models {
+    /// List them with their sizes, and what is lacking of those that are not whole
+    List {
+        /// As a JSON array
+        #[arg(long)]
+        json: bool,
+    },
+    /// Print the folder that a model is loaded from
+    Locate {
+        /// Its hub id
+        #[arg(value_name = "HUB_ID")]
+        name: String,
+    },
+    /// Remove a model, or one of its revisions; without --yes, say what that would remove
+    Remove {
+        /// Its hub id
+        #[arg(value_name = "HUB_ID")]
+        name: String,
+        /// Only this commit or branch, with what no other revision shares
+        #[arg(long, value_name = "REVISION")]
+        revision: Option<String>,
+        /// Do it
+        #[arg(long)]
+        yes: bool,
     },
 }
 
@@ -426,6 +550,16 @@ impl From<BackendArgument> for BackendKind {
 }
 
 impl From<DtypeArgument> for mlx_rs::Dtype {
+    fn from(argument: DtypeArgument) -> Self {
+        match argument {
+            DtypeArgument::Float32 => Self::Float32,
+            DtypeArgument::Bfloat16 => Self::Bfloat16,
+            DtypeArgument::Float16 => Self::Float16,
+        }
+    }
+}
+
+impl From<DtypeArgument> for WeightType {
     fn from(argument: DtypeArgument) -> Self {
         match argument {
             DtypeArgument::Float32 => Self::Float32,

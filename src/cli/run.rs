@@ -10,7 +10,7 @@ use super::arguments::{
 };
 use super::baseline::Baseline;
 use super::output::{choose_colour, note, print};
-use super::{apply_fix, convert, embedded, generate, progress, selftest, train, verify};
+use super::{apply_fix, convert, embedded, fuse, generate, models, progress, selftest, train, verify};
 use crate::adapter::LoraSettings;
 use crate::atomic_write::write_file;
 use crate::device::PrecisionChoice;
@@ -18,7 +18,7 @@ use crate::diagnosis::{DataSource, DiagnosisOptions, FinishedAdapter, diagnose, 
 use crate::evidence::{EVIDENCE_SCHEMA_VERSION, Evidence, FineTuneKind, Refusal, RunSettings};
 use crate::external::{ExternalGenerator, ExternalTrainer};
 use crate::interrupt::Interrupt;
-use crate::model::{HubSettings, ModelSource, TemplateChoice};
+use crate::model::{HubSettings, ModelSource, TemplateChoice, WeightSet};
 use crate::python::Python;
 use crate::regression::compare;
 use crate::report::{
@@ -102,6 +102,8 @@ fn dispatch(arguments: Arguments) -> Result<u8> {
         Some(Command::Train(what)) => train::run(&what),
         Some(Command::Generate(arguments)) => generate::run(&arguments).map(|()| EXIT_HEALTHY),
         Some(Command::Convert(what)) => convert::run(&what).map(|()| EXIT_HEALTHY),
+        Some(Command::Fuse(arguments)) => fuse::run(&arguments).map(|()| EXIT_HEALTHY),
+        Some(Command::Models(what)) => models::run(&what).map(|()| EXIT_HEALTHY),
         Some(Command::Verify(what)) => verify::run(what).map(|()| EXIT_HEALTHY),
     }
 }
@@ -267,11 +269,14 @@ fn saved_an_adapter(evidence: &Evidence) -> bool {
 
 /// The model that `argument` names: a folder, a GGUF file or a hub id.
 pub(super) fn resolve_model(argument: &str) -> Result<ModelSource> {
-    Ok(ModelSource::resolve(
-        argument,
-        &HubSettings::from_environment(),
-        &mut note,
-    )?)
+    let source = ModelSource::resolve(argument, &HubSettings::from_environment(), &mut note)?;
+    if let ModelSource::Folder(folder) = &source {
+        // What is wrong about the files is said when they are read.
+        if let Some(unread) = WeightSet::of_folder(folder).ok().and_then(|weights| weights.note()) {
+            note(&format!("note: {unread}"));
+        }
+    }
+    Ok(source)
 }
 
 fn options(arguments: &DiagnoseArguments, source: ModelSource) -> Result<DiagnosisOptions> {

@@ -416,7 +416,11 @@ impl<'a> SettingsReader<'a> {
         let warmup_steps = self.count("warmup_steps").or(of_table).unwrap_or(0);
         let warmup_init = self.at_least_zero("lr_schedule.warmup_init");
         let warmup_ratio = self.part("lr_schedule.warmup_ratio");
-        if let Some(entry) = self.configuration.get("lr_schedule.warmup_ratio").filter(|_| of_table.is_some()) {
+        if let Some(entry) = self
+            .configuration
+            .get("lr_schedule.warmup_ratio")
+            .filter(|_| of_table.is_some())
+        {
             let found = "both `warmup` and `warmup_ratio`";
             self.problem_saying("lr_schedule.warmup_ratio", entry, found, "one of the two");
         }

@@ -1,5 +1,5 @@
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use mlx_rs::ops::dequantize;
@@ -9,13 +9,16 @@ use thiserror::Error;
 use super::stored_names::{expected_beside, translate};
 use super::{
     BlockError, GgufError, GgufHeader, GgufTensor, ModelConfiguration, ModuleQuantization, Packing, QuantizationMode,
-    WeightFileError, check_whole, gguf_packing, load_safetensors,
+    WeightFileError, WeightSet, gguf_packing,
 };
 use crate::evidence::Listing;
 use crate::suggestion::closest;
 
 /// The output layer's weight.
 const OUTPUT: &str = "lm_head.weight";
+
+/// End of the name of a block's rotary frequencies, which are computed anew.
+const ROTARY_FREQUENCIES: &str = ".rotary_emb.inv_freq";
 
 /// In which form the weights are held.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,7 +47,7 @@ pub enum CheckpointError {
         source: BlockError,
     },
     /// The folder has no weights.
-    #[error("there are no weights in `{}`\n  found: {found}\n  expected: `model.safetensors`, or shards with `model.safetensors.index.json`\n  hint: fetch the model again, or convert it with `mlx_lm.convert`", folder.display())]
+    #[error("there are no weights in `{}`\n  found: {found}\n  expected: `model.safetensors`, `pytorch_model.bin` or `weights.npz`, or shards with their index\n  hint: fetch the model again, or convert it with `mlx_lm.convert`", folder.display())]
     NoWeights {
         /// The folder.
         folder: PathBuf,
@@ -60,12 +63,14 @@ pub enum CheckpointError {
         found: String,
     },
     /// Shards that the index names are absent.
-    #[error("{} missing from `{}`\n  found: no {missing}\n  expected: every file that `model.safetensors.index.json` names\n  hint: the download was interrupted; fetch the model again", clause(missing.total, "shard", ["is", "are"]), folder.display())]
+    #[error("{} missing from `{}`\n  found: no {missing}\n  expected: {expected}\n  hint: the download was interrupted; fetch the model again", clause(missing.total, "shard", ["is", "are"]), folder.display())]
     MissingShards {
         /// The folder.
         folder: PathBuf,
         /// Their file names.
         missing: Listing,
+        /// Which shards should be there.
+        expected: String,
     },
     /// Tensors and configuration disagree, all at once.
     #[error("the weights of `{}` do not fit its configuration\n{disagreement}\n  hint: {}", path.display(), disagreement.kind.hint())]
@@ -266,9 +271,12 @@ impl Checkpoint {
         precision: Precision,
     ) -> Result<Self, CheckpointError> {
         let mut loaded = BTreeMap::new();
-        for shard in shards(folder)? {
-            loaded.extend(load_safetensors(&shard)?);
+        let weights = WeightSet::of_folder(folder)?;
+        for file in &weights.files {
+            loaded.extend(weights.load(file)?);
         }
+        // Older exports keep the rotary frequencies, which follow from the configuration; mlx-lm drops them too.
+        loaded.retain(|name, _| !name.ends_with(ROTARY_FREQUENCIES));
         let set_aside = translate(&mut loaded, configuration)?;
         let plain = loaded.values().filter(|array| !is_integer(array.dtype()));
         let stored_dtype = commonest(plain.map(|array| (dtype_name(array.dtype()), array.size())));
@@ -419,66 +427,7 @@ fn is_finite(stored: &StoredTensor) -> Result<bool, mlx_rs::error::Exception> {
 
 /// Checks that every weight file of a folder is there and whole, by its header.
 pub fn check_shards(folder: &Path) -> Result<(), CheckpointError> {
-    for shard in shards(folder)? {
-        check_whole(&shard)?;
-    }
-    Ok(())
-}
-
-fn no_weights(folder: &Path) -> CheckpointError {
-    let names = std::fs::read_dir(folder).into_iter().flatten().flatten();
-    CheckpointError::NoWeights {
-        folder: folder.to_owned(),
-        found: names
-            .map(|entry| entry.file_name().to_string_lossy().into_owned())
-            .collect(),
-    }
-}
-
-/// The weight files of a folder, by the index when there is one.
-pub(super) fn shards(folder: &Path) -> Result<Vec<PathBuf>, CheckpointError> {
-    let index = folder.join("model.safetensors.index.json");
-    let single = folder.join("model.safetensors");
-    if !index.is_file() {
-        return if single.is_file() {
-            Ok(vec![single])
-        } else {
-            Err(no_weights(folder))
-        };
-    }
-    let unusable = |found: String| CheckpointError::Index {
-        path: index.clone(),
-        found,
-    };
-    let text = std::fs::read_to_string(&index).map_err(|error| unusable(error.to_string()))?;
-    let value: serde_json::Value = serde_json::from_str(&text).map_err(|error| unusable(error.to_string()))?;
-    let map = value
-        .get("weight_map")
-        .and_then(serde_json::Value::as_object)
-        .ok_or_else(|| unusable("no object `weight_map`".to_owned()))?;
-    let mut names = BTreeSet::new();
-    for file in map.values() {
-        match file.as_str() {
-            // A shard is a plain file name; anything else could lead out of the folder.
-            Some(name) if Path::new(name).file_name() == Some(name.as_ref()) => {
-                names.insert(name.to_owned());
-            }
-            _ => return Err(unusable(format!("the shard name {file}"))),
-        }
-    }
-    let missing: Listing = names
-        .iter()
-        .filter(|name| !folder.join(name).is_file())
-        .cloned()
-        .collect();
-    if missing.is_empty() {
-        Ok(names.iter().map(|name| folder.join(name)).collect())
-    } else {
-        Err(CheckpointError::MissingShards {
-            folder: folder.to_owned(),
-            missing,
-        })
-    }
+    Ok(WeightSet::of_folder(folder)?.check_whole()?)
 }
 
 type Grouped = (BTreeMap<String, StoredTensor>, BTreeMap<String, Packing>);

@@ -6,12 +6,10 @@ use std::path::{Path, PathBuf};
 use mlx_rs::Array;
 use serde_json::{Map, Value};
 
-use super::checkpoint::shards;
 use super::configuration::{CheckpointQuantization, ConfigurationError, read_object};
 use super::configuration_fields::stated_quantization;
 use super::problem::Problem;
-use super::weight_file::{is_written_by_mlx, stored_shapes};
-use super::{CheckpointError, LoadError, StoredShape, WeightFileError};
+use super::{CheckpointError, LoadError, StoredShape, WeightFileError, WeightSet};
 
 /// Names that configurations have for a size, the usual one first.
 const LAYERS: &[&str] = &["num_hidden_layers", "n_layer", "n_layers", "num_layers"];
@@ -49,7 +47,7 @@ pub struct ForeignModel {
     pub tensors: BTreeMap<String, StoredShape>,
     /// Whether MLX wrote the files, so that their tensors have the names of mlx-lm's modules.
     pub has_names_of_mlx_lm: bool,
-    shards: Vec<PathBuf>,
+    weight_files: WeightSet,
 }
 
 impl ForeignModel {
@@ -68,12 +66,12 @@ impl ForeignModel {
                 found: "no `model_type`".to_owned(),
             })?
             .to_owned();
-        let shards = shards(folder)?;
+        let weight_files = WeightSet::of_folder(folder)?;
         let mut tensors = BTreeMap::new();
         let mut has_names_of_mlx_lm = true;
-        for shard in &shards {
-            tensors.extend(stored_shapes(shard).map_err(CheckpointError::from)?);
-            has_names_of_mlx_lm &= is_written_by_mlx(shard).map_err(CheckpointError::from)?;
+        for file in &weight_files.files {
+            tensors.extend(weight_files.stored_shapes(file).map_err(CheckpointError::from)?);
+            has_names_of_mlx_lm &= weight_files.is_written_by_mlx(file).map_err(CheckpointError::from)?;
         }
         let vocabulary_size = size(&object, VOCABULARY).or_else(|| embedding_rows(&tensors));
         let vocabulary_size = vocabulary_size.ok_or_else(|| ConfigurationError::Unusable {
@@ -89,7 +87,7 @@ impl ForeignModel {
             quantization: stated_quantization(&object),
             tensors,
             has_names_of_mlx_lm,
-            shards,
+            weight_files,
         })
     }
 
@@ -137,13 +135,8 @@ impl ForeignModel {
         &self,
         mut visit: impl FnMut(&mut BTreeMap<String, Array>) -> Result<(), E>,
     ) -> Result<(), E> {
-        for shard in &self.shards {
-            // MLX reads a tensor when it is first used.
-            let tensors = Array::load_safetensors(shard).map_err(|error| WeightFileError::Mlx {
-                path: shard.clone(),
-                message: error.to_string(),
-            })?;
-            visit(&mut tensors.into_iter().collect())?;
+        for file in &self.weight_files.files {
+            visit(&mut self.weight_files.load_lazily(file)?)?;
         }
         Ok(())
     }

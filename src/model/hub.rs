@@ -78,7 +78,7 @@ pub enum ResolveError {
     },
     /// The repository has no weights that are read.
     #[error(
-        "repository `{id}` has no weights in safetensors format\n  found: {found}\n  expected: model.safetensors, or model.safetensors.index.json with its parts\n  hint: for a .gguf file, download it and give its path"
+        "repository `{id}` has no weights that are read\n  found: {found}\n  expected: model.safetensors, pytorch_model.bin or weights.npz, or shards with their index\n  hint: for a .gguf file, download it and give its path"
     )]
     NoWeights {
         /// The repository.
@@ -221,20 +221,15 @@ mod repository {
 
 #[cfg(feature = "hub")]
 mod repository {
-    use std::collections::BTreeSet;
     use std::fs;
 
-    use hf_hub::Cache;
     use hf_hub::api::RepoInfo;
-    use hf_hub::api::sync::{ApiBuilder, ApiError, ApiRepo};
-    use serde_json::Value;
+    use hf_hub::api::sync::{Api, ApiBuilder, ApiError, ApiRepo};
+    use hf_hub::{Cache, CacheRepo};
 
+    use super::super::folder_files::{CONFIGURATION, TOKENIZER, missing_files};
+    use super::super::weight_set::{WantedWeights, indexed_shards};
     use super::{HubSettings, Path, PathBuf, ResolveError};
-
-    const CONFIGURATION: &str = "config.json";
-    const TOKENIZER: &str = "tokenizer.json";
-    const INDEX: &str = "model.safetensors.index.json";
-    const SINGLE_WEIGHTS: &str = "model.safetensors";
 
     /// The files beside the weights that are read when they exist.
     const SMALL_FILES: [&str; 6] = [
@@ -247,7 +242,19 @@ mod repository {
     ];
 
     /// Endings of weight files that are not read, for the message that says so.
-    const OTHER_WEIGHTS: [&str; 4] = [".bin", ".gguf", ".npz", ".pth"];
+    const OTHER_WEIGHTS: [&str; 8] = [
+        ".bin",
+        ".gguf",
+        ".h5",
+        ".msgpack",
+        ".npz",
+        ".onnx",
+        ".pth",
+        ".safetensors",
+    ];
+
+    /// Extension of a file that is not whole yet.
+    const UNFINISHED: &str = "part";
 
     /// Attempts at a file whose connection breaks.
     const RETRIES: usize = 3;
@@ -309,22 +316,33 @@ mod repository {
         let repository = api.model(id.to_owned());
         let info = repository.info().map_err(|error| failed(None, &error))?;
 
+        let names: Vec<String> = info.siblings.iter().map(|file| file.rfilename.clone()).collect();
+
+        let remote = Remote {
+            api: &api,
+            repository: &repository,
+            cache: &cache.model(id.to_owned()),
+        };
+
         // A repository that changes between two files leaves a folder with the later ones only; the second pass fetches
         // the earlier ones again.
         for _ in 0..2 {
             let fetch = |file: &str, report: &mut dyn FnMut(&str)| {
-                fetch(&repository, &cache, id, file, report).map_err(|error| failed(Some(file), &error))
+                remote.fetch(file, report).map_err(|error| failed(Some(file), &error))
             };
             let mut files = files_beside_weights(&info);
-            if has_file(&info, INDEX) {
-                let index = fetch(INDEX, report)?;
-                files.extend(shards(&index).ok_or_else(|| ResolveError::Download {
-                    id: id.to_owned(),
-                    detail: format!("{INDEX} is broken"),
-                })?);
-                files.push(INDEX.to_owned());
-            } else {
-                files.extend(weights(id, &info)?);
+            match WantedWeights::among(&names) {
+                None => return Err(no_weights(id, &names)),
+                Some(WantedWeights::Files(weights)) => files.extend(weights),
+                Some(WantedWeights::Index(index)) => {
+                    let path = fetch(index, report)?;
+                    let shards = indexed_shards(&path).map_err(|error| ResolveError::Download {
+                        id: id.to_owned(),
+                        detail: error.to_string(),
+                    })?;
+                    files.extend(shards);
+                    files.push(index.to_owned());
+                }
             }
             for file in &files {
                 fetch(file, report)?;
@@ -345,60 +363,59 @@ mod repository {
         configuration.parent().map(Path::to_owned)
     }
 
-    fn fetch(
-        repository: &ApiRepo,
-        cache: &Cache,
-        id: &str,
-        file: &str,
-        report: &mut dyn FnMut(&str),
-    ) -> Result<PathBuf, ApiError> {
-        if let Some(path) = cache.model(id.to_owned()).get(file) {
-            return Ok(path);
+    /// One repository of a hub, and the cache that its files go to.
+    struct Remote<'run> {
+        api: &'run Api,
+        repository: &'run ApiRepo,
+        cache: &'run CacheRepo,
+    }
+
+    impl Remote<'_> {
+        /// The file in the cache, downloaded where it is absent.
+        ///
+        /// The hub's client goes on with what an earlier download left, but takes a broken connection for one that
+        /// never began, and then adds the whole file to its part; so the length is compared in the end.
+        fn fetch(&self, file: &str, report: &mut dyn FnMut(&str)) -> Result<PathBuf, ApiError> {
+            if let Some(path) = self.cache.get(file) {
+                return Ok(path);
+            }
+            report(file);
+            let metadata = self.api.metadata(&self.repository.url(file))?;
+            for name in [metadata.etag(), metadata.commit_hash()] {
+                // Both become names of files in the cache; anything but a plain name could lead out of it.
+                if !is_plain_name(name) {
+                    return Err(broken(format!("the hub names its content `{name}`")));
+                }
+            }
+            let (blob, size) = (self.cache.blob_path(metadata.etag()), metadata.size() as u64);
+            let unfinished = blob.with_extension(UNFINISHED);
+            if length(&unfinished).is_some_and(|found| found >= size) {
+                fs::remove_file(&unfinished)?;
+            }
+            for _ in 0..2 {
+                let path = self.repository.download(file)?;
+                if length(&path) == Some(size) {
+                    return Ok(path);
+                }
+                fs::remove_file(&path)?;
+                // Absent where the cache holds no links.
+                let _ = fs::remove_file(&blob);
+            }
+            Err(broken(format!("not the {size} bytes that the hub declares")))
         }
-        report(file);
-        repository.download(file)
     }
 
-    /// What a model needs and `folder` does not hold.
-    fn missing_files(folder: &Path) -> Vec<String> {
-        let mut needed = vec![CONFIGURATION.to_owned(), TOKENIZER.to_owned()];
-        let index = folder.join(INDEX);
-        if index.exists() {
-            needed.extend(shards(&index).unwrap_or_else(|| vec![format!("a whole {INDEX}")]));
-        } else if !has_weights(folder) {
-            needed.push(SINGLE_WEIGHTS.to_owned());
-        }
-        needed.retain(|file| !folder.join(file).exists());
-        needed
+    fn broken(found: String) -> ApiError {
+        ApiError::IoError(std::io::Error::other(found))
     }
 
-    fn has_weights(folder: &Path) -> bool {
-        folder.read_dir().is_ok_and(|entries| {
-            entries
-                .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
-                .any(|name| is_weights(&name))
-        })
+    fn is_plain_name(name: &str) -> bool {
+        let is_plain = |character: char| character.is_ascii_alphanumeric() || matches!(character, '-' | '_');
+        !name.is_empty() && name.chars().all(is_plain)
     }
 
-    /// mlx-lm's pattern, `model*.safetensors`, which leaves out copies in other layouts.
-    fn is_weights(name: &str) -> bool {
-        name.starts_with("model") && name.ends_with(".safetensors")
-    }
-
-    /// The files that an index names, sorted; `None` when it is broken.
-    fn shards(index: &Path) -> Option<Vec<String>> {
-        let value: Value = serde_json::from_slice(&fs::read(index).ok()?).ok()?;
-        let names: Option<BTreeSet<String>> = value
-            .get("weight_map")?
-            .as_object()?
-            .values()
-            .map(|name| {
-                name.as_str()
-                    .filter(|name| is_weights(name) && !name.contains('/'))
-                    .map(str::to_owned)
-            })
-            .collect();
-        Some(names?.into_iter().collect())
+    fn length(path: &Path) -> Option<u64> {
+        path.metadata().ok().map(|metadata| metadata.len())
     }
 
     fn has_file(info: &RepoInfo, name: &str) -> bool {
@@ -413,26 +430,17 @@ mod repository {
             .collect()
     }
 
-    fn weights(id: &str, info: &RepoInfo) -> Result<Vec<String>, ResolveError> {
-        let names = || info.siblings.iter().map(|file| file.rfilename.as_str());
-        let found: Vec<String> = names()
-            .filter(|name| is_weights(name) && !name.contains('/'))
-            .map(str::to_owned)
-            .collect();
-        if !found.is_empty() {
-            return Ok(found);
-        }
-        let other: Vec<&str> = names()
-            .filter(|name| OTHER_WEIGHTS.iter().any(|ending| name.ends_with(ending)))
-            .collect();
-        Err(ResolveError::NoWeights {
+    fn no_weights(id: &str, names: &[String]) -> ResolveError {
+        let is_weights = |name: &&String| OTHER_WEIGHTS.iter().any(|ending| name.ends_with(ending));
+        let other: Vec<&str> = names.iter().filter(is_weights).map(String::as_str).collect();
+        ResolveError::NoWeights {
             id: id.to_owned(),
             found: if other.is_empty() {
                 "none".to_owned()
             } else {
                 other.join(", ")
             },
-        })
+        }
     }
 
     enum Failure {

@@ -132,13 +132,30 @@ impl ModelFiles {
         }
     }
 
+    /// The folder or file.
+    pub fn path(&self) -> &Path {
+        match self {
+            Self::Folder(folder) => folder,
+            Self::Gguf(header) => &header.path,
+        }
+    }
+
+    /// The tensors that `configuration` describes, checked against it.
+    pub fn checkpoint(
+        &self,
+        configuration: &ModelConfiguration,
+        precision: Precision,
+    ) -> Result<Checkpoint, CheckpointError> {
+        match self {
+            Self::Folder(folder) => Checkpoint::from_folder(folder, configuration, precision),
+            Self::Gguf(header) => Checkpoint::from_gguf(header, configuration, precision),
+        }
+    }
+
     /// Loads the weights that `configuration` describes and makes the model of them.
     pub fn load(&self, configuration: ModelConfiguration, precision: Precision) -> Result<LoadedModel, LoadError> {
         let started = Instant::now();
-        let mut checkpoint = match self {
-            Self::Folder(folder) => Checkpoint::from_folder(folder, &configuration, precision)?,
-            Self::Gguf(header) => Checkpoint::from_gguf(header, &configuration, precision)?,
-        };
+        let mut checkpoint = self.checkpoint(&configuration, precision)?;
         let packings = std::mem::take(&mut checkpoint.packings);
         let stored_dtype = std::mem::take(&mut checkpoint.stored_dtype);
         let set_aside = std::mem::take(&mut checkpoint.set_aside);

@@ -1,45 +1,21 @@
 use std::collections::BTreeMap;
-use std::fs;
-use std::io;
 use std::path::{Path, PathBuf};
 
 use mlx_rs::ops::quantize;
 use mlx_rs::{Array, Dtype};
-use serde_json::{Map, Value};
 use thiserror::Error;
 
 use super::configuration::read_object;
+use super::write_folder::refuse_existing;
 use super::{
-    Checkpoint, CheckpointError, ConfigurationError, ModelConfiguration, ModuleQuantization, Packing, Precision,
-    QuantizationMode, StoredTensor, WeightFileError, WeightType, save_safetensors,
+    Checkpoint, CheckpointError, ConfigurationError, ModelConfiguration, ModelFiles, ModuleQuantization, Packing,
+    Precision, QuantizationMode, StoredTensor, WeightType, WriteFolderError, write_model_folder,
 };
-use crate::atomic_write::{UnfinishedFolder, write_file};
 use crate::evidence::Listing;
-
-/// Files that hold weights in some format; the packed ones take their place.
-const WEIGHT_EXTENSIONS: [&str; 9] = [
-    "bin",
-    "gguf",
-    "h5",
-    "msgpack",
-    "npz",
-    "onnx",
-    "pt",
-    "pth",
-    "safetensors",
-];
-/// End of the name of a file that lists shards.
-const SHARD_INDEX: &str = ".index.json";
 
 /// Why a model folder could not be packed.
 #[derive(Debug, Error)]
 pub enum PackFolderError {
-    /// The target exists.
-    #[error("`{}` exists already\n  hint: name a new folder for the packed model", target.display())]
-    TargetExists {
-        /// The target.
-        target: PathBuf,
-    },
     /// MLX has no such packing.
     #[error("weights cannot be packed with group size {} and {} bits\n  expected: {}", packing.group_size, packing.bits, QuantizationMode::Affine.allowed())]
     UnsupportedPacking {
@@ -68,9 +44,9 @@ pub enum PackFolderError {
     /// The weights are absent, broken or do not fit.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
-    /// The packed weights could not be written.
+    /// The packed copy could not be written.
     #[error(transparent)]
-    WeightFile(#[from] WeightFileError),
+    Write(#[from] WriteFolderError),
     /// MLX failed.
     #[error("failed to pack `{tensor}`: {source}")]
     Mlx {
@@ -78,14 +54,6 @@ pub enum PackFolderError {
         tensor: String,
         /// What MLX said.
         source: mlx_rs::error::Exception,
-    },
-    /// The system refused.
-    #[error("cannot use `{}`: {source}", path.display())]
-    Io {
-        /// The file or folder.
-        path: PathBuf,
-        /// What the system said.
-        source: io::Error,
     },
 }
 
@@ -100,11 +68,7 @@ pub enum PackFolderError {
 /// # Errors
 /// See [`PackFolderError`]; `target` is not there unless the copy is whole.
 pub fn pack_folder(source: &Path, target: &Path, packing: Packing) -> Result<(), PackFolderError> {
-    if target.symlink_metadata().is_ok() {
-        return Err(PackFolderError::TargetExists {
-            target: target.to_owned(),
-        });
-    }
+    refuse_existing(target)?;
     let quantization = affine(packing)?;
     let configuration_path = source.join("config.json");
     let mut fields = read_object(&configuration_path)?;
@@ -115,20 +79,11 @@ pub fn pack_folder(source: &Path, target: &Path, packing: Packing) -> Result<(),
         fields.insert(key.to_owned(), quantization.to_json().into());
     }
 
-    let folder = UnfinishedFolder::for_target(target).map_err(io_error(target))?;
-    copy_other_files(source, folder.path())?;
-    write_configuration(fields, &folder.path().join("config.json"))?;
-    let metadata = BTreeMap::from([("format".to_owned(), "mlx".to_owned())]);
-    save_safetensors(&tensors, Some(&metadata), &folder.path().join("model.safetensors"))?;
-    folder.finish().map_err(io_error(target))
+    let files = ModelFiles::Folder(source.to_owned());
+    Ok(write_model_folder(&files, fields, &tensors, target, |_| Ok(()))?)
 }
 
-fn io_error(path: &Path) -> impl FnOnce(io::Error) -> PackFolderError {
-    let path = path.to_owned();
-    move |source| PackFolderError::Io { path, source }
-}
-
-fn affine(packing: Packing) -> Result<ModuleQuantization, PackFolderError> {
+pub(super) fn affine(packing: Packing) -> Result<ModuleQuantization, PackFolderError> {
     let mode = QuantizationMode::Affine;
     match (u32::try_from(packing.group_size), u32::try_from(packing.bits)) {
         (Ok(group_size), Ok(bits)) if mode.allows(group_size, bits) => {
@@ -194,35 +149,9 @@ fn packed_tensors(
     Ok(tensors)
 }
 
-fn pack(array: &Array, packing: Packing) -> mlx_rs::error::Result<[Array; 3]> {
+pub(super) fn pack(array: &Array, packing: Packing) -> mlx_rs::error::Result<[Array; 3]> {
     let (weight, scales, biases) = quantize(array, packing.group_size, packing.bits)?;
     let parts = [weight, scales, biases];
     mlx_rs::transforms::eval(&parts)?;
     Ok(parts)
-}
-
-fn write_configuration(fields: Map<String, Value>, path: &Path) -> Result<(), PackFolderError> {
-    let text = format!("{:#}\n", Value::Object(fields));
-    write_file(path, text.as_bytes()).map_err(io_error(path))
-}
-
-fn copy_other_files(source: &Path, target: &Path) -> Result<(), PackFolderError> {
-    for entry in fs::read_dir(source).map_err(io_error(source))? {
-        let entry = entry.map_err(io_error(source))?;
-        let path = entry.path();
-        let is_file = fs::metadata(&path).map_err(io_error(&path))?.is_file();
-        if is_file && !is_replaced(&path) {
-            fs::copy(&path, target.join(entry.file_name())).map_err(io_error(&path))?;
-        }
-    }
-    Ok(())
-}
-
-/// Whether the packed copy has its own form of the file, or none.
-fn is_replaced(path: &Path) -> bool {
-    let name = path.file_name().map(|name| name.to_string_lossy()).unwrap_or_default();
-    let holds_weights = path
-        .extension()
-        .is_some_and(|extension| WEIGHT_EXTENSIONS.iter().any(|known| extension == *known));
-    holds_weights || name == "config.json" || name.ends_with(SHARD_INDEX) || name.starts_with('.')
 }

@@ -39,6 +39,28 @@ pub enum WeightFileError {
         /// Bytes that the header calls for.
         expected: u64,
     },
+    /// The file is no whole archive of tensors, or one that was made to do harm.
+    #[error("`{}` is not a usable archive of tensors\n  found: {found}\n  hint: download or export the file again", path.display())]
+    Archive {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        found: String,
+    },
+    /// A torch file holds something besides names and tensors.
+    #[error("`{}` does not hold tensors alone\n  found: {found}\n  expected: a state dict, which maps names to tensors\n  hint: {}", path.display(), resave(path))]
+    NotStateDict {
+        /// The file.
+        path: PathBuf,
+        /// What it holds.
+        found: String,
+    },
+    /// A torch file from before torch 1.6.
+    #[error("`{}` is a torch file of the old kind\n  found: a plain pickle\n  expected: the zip archive that torch 1.6 and later write\n  hint: {}", path.display(), resave(path))]
+    LegacyTorch {
+        /// The file.
+        path: PathBuf,
+    },
     /// MLX refused.
     #[error("MLX cannot use `{}`\n  found: {message}\n  hint: download or export the file again", path.display())]
     Mlx {
@@ -47,6 +69,16 @@ pub enum WeightFileError {
         /// What MLX said.
         message: String,
     },
+}
+
+/// How to make a file of tensors alone; torch refuses to run code with `weights_only`.
+fn resave(path: &Path) -> String {
+    format!(
+        "if you trust it: `python3 -c \"import sys, torch; from safetensors.torch import save_file; state = \
+         torch.load(sys.argv[1], map_location='cpu', weights_only=True); save_file({{name: value.contiguous().clone() for name, \
+         value in state.get('state_dict', state).items()}}, sys.argv[2])\" {} model.safetensors`",
+        path.display()
+    )
 }
 
 impl From<std::io::Error> for WeightFileError {

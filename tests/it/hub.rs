@@ -164,6 +164,16 @@ mod repository {
     #[case::nothing(&[], "everything")]
     #[case::no_weights(&[("config.json", "{}"), ("tokenizer.json", "{}")], "model.safetensors")]
     #[case::no_tokenizer(&[("config.json", "{}"), ("model.safetensors", "")], "tokenizer.json")]
+    #[case::a_broken_index(&[("config.json", "{}"), ("tokenizer.json", "{}"), ("pytorch_model.bin.index.json", "{")], "a whole pytorch_model.bin.index.json")]
+    #[case::no_second_part_of_torch(
+    &[
+        ("config.json", "{}"),
+        ("tokenizer.json", "{}"),
+        ("pytorch_model-00001-of-00002.bin", ""),
+        ("pytorch_model.bin.index.json", r#"{"weight_map": {"a": "pytorch_model-00001-of-00002.bin", "b": "pytorch_model-00002-of-00002.bin"}}"#),
+    ],
+    "pytorch_model-00002-of-00002.bin"
+)]
     #[case::no_second_part(
     &[
         ("config.json", "{}"),
@@ -218,38 +228,85 @@ mod repository {
         assert!(message.contains("hint: set HF_HOME"), "{message}");
     }
 
+    /// What a hub does: the files it has, what it refuses, and where its connections break.
+    #[derive(Default)]
+    struct Served {
+        bodies: BTreeMap<String, String>,
+        statuses: BTreeMap<String, u16>,
+        /// By path, after how many bytes each of the next answers ends.
+        breaks: Mutex<BTreeMap<String, Vec<usize>>>,
+        /// The name of every content, where it is not what it should be.
+        etag: Option<String>,
+        requests: Mutex<Vec<Request>>,
+    }
+
+    /// A request as the hub heard it.
+    #[derive(Debug, Clone)]
+    struct Request {
+        path: String,
+        range: Option<String>,
+        authorization: Option<String>,
+    }
+
     /// A hub with one repository. It answers every request for a file with the file, or with the status set for it.
     struct Hub {
         endpoint: String,
-        requests: Arc<Mutex<Vec<String>>>,
+        served: Arc<Served>,
+    }
+
+    fn path_of(file: &str) -> String {
+        format!("/keeper/boats/resolve/main/{file}")
     }
 
     impl Hub {
         fn with(files: &[(&str, &str)], statuses: &[(&str, u16)]) -> Result<Self, TestError> {
+            Self::start(files, statuses, &[], None)
+        }
+
+        /// A hub that names every content `etag`.
+        fn named(files: &[(&str, &str)], etag: &str) -> Result<Self, TestError> {
+            Self::start(files, &[], &[], Some(etag.to_owned()))
+        }
+
+        /// `breaks` says after how many bytes the answers for a file end, one after another.
+        fn that_breaks(files: &[(&str, &str)], breaks: &[(&str, &[usize])]) -> Result<Self, TestError> {
+            Self::start(files, &[], breaks, None)
+        }
+
+        fn start(
+            files: &[(&str, &str)],
+            statuses: &[(&str, u16)],
+            breaks: &[(&str, &[usize])],
+            etag: Option<String>,
+        ) -> Result<Self, TestError> {
             let listener = TcpListener::bind("127.0.0.1:0")?;
             let endpoint = format!("http://{}", listener.local_addr()?);
             let siblings: Vec<_> = files.iter().map(|(name, _)| json!({ "rfilename": name })).collect();
             let mut bodies: BTreeMap<String, String> = files
                 .iter()
-                .map(|(name, content)| (format!("/keeper/boats/resolve/main/{name}"), (*content).to_owned()))
+                .map(|(name, content)| (path_of(name), (*content).to_owned()))
                 .collect();
             bodies.insert(
                 "/api/models/keeper/boats/revision/main".to_owned(),
                 json!({ "sha": COMMIT, "siblings": siblings }).to_string(),
             );
-            let statuses: BTreeMap<String, u16> = statuses
-                .iter()
-                .map(|(path, status)| ((*path).to_owned(), *status))
-                .collect();
-            let requests = Arc::new(Mutex::new(Vec::new()));
-            let seen = Arc::clone(&requests);
+            let statuses = statuses.iter().map(|(path, status)| ((*path).to_owned(), *status));
+            let breaks = breaks.iter().map(|(file, after)| (path_of(file), after.to_vec()));
+            let served = Arc::new(Served {
+                bodies,
+                statuses: statuses.collect(),
+                breaks: Mutex::new(breaks.collect()),
+                etag,
+                requests: Mutex::default(),
+            });
+            let answers = Arc::clone(&served);
             thread::spawn(move || {
                 for stream in listener.incoming().flatten() {
-                    let (bodies, statuses, seen) = (bodies.clone(), statuses.clone(), Arc::clone(&seen));
-                    thread::spawn(move || answer(stream, &bodies, &statuses, &seen));
+                    let served = Arc::clone(&answers);
+                    thread::spawn(move || answer(stream, &served));
                 }
             });
-            Ok(Self { endpoint, requests })
+            Ok(Self { endpoint, served })
         }
 
         fn settings(&self, cache: &Path) -> HubSettings {
@@ -261,64 +318,92 @@ mod repository {
             }
         }
 
+        fn requests(&self) -> Vec<Request> {
+            self.served.requests.lock().unwrap().clone()
+        }
+
         /// The files asked for, each once, sorted.
         fn files(&self) -> Vec<String> {
-            let requests = self
-                .requests
-                .lock()
-                .map(|requests| requests.clone())
-                .unwrap_or_default();
-            let mut files: Vec<String> = requests
+            let mut files: Vec<String> = self
+                .requests()
                 .iter()
-                .filter_map(|path| path.strip_prefix("/keeper/boats/resolve/main/").map(str::to_owned))
+                .filter_map(|request| request.path.strip_prefix(&path_of("")).map(str::to_owned))
                 .collect();
             files.sort();
             files.dedup();
             files
         }
+
+        /// The ranges in which a file's content was asked for, in order.
+        fn ranges(&self, file: &str) -> Vec<String> {
+            let requests = self
+                .requests()
+                .into_iter()
+                .filter(|request| request.path == path_of(file));
+            requests
+                .filter_map(|request| request.range)
+                .filter(|range| range != "0-0")
+                .collect()
+        }
     }
 
-    fn answer(
-        stream: TcpStream,
-        bodies: &BTreeMap<String, String>,
-        statuses: &BTreeMap<String, u16>,
-        seen: &Mutex<Vec<String>>,
-    ) -> Option<()> {
+    /// What the hub calls the content of a file, and the cache its blob.
+    fn etag(path: &str, body: &str) -> String {
+        format!("{:x}", path.len() * 1000 + body.len())
+    }
+
+    fn answer(mut stream: TcpStream, served: &Served) -> Option<()> {
         let mut lines = BufReader::new(stream.try_clone().ok()?).lines();
         let path = lines.next()?.ok()?.split(' ').nth(1)?.to_owned();
-        let mut range = None;
+        let (mut range, mut authorization) = (None, None);
         for line in lines {
-            let line = line.ok()?.to_lowercase();
+            let line = line.ok()?;
             if line.is_empty() {
                 break;
             }
-            if let Some(value) = line.strip_prefix("range: bytes=") {
-                range = value.split_once('-').map(|(from, to)| (from.to_owned(), to.to_owned()));
+            let (name, value) = line.split_once(": ")?;
+            match name.to_lowercase().as_str() {
+                "range" => range = value.strip_prefix("bytes=").map(str::to_owned),
+                "authorization" => authorization = Some(value.to_owned()),
+                _ => {}
             }
         }
-        seen.lock().ok()?.push(path.clone());
-        let (status, body) = match (statuses.get(&path), bodies.get(&path)) {
+        served.requests.lock().ok()?.push(Request {
+            path: path.clone(),
+            range: range.clone(),
+            authorization,
+        });
+        let (status, body) = match (served.statuses.get(&path), served.bodies.get(&path)) {
             (Some(status), _) => (*status, "refused"),
             (None, None) => (404, "absent"),
             (None, Some(body)) => (200, body.as_str()),
         };
         let whole = body.len();
-        let (status, body) = match range {
+        let (status, part) = match range.as_deref().and_then(|range| range.split_once('-')) {
             Some((from, to)) if status == 200 => {
                 let from: usize = from.parse().ok()?;
                 let to = to.parse().map_or(whole, |to: usize| (to + 1).min(whole));
-                (206, &body[from..to])
+                if from >= whole {
+                    (416, "")
+                } else {
+                    (206, &body[from..to])
+                }
             }
             _ => (status, body),
         };
-        let mut stream = stream;
+        let is_content = range.as_deref().is_some_and(|range| range != "0-0");
+        let ends_after = match served.breaks.lock().ok()?.get_mut(&path) {
+            Some(breaks) if is_content && !breaks.is_empty() => breaks.remove(0).min(part.len()),
+            _ => part.len(),
+        };
+        let etag = served.etag.clone().unwrap_or_else(|| etag(&path, body));
         write!(
-        stream,
-        "HTTP/1.1 {status} X\r\ncontent-length: {}\r\ncontent-range: bytes 0-0/{whole}\r\netag: \"{:x}\"\r\nx-repo-commit: {COMMIT}\r\nconnection: close\r\n\r\n{body}",
-        body.len(),
-        path.len() * 1000 + whole,
-    )
-    .ok()
+            stream,
+            "HTTP/1.1 {status} X\r\ncontent-length: {}\r\ncontent-range: bytes 0-0/{whole}\r\netag: \"{etag}\"\r\nx-repo-commit: {COMMIT}\r\nconnection: close\r\n\r\n{}",
+            part.len(),
+            &part[..ends_after],
+        )
+        .ok()
     }
 
     #[test]
@@ -423,15 +508,204 @@ mod repository {
     }
 
     #[test]
-    fn a_repository_without_safetensors_names_what_it_has() -> TestResult {
+    fn a_repository_without_weights_that_are_read_names_what_it_has() -> TestResult {
         let hub = Hub::with(
-            &[("config.json", "{}"), ("pytorch_model.bin", "x"), ("boats.gguf", "y")],
+            &[("config.json", "{}"), ("flax_model.msgpack", "x"), ("boats.gguf", "y")],
             &[],
         )?;
         let cache = tempfile::tempdir()?;
         let message = message(resolve("keeper/boats", &hub.settings(cache.path())));
-        assert!(message.contains("has no weights in safetensors format"), "{message}");
-        assert!(message.contains("found: pytorch_model.bin, boats.gguf"), "{message}");
+        assert!(message.contains("has no weights that are read"), "{message}");
+        assert!(message.contains("found: flax_model.msgpack, boats.gguf"), "{message}");
+        Ok(())
+    }
+
+    const TORCH_INDEX: &str =
+        r#"{"weight_map": {"a": "pytorch_model-00001-of-00002.bin", "b": "pytorch_model-00002-of-00002.bin"}}"#;
+
+    #[rstest]
+    #[case::torch(&[("pytorch_model.bin", "weights")], &["pytorch_model.bin"])]
+    #[case::torch_in_shards(
+        &[("pytorch_model-00001-of-00002.bin", "first"), ("pytorch_model-00002-of-00002.bin", "second"), ("pytorch_model.bin.index.json", TORCH_INDEX)],
+        &["pytorch_model-00001-of-00002.bin", "pytorch_model-00002-of-00002.bin", "pytorch_model.bin.index.json"]
+    )]
+    #[case::npz(&[("weights.npz", "weights")], &["weights.npz"])]
+    #[case::npz_in_shards(&[("weights.00.npz", "first"), ("weights.01.npz", "second")], &["weights.00.npz", "weights.01.npz"])]
+    #[case::torch_beside_npz(&[("weights.npz", "weights"), ("pytorch_model.bin", "the same"), ("training_args.bin", "none")], &["pytorch_model.bin"])]
+    fn a_repository_without_safetensors_is_downloaded_in_the_next_best_format(
+        #[case] weights: &[(&str, &str)],
+        #[case] fetched: &[&str],
+    ) -> TestResult {
+        let small = [
+            ("config.json", "{\"model_type\": \"llama\"}"),
+            ("tokenizer.json", "{\"version\": \"1.0\"}"),
+        ];
+        let hub = Hub::with(&[&small[..], weights].concat(), &[])?;
+        let cache = tempfile::tempdir()?;
+        let source = resolve("keeper/boats", &hub.settings(cache.path()))?;
+        let mut expected = [&["config.json", "tokenizer.json"][..], fetched].concat();
+        expected.sort_unstable();
+        assert_eq!(hub.files(), expected);
+        // Offline, the cache is whole; without its first weight file it is not.
+        assert_eq!(resolve("keeper/boats", &offline(cache.path()))?, source);
+        let weights = fetched
+            .iter()
+            .find(|name| !name.contains(".index."))
+            .ok_or("no weights")?;
+        fs::remove_file(source.path().join(weights))?;
+        let message = message(resolve("keeper/boats", &offline(cache.path())));
+        assert!(message.contains("HF_HUB_OFFLINE is set; missing in"), "{message}");
+        Ok(())
+    }
+
+    #[rstest]
+    #[case::upwards("model.safetensors.index.json", "../../../../stolen.safetensors")]
+    #[case::from_the_root("model.safetensors.index.json", "/etc/passwd")]
+    #[case::of_torch("pytorch_model.bin.index.json", "..")]
+    #[case::backslashes("pytorch_model.bin.index.json", "..\\\\stolen.bin")]
+    fn a_shard_that_leads_out_of_the_folder_is_never_asked_for(#[case] index: &str, #[case] shard: &str) -> TestResult {
+        let content = format!(r#"{{"weight_map": {{"a": "{shard}"}}}}"#);
+        let files = [
+            ("config.json", "{\"model_type\": \"llama\"}"),
+            ("tokenizer.json", "{\"version\": \"1.0\"}"),
+            (index, &content),
+        ];
+        let hub = Hub::with(&files, &[])?;
+        let cache = tempfile::tempdir()?;
+        let message = message(resolve("keeper/boats", &hub.settings(cache.path())));
+        assert!(message.contains("the shard name \""), "{message}");
+        assert_eq!(hub.files(), [index]);
+        Ok(())
+    }
+
+    /// A repository whose weights are `content`, and a hub whose answers for them end after so many bytes.
+    fn hub_that_breaks(content: &str, breaks: &[usize]) -> Result<Hub, TestError> {
+        Hub::that_breaks(
+            &[
+                ("config.json", "{\"model_type\": \"llama\"}"),
+                ("tokenizer.json", "{\"version\": \"1.0\"}"),
+                ("model.safetensors", content),
+            ],
+            &[("model.safetensors", breaks)],
+        )
+    }
+
+    fn numbers() -> String {
+        let numbers: Vec<String> = (0..4000).map(|number| format!("{number:04} ")).collect();
+        numbers.concat()
+    }
+
+    #[test]
+    fn a_download_that_breaks_goes_on_where_it_stopped() -> TestResult {
+        let hub = hub_that_breaks(&numbers(), &[7000, 5000])?;
+        let cache = tempfile::tempdir()?;
+        let source = resolve("keeper/boats", &hub.settings(cache.path()))?;
+        assert!(fs::read_to_string(source.path().join("model.safetensors"))? == numbers());
+        assert_eq!(hub.ranges("model.safetensors"), ["0-", "7000-", "12000-"]);
+        Ok(())
+    }
+
+    #[test]
+    fn a_download_that_keeps_breaking_is_given_up_and_can_be_tried_again() -> TestResult {
+        let hub = hub_that_breaks(&numbers(), &[100; 4])?;
+        let cache = tempfile::tempdir()?;
+        let message = message(resolve("keeper/boats", &hub.settings(cache.path())));
+        assert!(
+            message.contains("model `keeper/boats` could not be downloaded: model.safetensors"),
+            "{message}"
+        );
+        assert!(message.contains("hint: try again"), "{message}");
+        assert!(resolve("keeper/boats", &offline(cache.path())).is_err());
+        let source = resolve("keeper/boats", &hub.settings(cache.path()))?;
+        assert!(fs::read_to_string(source.path().join("model.safetensors"))? == numbers());
+        Ok(())
+    }
+
+    /// Leaves in the cache what a killed download of the weights would.
+    fn leave_unfinished(cache: &Path, left: &str, content: &str) -> TestResult {
+        let blobs = cache.join("models--keeper--boats/blobs");
+        fs::create_dir_all(&blobs)?;
+        let name = etag(&path_of("model.safetensors"), content);
+        Ok(fs::write(blobs.join(format!("{name}.part")), left)?)
+    }
+
+    #[rstest]
+    #[case::half_of_it(3000, &["3000-"])]
+    #[case::all_of_it(20000, &["0-"])]
+    #[case::more_than_it(20001, &["0-"])]
+    fn what_a_killed_download_left_is_gone_on_with(#[case] left: usize, #[case] ranges: &[&str]) -> TestResult {
+        let hub = hub_that_breaks(&numbers(), &[])?;
+        let cache = tempfile::tempdir()?;
+        let unfinished: String = numbers().chars().chain("?".chars()).take(left).collect();
+        leave_unfinished(cache.path(), &unfinished, &numbers())?;
+        let source = resolve("keeper/boats", &hub.settings(cache.path()))?;
+        assert!(fs::read_to_string(source.path().join("model.safetensors"))? == numbers());
+        assert_eq!(hub.ranges("model.safetensors"), ranges);
+        Ok(())
+    }
+
+    #[test]
+    fn a_download_that_breaks_before_it_goes_on_is_whole_in_the_end() -> TestResult {
+        let hub = hub_that_breaks(&numbers(), &[0])?;
+        let cache = tempfile::tempdir()?;
+        leave_unfinished(cache.path(), &numbers()[..3000], &numbers())?;
+        let source = resolve("keeper/boats", &hub.settings(cache.path()))?;
+        assert!(fs::read_to_string(source.path().join("model.safetensors"))? == numbers());
+        Ok(())
+    }
+
+    #[test]
+    fn a_name_of_content_that_leads_out_of_the_cache_is_refused() -> TestResult {
+        let hub = Hub::named(
+            &[
+                ("config.json", "{}"),
+                ("tokenizer.json", "{}"),
+                ("model.safetensors", "weights"),
+            ],
+            "../../../stolen",
+        )?;
+        let parent = tempfile::tempdir()?;
+        let cache = parent.path().join("a/cache");
+        let message = message(resolve("keeper/boats", &hub.settings(&cache)));
+        assert!(message.contains("`../../../stolen`"), "{message}");
+        assert!(!parent.path().join("a/stolen").exists());
+        Ok(())
+    }
+
+    #[test]
+    fn a_file_that_the_hub_lists_and_does_not_have_is_named() -> TestResult {
+        let files = [
+            ("config.json", "{\"model_type\": \"llama\"}"),
+            ("tokenizer.json", "{\"version\": \"1.0\"}"),
+            ("model.safetensors", "weights"),
+        ];
+        let hub = Hub::with(&files, &[("/keeper/boats/resolve/main/tokenizer.json", 404)])?;
+        let cache = tempfile::tempdir()?;
+        let message = message(resolve("keeper/boats", &hub.settings(cache.path())));
+        assert!(message.contains("could not be downloaded: tokenizer.json"), "{message}");
+        assert!(message.contains("404"), "{message}");
+        Ok(())
+    }
+
+    #[test]
+    fn the_token_of_the_settings_is_sent_with_every_request() -> TestResult {
+        let hub = hub_that_breaks("weights", &[])?;
+        let cache = tempfile::tempdir()?;
+        let settings = HubSettings {
+            token: Some("hf_boats".to_owned()),
+            ..hub.settings(cache.path())
+        };
+        resolve("keeper/boats", &settings)?;
+        let requests = hub.requests();
+        assert!(requests.len() >= 7, "{requests:?}");
+        for request in requests {
+            assert_eq!(
+                request.authorization.as_deref(),
+                Some("Bearer hf_boats"),
+                "{}",
+                request.path
+            );
+        }
         Ok(())
     }
 }

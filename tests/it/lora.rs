@@ -162,7 +162,13 @@ mod layer {
         // At first every factor is 1, so that the matrices have the gradients that they have without magnitudes.
         let gradients = |with_magnitudes: bool| {
             let mut model = model();
-            moved(&mut model, &LoraSettings { scale: 0.0, ..LoraSettings::default() });
+            moved(
+                &mut model,
+                &LoraSettings {
+                    scale: 0.0,
+                    ..LoraSettings::default()
+                },
+            );
             if with_magnitudes {
                 attach_magnitudes(&mut model).unwrap();
             }

@@ -232,6 +232,6 @@ fn weights_that_do_not_fit_the_configuration_are_refused() {
 fn a_target_that_exists_is_left_alone() {
     let target = tempfile::tempdir().unwrap();
     let error = pack_folder(&qwen3(), target.path(), FOUR_BITS).unwrap_err();
-    assert!(matches!(error, PackFolderError::TargetExists { .. }), "{error}");
+    assert!(error.to_string().contains("exists already"), "{error}");
     assert!(file_names(target.path()).is_empty());
 }
