@@ -15,7 +15,9 @@ use crate::device::{
 };
 use crate::evidence::RunEnvironment;
 use crate::memory::system_memory;
-use crate::model::{CausalModel, LoadError, LoadedModel, ModelSource, TemplateChoice, Tokenizer, TokenizerError};
+use crate::model::{
+    CausalModel, LoadError, LoadedModel, ModelFiles, ModelSource, TemplateChoice, Tokenizer, TokenizerError,
+};
 use crate::param_snapshot::ParameterSnapshot;
 use crate::rules::wording::bytes;
 use mlx_rs::module::ModuleParameters;
@@ -97,6 +99,8 @@ pub struct Plan {
     pub model: CausalModel,
     /// The files' own account of it; its `model` is the base.
     pub loaded: LoadedModel,
+    /// Its files.
+    pub files: ModelFiles,
     /// Text and tokens.
     pub tokenizer: Tokenizer,
     /// The rows that are trained on.
@@ -181,6 +185,7 @@ pub fn prepare(settings: FineTuneSettings, source: &ModelSource) -> Result<Plan,
         backend: selection.backend,
         settings,
         model,
+        files,
         loaded,
         tokenizer,
         train,

@@ -18,7 +18,10 @@ use crate::adapter::{AdapterFileError, save_adapter};
 use crate::data::{Batch, Batches, BatchesError};
 use crate::evidence::{Evidence, StepRecord};
 use crate::interrupt::Interrupt;
-use crate::model::{CausalModel, WeightFileError, load_safetensors, save_safetensors, write_plain_folder};
+use crate::model::{
+    CausalModel, ConversionSettings, ConvertModelError, WeightFileError, WeightType, WriteFolderError, folder_settings,
+    load_safetensors, save_safetensors, try_folder, write_model_folder,
+};
 use crate::param_snapshot::ParameterSnapshot;
 use crate::train::{
     CompiledLoss, Lanes, LossScale, RestoreError, StoredOptimizer, TrainError, TrainSettings, Trainer, TrainingOutcome,
@@ -53,6 +56,12 @@ pub enum FineTuningError {
     /// Weights could not be saved.
     #[error(transparent)]
     Weights(#[from] WeightFileError),
+    /// The trained model could not be described.
+    #[error(transparent)]
+    Describe(#[from] ConvertModelError),
+    /// The trained model could not be written.
+    #[error(transparent)]
+    Model(#[from] WriteFolderError),
     /// A file could not be written.
     #[error("cannot write `{}`: {source}", path.display())]
     Write {
@@ -469,15 +478,7 @@ impl Run<'_> {
                 save_adapter(&self.model, &settings.lora, &settings.model, self.folder.path())?;
                 self.folder.path().to_owned()
             }
-            Method::Full => {
-                let folder = self.folder.model();
-                std::fs::create_dir_all(&folder).map_err(|source| FineTuningError::Write {
-                    path: folder.clone(),
-                    source,
-                })?;
-                write_plain_folder(&self.model, &self.plan.loaded.configuration, &folder)?;
-                folder
-            }
+            Method::Full => self.write_whole_model()?,
         };
         Ok(RunSummary {
             end,
@@ -486,6 +487,34 @@ impl Run<'_> {
             peak_memory,
             result,
         })
+    }
+}
+
+impl Run<'_> {
+    /// Writes the trained weights as a folder that other programs load, and returns it.
+    fn write_whole_model(&self) -> Result<PathBuf, FineTuningError> {
+        let folder = self.folder.model();
+        if folder.exists() {
+            // Of the same run, which was resumed after its end.
+            std::fs::remove_dir_all(&folder).map_err(|source| FineTuningError::Write {
+                path: folder.clone(),
+                source,
+            })?;
+        }
+        let Plan { files, loaded, .. } = self.plan;
+        let dtype = [WeightType::Float32, WeightType::Bfloat16, WeightType::Float16]
+            .into_iter()
+            .find(|dtype| dtype.name() == self.plan.environment.dtype)
+            .unwrap_or(WeightType::Float32);
+        let settings = ConversionSettings {
+            dtype: Some(dtype),
+            packing: None,
+            dequantize: true,
+        };
+        let fields = folder_settings(files, &loaded.configuration, &loaded.packings, &settings)?;
+        let tensors = ParameterSnapshot::capture(&self.model).into_parameters();
+        write_model_folder(files, fields, &tensors, &folder, |path| try_folder(path, dtype.dtype()))?;
+        Ok(folder)
     }
 }
 
