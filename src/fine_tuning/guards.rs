@@ -1,7 +1,9 @@
 //! The rule book watches a run while it goes on.
 
+use mlx_rs::error::Exception;
+
 use crate::diagnosis::StepRecorder;
-use crate::evidence::{Evidence, OptimizerEvidence, Slot, StoppedEarly, TrainingEvidence};
+use crate::evidence::{Evidence, Listing, OptimizerEvidence, Slot, StoppedEarly, TrainingEvidence};
 use crate::model::CausalModel;
 use crate::param_snapshot::ParameterSnapshot;
 use crate::probes::parameters::ParameterProbe;
@@ -71,18 +73,18 @@ impl Guards {
         model: &CausalModel,
         optimizer: &dyn Optimizer,
         outcome: Option<TrainingOutcome>,
-    ) -> Result<Verdict, mlx_rs::error::Exception> {
+    ) -> Result<Verdict, Exception> {
         let made = self.steps.steps.len();
         let stopped_early = match outcome {
             Some(outcome) => self.steps.stopped(outcome),
             None => (made < self.planned_updates).then(|| StoppedEarly {
                 step: made + 1,
                 reason: "the run goes on".to_owned(),
-                found_in: crate::evidence::Listing::numbered("row", std::iter::empty()),
+                found_in: Listing::numbered("row", std::iter::empty()),
             }),
         };
         self.evidence.settings.steps = made.max(1);
-        self.evidence.training = Slot::Ran(self.training(optimizer, stopped_early));
+        self.evidence.training = Slot::Ran(self.training(model, optimizer, stopped_early)?);
         if made >= COMPARED_AFTER && self.evidence.parameters.ran().is_none() {
             let probe = ParameterProbe {
                 base: &self.base,
@@ -106,10 +108,15 @@ impl Guards {
         Ok(Verdict::GoOn)
     }
 
-    fn training(&self, optimizer: &dyn Optimizer, stopped_early: Option<StoppedEarly>) -> TrainingEvidence {
+    fn training(
+        &self,
+        model: &CausalModel,
+        optimizer: &dyn Optimizer,
+        stopped_early: Option<StoppedEarly>,
+    ) -> Result<TrainingEvidence, Exception> {
         const LATER: &str = "the run goes on";
         let steps = &self.steps.steps;
-        TrainingEvidence {
+        Ok(TrainingEvidence {
             trainer: "reference".to_owned(),
             stopped_early,
             loss_check: Slot::skipped(LATER),
@@ -121,11 +128,11 @@ impl Guards {
                 learning_rate_sum: steps.iter().map(|step| step.learning_rate).sum(),
             },
             gradients: self.steps.gradients(),
-            trainable_values: self.before.values() - self.base.values().min(self.before.values()),
+            trainable_values: ParameterSnapshot::capture_trainable(model).values(),
             tokens_per_second: self.steps.tokens_per_second(),
-            peak_memory: 0,
+            peak_memory: mlx_rs::memory::peak_memory()? as u64,
             seconds: steps.iter().map(|step| step.seconds).sum(),
             steps: steps.clone(),
-        }
+        })
     }
 }
