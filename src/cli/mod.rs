@@ -5,6 +5,8 @@ mod arguments;
 mod baseline;
 mod convert;
 mod embedded;
+mod environment;
+mod manual;
 mod output;
 mod progress;
 mod run;

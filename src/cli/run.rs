@@ -10,7 +10,7 @@ use super::arguments::{
 };
 use super::baseline::Baseline;
 use super::output::{choose_colour, note, print};
-use super::{apply_fix, convert, embedded, progress, selftest, verify};
+use super::{apply_fix, convert, embedded, environment, manual, progress, selftest, verify};
 use crate::adapter::LoraSettings;
 use crate::atomic_write::write_file;
 use crate::device::PrecisionChoice;
@@ -101,6 +101,9 @@ fn dispatch(arguments: Arguments) -> Result<u8> {
         }
         Some(Command::Convert(what)) => convert::run(&what).map(|()| EXIT_HEALTHY),
         Some(Command::Verify(what)) => verify::run(what).map(|()| EXIT_HEALTHY),
+        Some(Command::Env(arguments)) => environment::run(&arguments).map(|()| EXIT_HEALTHY),
+        Some(Command::Completions { shell }) => manual::completions(shell).map(|()| EXIT_HEALTHY),
+        Some(Command::Man { out }) => manual::pages(&out).map(|()| EXIT_HEALTHY),
     }
 }
 
@@ -477,7 +480,7 @@ fn finish(report: &Report, output: &OutputArguments) -> Result<u8> {
     Ok(exit_code(report, output.fail_on.into()))
 }
 
-fn width() -> usize {
+pub(super) fn width() -> usize {
     if !std::io::stdout().is_terminal() {
         return PLAIN_WIDTH;
     }
