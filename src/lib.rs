@@ -16,6 +16,7 @@
 //! | `param_snapshot` | |
 //! | `param_diff` | `param_snapshot`, `readback` |
 //! | `evidence` | `thresholds` |
+//! | `checks` | `evidence`, `model`, `param_diff`, `param_snapshot`, `readback`, `suggestion` |
 //! | `model` | `atomic_write`, `evidence`, `readback`, `suggestion` |
 //! | `data` | `evidence`, `model` |
 //! | `adapter` | `atomic_write`, `model`, `suggestion` |
@@ -37,6 +38,7 @@
 
 pub mod adapter;
 pub mod atomic_write;
+pub mod checks;
 pub mod cli;
 pub mod data;
 pub mod device;

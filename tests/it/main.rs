@@ -8,6 +8,7 @@
 )]
 
 mod architecture;
+mod checks;
 mod command_line;
 mod data;
 mod data_audit;
