@@ -16,6 +16,7 @@
 //! | `param_snapshot` | |
 //! | `param_diff` | `param_snapshot`, `readback` |
 //! | `evidence` | `thresholds` |
+//! | `checks` | `evidence`, `model`, `param_diff`, `param_snapshot`, `readback`, `suggestion` |
 //! | `model` | `atomic_write`, `evidence`, `readback`, `suggestion` |
 //! | `data` | `evidence`, `model`, `suggestion` |
 //! | `adapter` | `atomic_write`, `model`, `suggestion` |
@@ -34,10 +35,11 @@
 //! | `training_log` | `evidence` |
 //! | `fine_tuning` | `adapter`, `atomic_write`, `data`, `device`, `diagnosis`, `evidence`, `interrupt`, `memory`, `model`, `param_snapshot`, `probes`, `rules`, `suggestion`, `train` |
 //! | `selftest` | `adapter`, `atomic_write`, `data`, `device`, `diagnosis`, `evidence`, `faults`, `interrupt`, `model`, `report`, `rules`, `suggestion`, `train`, `workflow` |
-//! | `cli` | `adapter`, `atomic_write`, `data`, `device`, `diagnosis`, `evidence`, `external`, `faults`, `interrupt`, `memory`, `model`, `python`, `regression`, `report`, `rules`, `selftest`, `torch`, `train`, `workflow` |
+//! | `cli` | `adapter`, `atomic_write`, `data`, `device`, `engine`, `diagnosis`, `evidence`, `external`, `faults`, `interrupt`, `memory`, `model`, `python`, `regression`, `report`, `rules`, `selftest`, `torch`, `train`, `workflow` |
 
 pub mod adapter;
 pub mod atomic_write;
+pub mod checks;
 pub mod cli;
 pub mod data;
 pub mod device;

@@ -72,6 +72,45 @@ pub enum Command {
     /// Compute single figures for comparison with other programs
     #[command(subcommand)]
     Verify(Verify),
+    /// Describe this machine: chip, GPU, memory, and what would be chosen to compute with, and why
+    Env(EnvironmentArguments),
+    /// Print a shell's completions, to be sourced or put where the shell looks for them
+    Completions {
+        /// The shell
+        #[arg(value_enum, value_name = "SHELL")]
+        shell: ShellArgument,
+    },
+    /// Write the manual pages
+    Man {
+        /// A folder for them
+        #[arg(long, value_name = "DIR")]
+        out: PathBuf,
+    },
+}
+
+/// Options of the description of the machine.
+#[derive(Debug, Args)]
+pub struct EnvironmentArguments {
+    /// As JSON
+    #[arg(long)]
+    pub json: bool,
+    /// Where to compute [default: Metal or CUDA, then MLX on the CPU, then PyTorch, the first that works]
+    #[arg(long, value_name = "B", value_enum)]
+    pub backend: Option<BackendArgument>,
+    /// Gigabytes that training is to leave free for the system and other programs
+    #[arg(long, value_name = "GB", default_value_t = 8.0, value_parser = not_negative, allow_negative_numbers = true)]
+    pub reserve: f64,
+}
+
+/// Shells that have completions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ShellArgument {
+    /// Bash
+    Bash,
+    /// Z shell
+    Zsh,
+    /// Fish
+    Fish,
 }
 
 /// Options of the self-test.

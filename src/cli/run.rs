@@ -10,7 +10,9 @@ use super::arguments::{
 };
 use super::baseline::Baseline;
 use super::output::{choose_colour, note, print};
-use super::{apply_fix, convert, embedded, fuse, generate, models, progress, selftest, train, verify};
+use super::{
+    apply_fix, convert, embedded, environment, fuse, generate, manual, models, progress, selftest, train, verify,
+};
 use crate::adapter::LoraSettings;
 use crate::atomic_write::write_file;
 use crate::device::PrecisionChoice;
@@ -105,6 +107,9 @@ fn dispatch(arguments: Arguments) -> Result<u8> {
         Some(Command::Fuse(arguments)) => fuse::run(&arguments).map(|()| EXIT_HEALTHY),
         Some(Command::Models(what)) => models::run(&what).map(|()| EXIT_HEALTHY),
         Some(Command::Verify(what)) => verify::run(what).map(|()| EXIT_HEALTHY),
+        Some(Command::Env(arguments)) => environment::run(&arguments).map(|()| EXIT_HEALTHY),
+        Some(Command::Completions { shell }) => manual::completions(shell).map(|()| EXIT_HEALTHY),
+        Some(Command::Man { out }) => manual::pages(&out).map(|()| EXIT_HEALTHY),
     }
 }
 

@@ -91,7 +91,7 @@ pub struct TrainingSize {
 }
 
 impl TrainingSize {
-    /// Values that AdamW keeps for each trained one.
+    /// Values that Adam, with or without weight decay, keeps for each trained one.
     pub const ADAMW: f64 = 2.0;
 }
 

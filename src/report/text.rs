@@ -25,10 +25,7 @@ const LABEL: usize = 13;
 ///
 /// Colour follows the `colored` crate's switch, which honours `NO_COLOR`; without colour nothing is lost.
 pub fn to_text(report: &Report, width: usize) -> String {
-    let mut page = Page {
-        text: String::new(),
-        width: width.clamp(NARROWEST, WIDEST),
-    };
+    let mut page = Page::new(width);
     page.head(report);
     let check_only = report.settings.judges_only_inputs();
     for (index, phase) in report.phases.iter().enumerate() {
@@ -48,26 +45,41 @@ pub fn to_text(report: &Report, width: usize) -> String {
     page.signals(report);
     page.regression(report);
     page.end(report);
-    page.text
+    page.into_text()
 }
 
 /// The findings and notes of the report alone, for a page of `width` columns; empty without any.
 pub fn findings_to_text(report: &Report, width: usize) -> String {
-    let mut page = Page {
-        text: String::new(),
-        width: width.clamp(NARROWEST, WIDEST),
-    };
+    let mut page = Page::new(width);
     page.findings(report);
     page.notes(report);
-    page.text
+    page.into_text()
 }
 
-struct Page {
+/// Lines of labelled text.
+pub(super) struct Page {
     text: String,
     width: usize,
 }
 
 impl Page {
+    /// An empty page of `width` columns.
+    pub(super) fn new(width: usize) -> Self {
+        Self {
+            text: String::new(),
+            width: width.clamp(NARROWEST, WIDEST),
+        }
+    }
+
+    pub(super) fn into_text(self) -> String {
+        self.text
+    }
+
+    /// The program with its version.
+    pub(super) fn heading(&mut self, tool_version: &str) {
+        self.line(&format!("mlx-diagnose {tool_version}").bold().to_string());
+    }
+
     fn line(&mut self, line: &str) {
         self.text.push_str(line.trim_end());
         self.text.push('\n');
@@ -83,7 +95,7 @@ impl Page {
     }
 
     /// A label and its text, continued under the text.
-    fn entry(&mut self, indent: usize, label: &str, text: &str) {
+    pub(super) fn entry(&mut self, indent: usize, label: &str, text: &str) {
         self.painted_entry(indent, label, text, |line| line.normal());
     }
 
@@ -98,7 +110,7 @@ impl Page {
 
     fn head(&mut self, report: &Report) {
         let environment = &report.environment;
-        self.line(&format!("mlx-diagnose {}", environment.tool_version).bold().to_string());
+        self.heading(&environment.tool_version);
         for (label, text) in subject(report) {
             self.entry(2, label, &text);
         }

@@ -258,11 +258,14 @@ mod training {
             .unwrap()
             .model;
         let packed = |model: &CausalModel| -> Vec<Vec<u32>> {
-            let linears = model.linears();
-            let words = linears
-                .iter()
-                .map(|(_, linear)| linear.weight.value.contiguous().unwrap());
-            words.map(|words| words.to_vec_exact::<u32>().unwrap()).collect()
+            let linears = model.linears().into_iter();
+            let packed = linears.filter(|(_, linear)| linear.packing.is_some());
+            let words: Vec<Vec<u32>> = packed
+                .map(|(_, linear)| linear.weight.value.contiguous().unwrap())
+                .map(|words| words.to_vec_exact::<u32>().unwrap())
+                .collect();
+            assert!(!words.is_empty());
+            words
         };
         attach(&mut model, &LoraSettings::default(), 0).unwrap();
         let before = packed(&model);

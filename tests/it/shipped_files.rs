@@ -88,8 +88,7 @@ fn every_value_of_a_profile_has_its_reason(#[values("chat", "instruct", "code", 
         if line.starts_with('#') {
             reasons += 1;
         } else if !line.ends_with(':') {
-            // Two values for trying the result share one.
-            assert!(reasons > 0 || line.starts_with("top_p"), "{name}: {line}");
+            assert!(reasons > 0, "{name}: {line}");
             reasons = 0;
         }
     }
@@ -111,8 +110,6 @@ fn every_value_of_a_profile_has_its_reason(#[values("chat", "instruct", "code", 
         "epochs",
         "batch_size",
         "max_seq_length",
-        "temperature",
-        "top_p",
     ] {
         assert!(keys.contains(&key), "{name} has no {key}");
         assert!(value(key).ok_or("no value")?.parse::<f64>()? >= 0.0);

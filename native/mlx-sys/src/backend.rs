@@ -1,11 +1,16 @@
 //! What the linked MLX library is and which devices it finds.
 
+use std::collections::BTreeMap;
 use std::ffi::CStr;
 
 use crate::{
-    mlx_cuda_is_available, mlx_device_free, mlx_device_new, mlx_get_default_device, mlx_get_default_stream,
+    mlx_cuda_is_available, mlx_device_count, mlx_device_free, mlx_device_info, mlx_device_info_free,
+    mlx_device_info_get, mlx_device_info_get_keys, mlx_device_info_get_size, mlx_device_info_get_string,
+    mlx_device_info_is_string, mlx_device_info_new, mlx_device_new, mlx_device_new_type, mlx_device_type,
+    mlx_device_type__MLX_CPU, mlx_device_type__MLX_GPU, mlx_get_default_device, mlx_get_default_stream,
     mlx_metal_is_available, mlx_stream_free, mlx_stream_new, mlx_string_data, mlx_string_free, mlx_string_new,
-    mlx_synchronize, mlx_version,
+    mlx_synchronize, mlx_vector_string_free, mlx_vector_string_get, mlx_vector_string_new, mlx_vector_string_size,
+    mlx_version,
 };
 
 /// Whether MLX can compute on a Metal device here.
@@ -62,5 +67,88 @@ pub fn version() -> Option<String> {
         let version = (status == 0 && !data.is_null()).then(|| CStr::from_ptr(data).to_string_lossy().into_owned());
         mlx_string_free(text);
         version
+    }
+}
+
+/// What MLX says of a device under one name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum DeviceProperty {
+    /// A name.
+    Text(String),
+    /// A count, or a number of bytes.
+    Number(usize),
+}
+
+/// The kinds of device that MLX knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DeviceKind {
+    /// The processor.
+    Cpu,
+    /// A Metal or CUDA device.
+    Gpu,
+}
+
+/// What MLX says of each of its devices of this kind, in their order; nothing where it has none.
+///
+/// Metal names `device_name`, `architecture`, `memory_size`, `max_recommended_working_set_size` and
+/// `max_buffer_length`; CUDA `device_name`, `compute_capability_major` and `_minor`, `total_memory` and `free_memory`.
+pub fn device_properties(kind: DeviceKind) -> Vec<BTreeMap<String, DeviceProperty>> {
+    let type_ = match kind {
+        DeviceKind::Cpu => mlx_device_type__MLX_CPU,
+        // Asking for a device that is not there ends the process unless somebody handles MLX's errors.
+        DeviceKind::Gpu if !metal_is_available() && !cuda_is_available() => return Vec::new(),
+        DeviceKind::Gpu => mlx_device_type__MLX_GPU,
+    };
+    let mut count = 0;
+    // SAFETY: the pointer is to a local that outlives the call; on failure the value stays 0.
+    unsafe { mlx_device_count(&raw mut count, type_) };
+    (0..count).map(|index| properties_of(type_, index)).collect()
+}
+
+fn properties_of(type_: mlx_device_type, index: i32) -> BTreeMap<String, DeviceProperty> {
+    let mut properties = BTreeMap::new();
+    // SAFETY: device, properties and names are made, filled, read and freed here; a status other than 0 leaves them empty,
+    // and a key that was got lives as long as the list of keys.
+    unsafe {
+        let device = mlx_device_new_type(type_, index);
+        let mut info = mlx_device_info_new();
+        let mut keys = mlx_vector_string_new();
+        if mlx_device_info_get(&raw mut info, device) == 0 && mlx_device_info_get_keys(&raw mut keys, info) == 0 {
+            for place in 0..mlx_vector_string_size(keys) {
+                let mut key = std::ptr::null_mut();
+                if mlx_vector_string_get(&raw mut key, keys, place) == 0 && !key.is_null() {
+                    let key = CStr::from_ptr(key);
+                    let property = device_property(info, key);
+                    properties.extend(property.map(|value| (key.to_string_lossy().into_owned(), value)));
+                }
+            }
+        }
+        mlx_vector_string_free(keys);
+        mlx_device_info_free(info);
+        mlx_device_free(device);
+    }
+    properties
+}
+
+/// The property called `key`; `None` where there is none.
+///
+/// # Safety
+/// `info` was filled by MLX and is not freed.
+unsafe fn device_property(info: mlx_device_info, key: &CStr) -> Option<DeviceProperty> {
+    // SAFETY: the pointers are to locals that outlive the calls, and the text lives as long as `info`.
+    unsafe {
+        let mut is_text = false;
+        if mlx_device_info_is_string(&raw mut is_text, info, key.as_ptr()) != 0 {
+            return None;
+        }
+        if is_text {
+            let mut text = std::ptr::null();
+            let status = mlx_device_info_get_string(&raw mut text, info, key.as_ptr());
+            return (status == 0 && !text.is_null())
+                .then(|| DeviceProperty::Text(CStr::from_ptr(text).to_string_lossy().into_owned()));
+        }
+        let mut number = 0;
+        let status = mlx_device_info_get_size(&raw mut number, info, key.as_ptr());
+        (status == 0).then_some(DeviceProperty::Number(number))
     }
 }
