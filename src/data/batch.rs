@@ -10,8 +10,8 @@ const NO_DOCUMENT: i32 = -1;
 
 /// Rows that are trained on together, as arrays of `rows` x `columns` in row-major order.
 ///
-/// Column `i` of the inputs is predicted from columns `0..i`, so a loss over shifted arrays takes inputs `..columns - 1`,
-/// targets `1..` and the mask `1..`.
+/// Column `i` of the inputs is predicted from columns `0..i`, so a loss over shifted arrays takes inputs
+/// `..columns - 1`, targets `1..` and the mask `1..`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Batch {
     /// Indices of the examples in their dataset, one per row; of a packed row the first of its examples.
@@ -51,8 +51,8 @@ impl Batch {
 
     /// The batch whose rows are the given examples laid end to end, padded to the longest row.
     ///
-    /// The first token of an example is never a target, as the token before it belongs to another. Indices must be those
-    /// of `examples`; others are left out, and so are rows without any.
+    /// The first token of an example is never a target, as the token before it belongs to another. Indices must be
+    /// those of `examples`; others are left out, and so are rows without any.
     pub fn packed(examples: &[Example], packs: &[&[usize]]) -> Self {
         let rows: Vec<Vec<usize>> = packs
             .iter()

@@ -13,8 +13,8 @@ use super::random::SplitMix64;
 /// Batches whose rows are sorted by length together, at most: transformers' `LengthGroupedSampler` has the same.
 const POOLED_BATCHES: usize = 50;
 
-/// Pools of an epoch, at least, where there are enough rows: without chance in who is sorted with whom, every epoch would
-/// have the same batches. Also from transformers.
+/// Pools of an epoch, at least, where there are enough rows: without chance in who is sorted with whom, every epoch
+/// would have the same batches. Also from transformers.
 const LEAST_POOLS: usize = 4;
 
 /// The order in which rows are taken.

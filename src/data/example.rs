@@ -1,7 +1,7 @@
 //! Turns records into token ids with the positions that are trained on.
 //!
-//! The tokens are those that mlx-lm makes. Two things differ, since mlx-lm goes wrong there without a word: the boundary
-//! of a masked prompt is checked against the tokens of the whole row, and padding is never trained on.
+//! The tokens are those that mlx-lm makes. Two things differ, since mlx-lm goes wrong there without a word: the
+//! boundary of a masked prompt is checked against the tokens of the whole row, and padding is never trained on.
 
 use std::sync::Arc;
 
@@ -66,8 +66,8 @@ pub struct RowSource {
     pub record: Option<Record>,
     /// All tokens of the row: the rendered conversation, or the text with its end token.
     pub tokens: Vec<u32>,
-    /// The tokens of everything before the last message, with the header that opens an answer where that message is one;
-    /// `None` where there is nothing before it, or where the template refuses it and no mask needs it.
+    /// The tokens of everything before the last message, with the header that opens an answer where that message is
+    /// one; `None` where there is nothing before it, or where the template refuses it and no mask needs it.
     pub prompt: Option<Vec<u32>>,
 }
 
@@ -86,8 +86,8 @@ pub struct Example {
     pub original_length: usize,
     /// Whether the prompt's own tokens are not a prefix of the row's, so that the boundary is where they part.
     pub boundary_moved: bool,
-    /// Answers that were to be trained on and are not, since the chat template does not tell where they stand: it writes
-    /// earlier turns otherwise than last ones.
+    /// Answers that were to be trained on and are not, since the chat template does not tell where they stand: it
+    /// writes earlier turns otherwise than last ones.
     pub unplaced_answers: usize,
     /// The row's question and answer; `None` for plain text and for conversations that do not end with an answer.
     pub reference: Option<PromptReference>,

@@ -28,8 +28,8 @@ pub struct DataFiles {
 }
 
 impl DataFiles {
-    /// Reads a folder with `train.jsonl` or `train.json`, and perhaps a file named `valid` and one named `test`; or a single
-    /// file.
+    /// Reads a folder with `train.jsonl` or `train.json`, and perhaps a file named `valid` and one named `test`; or a
+    /// single file.
     ///
     /// # Errors
     /// See [`DataError`].

@@ -14,8 +14,8 @@ pub(super) const OUTPUT: &str = "output";
 /// Keys that a row may have.
 pub(super) const OPTIONAL: [&str; 3] = ["input", "system", "history"];
 
-/// A row with `instruction` and `output`: a question and its answer, with the `system` text and the `history` before it.
-/// An `input` follows its instruction on a line of its own, as in `LLaMA-Factory`.
+/// A row with `instruction` and `output`: a question and its answer, with the `system` text and the `history` before
+/// it. An `input` follows its instruction on a line of its own, as in `LLaMA-Factory`.
 pub(super) fn read(object: &Map<String, Value>) -> Result<Record, Problem> {
     let mut messages = Vec::new();
     if let Some(system) = optional_text(object, "system")? {

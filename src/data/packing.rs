@@ -2,8 +2,9 @@
 
 use std::collections::BTreeSet;
 
-/// The rows with the given lengths, dealt out to packs of at most `limit` tokens: the longest first, each to the fullest
-/// pack that has room for it (best fit decreasing: Ding et al. 2024, "Fewer Truncations Improve Language Modeling").
+/// The rows with the given lengths, dealt out to packs of at most `limit` tokens: the longest first, each to the
+/// fullest pack that has room for it (best fit decreasing: Ding et al. 2024, "Fewer Truncations Improve Language
+/// Modeling").
 ///
 /// Every row is in exactly one pack. Packs are sorted by their first row, rows within a pack by their number. A row
 /// longer than `limit` gets a pack of its own.

@@ -1,7 +1,7 @@
 //! Reads training records from a file of rows: JSON lines or a JSON array, in one of five formats.
 //!
-//! Three formats are mlx-lm's, two are those of Alpaca and `ShareGPT`. Where mlx-lm judges a file by its first row and fails
-//! in the middle of training, every row is checked before anything else is done.
+//! Three formats are mlx-lm's, two are those of Alpaca and `ShareGPT`. Where mlx-lm judges a file by its first row and
+//! fails in the middle of training, every row is checked before anything else is done.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -93,8 +93,8 @@ pub struct RecordFile {
 }
 
 impl RecordFile {
-    /// Reads a file of rows: an array of objects in a `.json` file, JSON lines in any other and in a `.json` file that does
-    /// not begin with a bracket. Blank lines and a byte order mark are passed over.
+    /// Reads a file of rows: an array of objects in a `.json` file, JSON lines in any other and in a `.json` file that
+    /// does not begin with a bracket. Blank lines and a byte order mark are passed over.
     ///
     /// # Errors
     /// See [`DataError`]; every unusable row is listed.

@@ -69,8 +69,8 @@ impl Targets {
     /// answer is no target.
     ///
     /// # Errors
-    /// [`TokenizerError`] when the tokenizer fails. A template that refuses a part of the conversation does not tell where
-    /// its answer stands.
+    /// [`TokenizerError`] when the tokenizer fails. A template that refuses a part of the conversation does not tell
+    /// where its answer stands.
     pub(super) fn every_answer(
         messages: &[Message],
         tools: Option<&[Value]>,

@@ -154,8 +154,8 @@ pub struct ChatTemplate {
 }
 
 impl ChatTemplate {
-    /// Compiles `source`. `name` says in errors where it comes from; `variables` are given to every rendering beside the
-    /// conversation (`bos_token`, `eos_token` and their like).
+    /// Compiles `source`. `name` says in errors where it comes from; `variables` are given to every rendering beside
+    /// the conversation (`bos_token`, `eos_token` and their like).
     ///
     /// # Errors
     /// [`ChatTemplateError::Syntax`].
@@ -209,9 +209,9 @@ impl ChatTemplate {
         self.render_by(&self.name, messages, tools, add_generation_prompt)
     }
 
-    /// The conversation as text, with the bytes of it that the template's `{% generation %}` blocks mark as written by the
-    /// assistant, in order (<https://huggingface.co/docs/transformers/chat_templating_writing>, "generation"). `None` where
-    /// the template has no such blocks.
+    /// The conversation as text, with the bytes of it that the template's `{% generation %}` blocks mark as written by
+    /// the assistant, in order (<https://huggingface.co/docs/transformers/chat_templating_writing>, "generation").
+    /// `None` where the template has no such blocks.
     ///
     /// # Errors
     /// See [`ChatTemplateError`].

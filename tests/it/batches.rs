@@ -273,7 +273,7 @@ fn a_saved_position_is_small_and_keeps_its_form() -> TestResult {
 
 #[test]
 fn the_fingerprint_is_the_published_hash_of_lengths_tokens_and_targets() {
-    // FNV-1a of "foobar" is 85944171f73967e8 (from the authors' test vectors); one row of no tokens is eight zero bytes.
+    // FNV-1a of "foobar" is 85944171f73967e8, from the authors' test vectors.
     assert_eq!(fnv(b"foobar"), 0x8594_4171_f739_67e8);
     let row = [2, 0, 0, 0, 0, 0, 0, 0, 5, 0, 0, 0, 0, 6, 0, 0, 0, 1];
     let examples = [Example::of_tokens(vec![5, 6])];
