@@ -232,8 +232,8 @@ impl<'a> SettingsReader<'a> {
         if let Some(Ok(template)) = named {
             return template;
         }
-        let names: Vec<&str> = BUNDLED_TEMPLATES.iter().map(|bundled| bundled.name).collect();
-        self.problem("template", entry, format!("own, {}", names.join(", ")));
+        let known: Vec<&str> = BUNDLED_TEMPLATES.iter().map(|bundled| bundled.name).collect();
+        self.problem("template", entry, format!("own, {}", known.join(", ")));
         TemplateChoice::Own
     }
 

@@ -164,7 +164,7 @@ fn deep_and_exploding_yaml_is_refused_at_once() {
     let mut exploding = "a0: &a0 [x,x,x,x,x,x,x,x,x]\n".to_owned();
     for level in 1..12 {
         let aliases = vec![format!("*a{}", level - 1); 9].join(",");
-        exploding.push_str(&format!("a{level}: &a{level} [{aliases}]\n"));
+        exploding = format!("{exploding}a{level}: &a{level} [{aliases}]\n");
     }
     assert!(read(&exploding).is_err());
 }
