@@ -35,7 +35,7 @@
 //! | `training_log` | `evidence` |
 //! | `fine_tuning` | `adapter`, `atomic_write`, `data`, `device`, `diagnosis`, `evidence`, `interrupt`, `memory`, `model`, `param_snapshot`, `probes`, `rules`, `suggestion`, `train` |
 //! | `selftest` | `adapter`, `atomic_write`, `data`, `device`, `diagnosis`, `evidence`, `faults`, `interrupt`, `model`, `report`, `rules`, `suggestion`, `train`, `workflow` |
-//! | `cli` | `adapter`, `atomic_write`, `data`, `device`, `engine`, `diagnosis`, `evidence`, `external`, `faults`, `interrupt`, `memory`, `model`, `python`, `regression`, `report`, `rules`, `selftest`, `torch`, `train`, `workflow` |
+//! | `cli` | `adapter`, `atomic_write`, `data`, `device`, `diagnosis`, `engine`, `evidence`, `external`, `faults`, `fine_tuning`, `interrupt`, `memory`, `model`, `python`, `regression`, `report`, `rules`, `selftest`, `torch`, `train`, `workflow` |
 
 pub mod adapter;
 pub mod atomic_write;

@@ -31,7 +31,7 @@ pub fn effective(settings: &FineTuneSettings, given: &Configuration) -> String {
 }
 
 fn list(text: &mut String, above: &str, table: &Value, given: &Configuration) {
-    const KEY: usize = 34;
+    const KEY: usize = 38;
     const VALUE: usize = 26;
     for (key, value) in table.as_object().into_iter().flatten() {
         let key = format!("{above}{key}");

@@ -15,7 +15,8 @@ use crate::model::{AttentionContext, CausalModel};
 use crate::param_snapshot::ParameterSnapshot;
 use crate::readback::{scalar, vector};
 
-/// Positions whose logits exist at one time on one lane: bounds memory to this many rows of the vocabulary.
+/// Positions whose logits are made together. On a GPU this bounds memory to so many rows of the vocabulary; on a CPU MLX
+/// begins with all chunks before it ends one.
 pub const POSITIONS_PER_CHUNK: i32 = 256;
 
 /// One backward pass.
