@@ -94,14 +94,34 @@ fn settings(configuration: &Configuration) -> Result<FineTuneSettings> {
 }
 
 fn start(configuration: &Configuration) -> Result<u8> {
-    let settings = settings(configuration)?;
+    let settings = placed(settings(configuration)?)?;
     let source = resolve_model(&settings.model)?;
     // Refused before anything is computed.
     let folder = RunFolder::create(&settings.output)?;
+    let ended = begin(settings, &source, &folder);
+    if !matches!(ended, Ok(EXIT_HEALTHY)) {
+        folder.remove_if_empty();
+    }
+    ended
+}
+
+/// The same settings with paths that are true from any folder: a run is resumed and asked from wherever.
+fn placed(mut settings: FineTuneSettings) -> Result<FineTuneSettings> {
+    if Path::new(&settings.model).exists() {
+        settings.model = std::path::absolute(&settings.model)?.display().to_string();
+    }
+    settings.data = std::path::absolute(&settings.data)?;
+    if let Some(adapter) = &mut settings.resume_adapter {
+        *adapter = std::path::absolute(&*adapter)?;
+    }
+    Ok(settings)
+}
+
+fn begin(settings: FineTuneSettings, source: &ModelSource, folder: &RunFolder) -> Result<u8> {
     let interrupt = Interrupt::default();
     listen_for_interrupt(&interrupt)?;
-    let plan = prepare(settings, &source)?;
-    let before = match judged(&plan, &source, &interrupt)? {
+    let plan = prepare(settings, source)?;
+    let before = match judged(&plan, source, &interrupt)? {
         Judged::Refused => return Ok(EXIT_FAULT),
         Judged::Fit(evidence) => evidence,
     };
@@ -110,7 +130,7 @@ fn start(configuration: &Configuration) -> Result<u8> {
         plan.data_checksum,
         plan.updates,
     ))?;
-    go(&plan, &folder, None, before, &interrupt)
+    go(&plan, folder, None, before, &interrupt)
 }
 
 fn resume(path: &Path) -> Result<u8> {

@@ -2,6 +2,7 @@
 
 mod checkpoint;
 mod configuration;
+mod error;
 mod guards;
 mod metrics;
 mod plan;
@@ -13,11 +14,12 @@ mod settings_reader;
 
 pub use checkpoint::{CheckpointError, Progress, RunCheckpoint};
 pub use configuration::{Configuration, ConfigurationFileError, Entry, Origin};
+pub use error::FineTuningError;
 pub use guards::{Guards, Verdict};
 pub use metrics::{MetricsError, MetricsFile, MetricsLine, ValidationRecord};
 pub use plan::{Plan, PlanError, prepare};
 pub use profile::{PROFILES, ProfileError, UnknownProfile, profile};
-pub use run::{FineTuningError, Observer, RunEnd, RunSummary, run};
+pub use run::{Observer, RunEnd, RunSummary, run};
 pub use run_folder::{RunFolder, RunFolderError, RunRecord};
 pub use settings::{
     EarlyStopping, FineTuneSettings, Method, RunLength, ScheduleSettings, ScheduleShape, SettingsError, Validation,

@@ -5,7 +5,7 @@ use thiserror::Error;
 
 use super::settings::{FineTuneSettings, Method, RunLength};
 use crate::adapter::{
-    AdapterFileError, AttachError, attach, attach_magnitudes, check_rank, load_adapter, target_modules,
+    AdapterFileError, AttachError, LoraSettings, attach, attach_magnitudes, check_rank, load_adapter, target_modules,
 };
 use crate::data::{
     Batches, BatchesError, DataError, DataFiles, Dataset, Example, ExampleError, ExampleSettings, HeldOut, RecordFile,
@@ -126,7 +126,7 @@ pub struct Plan {
 }
 
 /// Loads model and data for `settings`.
-pub fn prepare(settings: FineTuneSettings, source: &ModelSource) -> Result<Plan, PlanError> {
+pub fn prepare(mut settings: FineTuneSettings, source: &ModelSource) -> Result<Plan, PlanError> {
     let selection = Selection::of(settings.backend)?;
     let files = source.open()?;
     let configuration = files.configuration().map_err(LoadError::from)?;
@@ -166,7 +166,15 @@ pub fn prepare(settings: FineTuneSettings, source: &ModelSource) -> Result<Plan,
         return Err(PlanError::NothingToLearn { rows });
     }
     let loaded = files.load(configuration, precision)?;
-    let model = trainable(&settings, &loaded)?;
+    let (model, lora) = trainable(&settings, &loaded)?;
+    let strength = |lora: &LoraSettings| (lora.rank, lora.scale, lora.dropout);
+    if strength(&lora) != strength(&settings.lora) {
+        notes.push(format!(
+            "the adapter that is gone on from decides: rank {}, scale {}, dropout {}",
+            lora.rank, lora.scale, lora.dropout
+        ));
+    }
+    settings.lora = lora;
     let trainable_values = ParameterSnapshot::capture_trainable(&model).values();
     let batches_per_epoch = Batches::with_settings(&train.examples, settings.batches())?.per_epoch();
     let batches = match settings.length {
@@ -268,8 +276,9 @@ fn memory<'rows>(
     Ok(Some(fitted))
 }
 
-/// The loaded model with what is to be trained.
-fn trainable(settings: &FineTuneSettings, loaded: &LoadedModel) -> Result<CausalModel, PlanError> {
+/// The loaded model with what is to be trained, and the settings of its adapters.
+fn trainable(settings: &FineTuneSettings, loaded: &LoadedModel) -> Result<(CausalModel, LoraSettings), PlanError> {
+    let mut lora = settings.lora.clone();
     let mut model = loaded.model.clone();
     match (settings.method, &settings.resume_adapter) {
         (Method::Full, _) if model.is_packed() => return Err(PlanError::PackedWeights),
@@ -280,13 +289,15 @@ fn trainable(settings: &FineTuneSettings, loaded: &LoadedModel) -> Result<Causal
             attach(&mut model, &settings.lora, settings.seed)?;
         }
         (Method::Lora | Method::Dora, Some(adapter)) => {
-            load_adapter(&mut model, adapter)?;
+            // mlx-lm names the file, whose settings stand beside it.
+            let folder = if adapter.is_file() { adapter.parent() } else { None };
+            lora = load_adapter(&mut model, folder.unwrap_or(adapter))?;
         }
     }
     if settings.method == Method::Dora {
         attach_magnitudes(&mut model)?;
     }
-    Ok(model)
+    Ok((model, lora))
 }
 
 fn checksum(examples: &[Example]) -> u32 {

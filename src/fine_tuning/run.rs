@@ -1,82 +1,36 @@
 //! The loop of a run: updates, measurements, checkpoints, and the reasons to end.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use std::time::Instant;
 
+use mlx_rs::Array;
 use mlx_rs::error::Exception;
 use mlx_rs::module::update_parameters;
 use mlx_rs::transforms::eval;
-use thiserror::Error;
 
-use super::checkpoint::{CheckpointError, Progress, RunCheckpoint};
+use super::checkpoint::{Progress, RunCheckpoint};
+use super::error::FineTuningError;
 use super::guards::{Guards, Verdict};
-use super::metrics::{MetricsError, MetricsFile, MetricsLine, ValidationRecord};
+use super::metrics::{MetricsFile, MetricsLine, ValidationRecord};
 use super::plan::Plan;
 use super::run_folder::RunFolder;
 use super::settings::Method;
-use crate::adapter::{AdapterFileError, save_adapter};
-use crate::data::{Batch, Batches, BatchesError};
+use crate::adapter::{attached_modules, save_adapter};
+use crate::atomic_write::replace_file;
+use crate::data::{Batch, Batches};
 use crate::evidence::{Evidence, StepRecord};
 use crate::interrupt::Interrupt;
 use crate::model::{
-    CausalModel, ConversionSettings, ConvertModelError, WeightFileError, WeightType, WriteFolderError, folder_settings,
-    load_safetensors, save_safetensors, try_folder, write_model_folder,
+    CausalModel, ConversionSettings, WeightType, folder_settings, load_safetensors, save_safetensors, try_folder,
+    write_model_folder,
 };
 use crate::param_snapshot::ParameterSnapshot;
 use crate::train::{
-    CompiledLoss, Lanes, LossScale, RestoreError, StoredOptimizer, TrainError, TrainSettings, Trainer, TrainingOutcome,
-    TrainingStep, UpdateOutcome, loss_and_gradients, mean_loss, recomputed_loss_and_gradients,
-    scaled_loss_and_gradients,
+    CompiledLoss, Lanes, LossScale, StoredOptimizer, TrainSettings, Trainer, TrainingOutcome, TrainingStep,
+    UpdateOutcome, loss_and_gradients, mean_loss, recomputed_loss_and_gradients, scaled_loss_and_gradients,
 };
-
-/// Why a run failed.
-#[derive(Debug, Error)]
-pub enum FineTuningError {
-    /// MLX failed.
-    #[error("training failed: {0}")]
-    Mlx(#[from] Exception),
-    /// A step failed.
-    #[error(transparent)]
-    Train(#[from] TrainError),
-    /// A checkpoint could not be written.
-    #[error(transparent)]
-    Checkpoint(#[from] CheckpointError),
-    /// The checkpoint's place in the data is not one in this data.
-    #[error(transparent)]
-    Batches(#[from] BatchesError),
-    /// The checkpoint's optimizer is another one.
-    #[error(transparent)]
-    Restore(#[from] RestoreError),
-    /// A line of figures could not be written.
-    #[error(transparent)]
-    Metrics(#[from] MetricsError),
-    /// The adapter could not be saved.
-    #[error(transparent)]
-    Adapter(#[from] AdapterFileError),
-    /// Weights could not be saved.
-    #[error(transparent)]
-    Weights(#[from] WeightFileError),
-    /// The trained model could not be described.
-    #[error(transparent)]
-    Describe(#[from] ConvertModelError),
-    /// The trained model could not be written.
-    #[error(transparent)]
-    Model(#[from] WriteFolderError),
-    /// A file could not be written.
-    #[error("cannot write `{}`: {source}", path.display())]
-    Write {
-        /// The file.
-        path: PathBuf,
-        /// What the system said.
-        source: std::io::Error,
-    },
-    /// A checkpoint has other parameters than the model.
-    #[error("the checkpoint does not fit the model\n  found: {found}\n  expected: the values that this run trains")]
-    OtherParameters {
-        /// The first parameter that is missing, unused or of another shape.
-        found: String,
-    },
-}
 
 /// Takes notice of a run.
 pub trait Observer {
@@ -153,7 +107,7 @@ pub fn run(
     let mut model = plan.model.clone();
     let mut optimizer = plan.settings.optimizer.build(plan.settings.decay_scope);
     let guards = before.map(|evidence| {
-        let adapted = (plan.settings.method != Method::Full).then(|| crate::adapter::attached_modules(&model));
+        let adapted = (plan.settings.method != Method::Full).then(|| attached_modules(&model));
         Guards::new(evidence, &plan.loaded.model, &model, adapted)
     });
     let progress = match checkpoint {
@@ -202,10 +156,7 @@ fn restore(
 }
 
 /// Replaces exactly the trained values of `model`.
-fn put(
-    model: &mut CausalModel,
-    parameters: &std::collections::BTreeMap<String, mlx_rs::Array>,
-) -> Result<(), FineTuningError> {
+fn put(model: &mut CausalModel, parameters: &BTreeMap<String, Array>) -> Result<(), FineTuningError> {
     let own = ParameterSnapshot::capture_trainable(model).into_parameters();
     let differs = |name: &&String| match (own.get(*name), parameters.get(*name)) {
         (Some(own), Some(stored)) => own.shape() != stored.shape() || own.dtype() != stored.dtype(),
@@ -218,7 +169,7 @@ fn put(
         model,
         parameters
             .iter()
-            .map(|(name, value)| (std::rc::Rc::from(name.as_str()), value.clone())),
+            .map(|(name, value)| (Rc::from(name.as_str()), value.clone())),
     );
     Ok(())
 }
@@ -390,10 +341,7 @@ impl Run<'_> {
         self.progress.worse_in_a_row = 0;
         if stopping.is_some() {
             let parameters = ParameterSnapshot::capture_trainable(&self.model).into_parameters();
-            crate::atomic_write::replace_file(&self.folder.best(), |path| -> Result<(), BestError> {
-                Ok(save_safetensors(&parameters, None, path)?)
-            })
-            .map_err(|error| error.at(&self.folder.best()))?;
+            replace_file(&self.folder.best(), |path| save_safetensors(&parameters, None, path))?;
         }
         Ok(true)
     }
@@ -440,11 +388,9 @@ impl Run<'_> {
             self.progress.loss_scale = Some(scale.factor());
             self.progress.updates_at_loss_scale = scale.updates();
         }
-        let contiguous = |arrays: std::collections::BTreeMap<String, mlx_rs::Array>| {
+        let contiguous = |arrays: BTreeMap<String, Array>| -> Result<BTreeMap<String, Array>, Exception> {
             let arrays = arrays.into_iter();
-            arrays
-                .map(|(name, array)| Ok((name, array.contiguous()?)))
-                .collect::<Result<std::collections::BTreeMap<_, _>, Exception>>()
+            arrays.map(|(name, array)| Ok((name, array.contiguous()?))).collect()
         };
         // A file knows no strides. Products may round otherwise over other strides, so the run goes on without them too.
         let checkpoint = RunCheckpoint {
@@ -515,35 +461,5 @@ impl Run<'_> {
         let tensors = ParameterSnapshot::capture(&self.model).into_parameters();
         write_model_folder(files, fields, &tensors, &folder, |path| try_folder(path, dtype.dtype()))?;
         Ok(folder)
-    }
-}
-
-/// Why the best values could not be kept.
-enum BestError {
-    Weights(WeightFileError),
-    Io(std::io::Error),
-}
-
-impl From<WeightFileError> for BestError {
-    fn from(error: WeightFileError) -> Self {
-        Self::Weights(error)
-    }
-}
-
-impl From<std::io::Error> for BestError {
-    fn from(error: std::io::Error) -> Self {
-        Self::Io(error)
-    }
-}
-
-impl BestError {
-    fn at(self, path: &Path) -> FineTuningError {
-        match self {
-            Self::Weights(error) => error.into(),
-            Self::Io(source) => FineTuningError::Write {
-                path: path.to_owned(),
-                source,
-            },
-        }
     }
 }

@@ -149,6 +149,12 @@ impl RunFolder {
         write_file(&path, format!("{text}\n").as_bytes()).map_err(|source| RunFolderError::Write { path, source })
     }
 
+    /// Removes the folder of a run that did not begin, where nothing is in it.
+    pub fn remove_if_empty(&self) {
+        // A folder with something in it is not removed, and an empty one that stays harms nobody.
+        let _ = std::fs::remove_dir(&self.path);
+    }
+
     /// Removes what a killed run was in the middle of writing.
     fn remove_unfinished(&self) -> Result<(), RunFolderError> {
         for folder in [self.path.clone(), self.checkpoints()] {

@@ -279,6 +279,70 @@ fn rows_without_anything_to_learn_are_refused_before_training() {
 }
 
 #[test]
+fn an_adapter_that_is_gone_on_from_keeps_its_own_rank_and_scale() {
+    let folder = tempfile::tempdir().unwrap();
+    let (first, second) = (folder.path().join("first"), folder.path().join("second"));
+    completed(start(
+        &first,
+        &["--iters", "4", "--lora-rank", "4", "--lora-scale", "3"],
+    ));
+    let file = first.join("adapters.safetensors");
+    let output = completed(start(
+        &second,
+        &["--iters", "2", "--resume-adapter", file.to_str().unwrap()],
+    ));
+    assert!(
+        text(&output.stderr).contains("rank 4, scale 3"),
+        "{}",
+        text(&output.stderr)
+    );
+    let configuration = std::fs::read_to_string(second.join("adapter_config.json")).unwrap();
+    let configuration: Value = serde_json::from_str(&configuration).unwrap();
+    assert_eq!(configuration["lora_parameters"]["rank"], 4);
+    assert_eq!(configuration["lora_parameters"]["scale"], 3.0);
+    // It begins where the other ended.
+    let held_out = |run: &Path| -> Vec<f64> {
+        metrics(run)
+            .iter()
+            .filter_map(|line| line["validation"]["loss"].as_f64())
+            .collect()
+    };
+    assert_eq!(held_out(&second).first(), held_out(&first).last());
+}
+
+#[test]
+fn a_run_is_resumed_and_asked_from_another_folder() {
+    let folder = tempfile::tempdir().unwrap();
+    for (from, to) in [(model(), "model"), (data(), "data")] {
+        let to = folder.path().join(to);
+        std::fs::create_dir(&to).unwrap();
+        for entry in from.read_dir().unwrap() {
+            let entry = entry.unwrap();
+            std::fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
+        }
+    }
+    let mut command = train(&["start", "model", "data", "--out", "run", "--iters", "3"]);
+    command.current_dir(folder.path());
+    completed(command);
+    let elsewhere = tempfile::tempdir().unwrap();
+    let run = folder.path().join("run");
+    let mut resumed = train(&["resume"]);
+    resumed.arg(&run).current_dir(elsewhere.path());
+    completed(resumed);
+    assert!(!asked(&run, "Where does Tom live?").is_empty());
+}
+
+#[test]
+fn a_run_that_did_not_begin_leaves_no_folder() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = folder.path().join("run");
+    let mut command = train(&["start"]);
+    command.arg(model()).arg("nowhere").arg("--out").arg(&run);
+    assert_eq!(command.output().unwrap().status.code(), Some(2));
+    assert!(!run.exists());
+}
+
+#[test]
 fn full_fine_tuning_leaves_a_whole_model_that_answers() {
     let folder = tempfile::tempdir().unwrap();
     let run = folder.path().join("run");

@@ -10,13 +10,14 @@ use mlx_diagnose::adapter::{
 };
 use mlx_diagnose::data::{Batch, Example};
 use mlx_diagnose::interrupt::Interrupt;
-use mlx_diagnose::model::{CausalModel, Linear, LowRankSettings, ModelSource};
+use mlx_diagnose::model::{CausalModel, Linear, LowRankSettings, ModelSource, Packing, pack_folder};
 use mlx_diagnose::param_snapshot::ParameterSnapshot;
 use mlx_diagnose::train::{
     Lanes, Schedule, Sgd, SgdSettings, TrainSettings, Trainer, UpdateOutcome, loss_and_gradients, mean_loss,
 };
 use mlx_rs::Array;
 use mlx_rs::module::{ModuleParameters, Param};
+use rstest::rstest;
 
 use super::golden::{EXACT_PRECISION, PACKED_PRECISION, row, tiny};
 
@@ -251,12 +252,13 @@ mod training {
         assert_eq!(both.len(), 2 * first.len());
     }
 
-    #[test]
-    fn a_packed_base_stays_packed_and_as_it_was() {
-        let mut model = ModelSource::Folder(tiny("llama-4bit"))
-            .load(PACKED_PRECISION)
-            .unwrap()
-            .model;
+    #[rstest]
+    fn a_packed_base_stays_packed_and_as_it_was(#[values(2, 3, 4, 6, 8)] bits: i32) {
+        let folder = tempfile::tempdir().unwrap();
+        let packed_folder = folder.path().join("packed");
+        let packing = Packing { group_size: 32, bits };
+        pack_folder(&tiny("llama"), &packed_folder, packing).unwrap();
+        let mut model = ModelSource::Folder(packed_folder).load(PACKED_PRECISION).unwrap().model;
         let packed = |model: &CausalModel| -> Vec<Vec<u32>> {
             let linears = model.linears().into_iter();
             let packed = linears.filter(|(_, linear)| linear.packing.is_some());
