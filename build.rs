@@ -3,7 +3,8 @@
 use std::env;
 
 fn main() -> Result<(), String> {
-    println!("cargo::rerun-if-changed=build.rs");
+    // Two more packages of the workspace build with this file, which does not lie in their folders.
+    println!("cargo::rerun-if-env-changed=DEP_MLX_LIBDIR");
     let variable =
         |name: &str| env::var(name).map_err(|error| format!("{name}, which Cargo and mlx-sys must set: {error}"));
     let libraries = variable("DEP_MLX_LIBDIR")?;
