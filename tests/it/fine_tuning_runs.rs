@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rstest::rstest;
 use serde_json::Value;
@@ -101,12 +101,39 @@ impl Draw {
     }
 }
 
+/// A run that is killed at moments of `draw` up to `longest` after each start, and resumed, until it is over or was killed
+/// so often; returns the number of kills.
+fn killed_and_resumed(folder: &Path, options: &[&str], draw: &mut Draw, longest: Duration, most: usize) -> usize {
+    let mut kills = 0;
+    let mut command = start(folder, options);
+    loop {
+        let mut process = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        if kills < most {
+            std::thread::sleep(Duration::from_millis(draw.below(longest.as_millis() as u64)));
+        }
+        if kills == most || process.try_wait().unwrap().is_some() {
+            assert!(process.wait().unwrap().success());
+            return kills;
+        }
+        process.kill().unwrap();
+        process.wait().unwrap();
+        kills += 1;
+        command = if folder.join("run.json").is_file() {
+            let mut resumed = train(&["resume"]);
+            resumed.arg(folder);
+            resumed
+        } else {
+            start(folder, options)
+        };
+    }
+}
+
 #[test]
-fn a_run_killed_at_twenty_moments_ends_with_the_bits_of_one_that_was_not() {
+fn runs_killed_at_twenty_moments_end_with_the_bits_of_one_that_was_not() {
     const KILLS: usize = 20;
     let options = [
         "--epochs",
-        "30",
+        "12",
         "--lora-dropout",
         "0.1",
         "--grad-accumulation-steps",
@@ -121,37 +148,22 @@ fn a_run_killed_at_twenty_moments_ends_with_the_bits_of_one_that_was_not() {
         "cosine",
     ];
     let folder = tempfile::tempdir().unwrap();
-    let (whole, killed) = (folder.path().join("whole"), folder.path().join("killed"));
+    let whole = folder.path().join("whole");
+    let begun = Instant::now();
     completed(start(&whole, &options));
-
+    // From before the first update to behind the last, however fast the machine is.
+    let longest = begun.elapsed();
     let mut draw = Draw(5);
     let mut kills = 0;
-    let mut command = start(&killed, &options);
-    loop {
-        let mut process = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    for run in 0.. {
+        let killed = folder.path().join(format!("killed-{run}"));
+        kills += killed_and_resumed(&killed, &options, &mut draw, longest, KILLS - kills);
+        assert_eq!(adapter(&killed), adapter(&whole));
+        assert_eq!(metrics(&killed), metrics(&whole));
         if kills == KILLS {
-            assert!(process.wait().unwrap().success());
-            break;
+            return;
         }
-        // From before the first update to some checkpoints on.
-        std::thread::sleep(Duration::from_millis(150 + draw.below(700)));
-        if let Some(status) = process.try_wait().unwrap() {
-            assert!(status.success());
-            panic!("the run was over after {kills} kills; it has to be longer");
-        }
-        process.kill().unwrap();
-        process.wait().unwrap();
-        kills += 1;
-        command = if killed.join("run.json").is_file() {
-            let mut resumed = train(&["resume"]);
-            resumed.arg(&killed);
-            resumed
-        } else {
-            start(&killed, &options)
-        };
     }
-    assert_eq!(adapter(&killed), adapter(&whole));
-    assert_eq!(metrics(&killed), metrics(&whole));
 }
 
 #[test]
