@@ -164,7 +164,10 @@ pub fn attach_magnitudes(model: &mut CausalModel) -> Result<usize, AttachError> 
     let mut layers = 0;
     for (_, linear) in model.linears_mut() {
         if linear.low_rank.is_some() {
-            linear.attach_magnitudes()?;
+            // Those of an adapter that is gone on from stay.
+            if linear.m.value.is_none() {
+                linear.attach_magnitudes()?;
+            }
             layers += 1;
         }
     }

@@ -149,11 +149,11 @@ fn configuration(model: &CausalModel, settings: &LoraSettings, modules: &[String
     })
 }
 
-/// Loads an mlx-lm LoRA folder onto `model`, whose own adapters it replaces and whose base it freezes.
+/// Loads an mlx-lm LoRA or DoRA folder onto `model`, whose own adapters it replaces and whose base it freezes.
 ///
 /// Strict: every adapter tensor that the settings call for must be in the file, with the right shape, and no other.
 pub fn load_adapter(model: &mut CausalModel, folder: &Path) -> Result<LoraSettings, AdapterFileError> {
-    let settings = read_configuration(folder)?;
+    let (settings, has_magnitudes) = read_configuration(folder)?;
     let path = folder.join(WEIGHTS);
     let mut tensors = stored_tensors(folder)?;
     let targets = super::target_modules(model, &settings).map_err(|error| AdapterFileError::Mismatch {
@@ -167,7 +167,8 @@ pub fn load_adapter(model: &mut CausalModel, folder: &Path) -> Result<LoraSettin
         if !targets.contains(&module) {
             continue;
         }
-        let [shape_a, shape_b] = adapter_shapes(&layer.place(), settings.rank as i32);
+        let place = layer.place();
+        let [shape_a, shape_b] = adapter_shapes(&place, settings.rank as i32);
         let mut take = |name: String, shape: Vec<i32>| -> Option<Array> {
             match tensors.remove(&name) {
                 None => problems.push(format!("missing: {name} {shape:?}")),
@@ -181,6 +182,10 @@ pub fn load_adapter(model: &mut CausalModel, folder: &Path) -> Result<LoraSettin
             }
             None
         };
+        // Only linear layers have magnitudes; of another layer they stay unexpected.
+        if let Some(linear) = layer.as_linear_mut().filter(|_| has_magnitudes) {
+            linear.m = Param::new(take(format!("{module}.m"), vec![place[0]]));
+        }
         let [lora_a, lora_b] = layer.matrices_mut();
         *lora_a = Param::new(take(format!("{module}.lora_a"), shape_a));
         *lora_b = Param::new(take(format!("{module}.lora_b"), shape_b));
@@ -225,19 +230,21 @@ pub fn stored_configuration(folder: &Path) -> Result<Value, AdapterFileError> {
     Ok(value)
 }
 
-fn read_configuration(folder: &Path) -> Result<LoraSettings, AdapterFileError> {
+/// The settings in an mlx-lm folder, and whether DoRA's magnitudes belong to it.
+fn read_configuration(folder: &Path) -> Result<(LoraSettings, bool), AdapterFileError> {
     let value = stored_configuration(folder)?;
     let unusable = |found: String, expected: &str| AdapterFileError::Configuration {
         path: folder.join(CONFIGURATION),
         found,
         expected: expected.to_owned(),
     };
-    match value.get("fine_tune_type").and_then(Value::as_str) {
-        None | Some("lora") => {}
+    let has_magnitudes = match value.get("fine_tune_type").and_then(Value::as_str) {
+        None | Some("lora") => false,
+        Some("dora") => true,
         Some(other) => {
-            return Err(unusable(format!("fine_tune_type `{other}`"), "`lora`"));
+            return Err(unusable(format!("fine_tune_type `{other}`"), "`lora` or `dora`"));
         }
-    }
+    };
     let parameters = value.get("lora_parameters").unwrap_or(&Value::Null);
     let number = |name: &str| {
         parameters.get(name).and_then(Value::as_f64).ok_or_else(|| {
@@ -257,7 +264,7 @@ fn read_configuration(folder: &Path) -> Result<LoraSettings, AdapterFileError> {
     if rank < 1.0 || rank.fract() != 0.0 {
         return Err(unusable(format!("rank {rank}"), "a whole number of at least 1"));
     }
-    Ok(LoraSettings {
+    let settings = LoraSettings {
         rank: rank as usize,
         scale: number("scale")? as f32,
         dropout: number("dropout")? as f32,
@@ -265,5 +272,6 @@ fn read_configuration(folder: &Path) -> Result<LoraSettings, AdapterFileError> {
             .and_then(|layers| usize::try_from(layers).ok())
             .filter(|layers| *layers > 0),
         keys,
-    })
+    };
+    Ok((settings, has_magnitudes))
 }

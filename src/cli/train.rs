@@ -318,7 +318,12 @@ fn write_loss_plot(folder: &RunFolder, plan: &Plan, metrics: &[MetricsLine]) -> 
     if course.steps.is_empty() {
         return Ok(());
     }
-    let title = format!("{} on {}", plan.settings.model, plan.settings.data.display());
+    let name = |path: &Path| path.file_name().unwrap_or(path.as_os_str()).display().to_string();
+    let title = format!(
+        "{} on {}",
+        name(Path::new(&plan.settings.model)),
+        name(&plan.settings.data)
+    );
     write_text(&folder.loss_plot(), &curves_to_html(&title, &course))
 }
 

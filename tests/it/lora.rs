@@ -304,6 +304,13 @@ mod training {
         for (found, expected) in logits(&finished).into_iter().zip(logits(&model)) {
             assert_relative_eq!(found, expected, epsilon = 1e-4);
         }
+        // To go on training, the magnitudes themselves come back.
+        let mut resumed = super::model();
+        load_adapter(&mut resumed, folder.path()).unwrap();
+        attach_magnitudes(&mut resumed).unwrap();
+        assert_eq!(logits(&resumed), logits(&model));
+        let trained = |model: &CausalModel| ParameterSnapshot::capture_trainable(model).into_parameters().len();
+        assert_eq!(trained(&resumed), trained(&model));
     }
 }
 
