@@ -364,7 +364,7 @@ pub struct DiagnoseArguments {
     /// Model folder, GGUF file or hub id [default: a tiny model carried by the program]
     #[arg(long, value_name = "DIR|FILE.gguf|HUB_ID")]
     pub model: Option<String>,
-    /// Training data: a JSON lines file, or a folder with train.jsonl [default: two rows carried by the program]
+    /// Training data: a .jsonl or .json file, or a folder with train.jsonl [default: two rows carried by the program]
     #[arg(long, value_name = "DIR|FILE")]
     pub data: Option<PathBuf>,
     /// A finished adapter to judge instead of training one: a folder of mlx-lm or PEFT
