@@ -52,3 +52,35 @@ impl Clone for Box<dyn Block> {
         self.boxed_clone()
     }
 }
+
+/// What every block says of its parts, from one list of its layers and one of its norms; the path of a layer is that of
+/// its field.
+macro_rules! block_parts {
+    (
+        attention: $attention:ident,
+        linears: [$($part:ident.$linear:ident),+ $(,)?],
+        norms: [$($norm:ident),+ $(,)?] $(,)?
+    ) => {
+        fn window(&self) -> Option<i32> {
+            self.$attention.heads.window
+        }
+
+        fn linears(&self) -> Vec<(&'static str, &Linear)> {
+            vec![$((concat!(stringify!($part), ".", stringify!($linear)), &self.$part.$linear)),+]
+        }
+
+        fn linears_mut(&mut self) -> Vec<(&'static str, &mut Linear)> {
+            vec![$((concat!(stringify!($part), ".", stringify!($linear)), &mut self.$part.$linear)),+]
+        }
+
+        fn norms_mut(&mut self) -> Vec<&mut Norm> {
+            vec![$(&mut self.$norm),+]
+        }
+
+        fn boxed_clone(&self) -> Box<dyn Block> {
+            Box::new(self.clone())
+        }
+    };
+}
+
+pub(super) use block_parts;

@@ -9,6 +9,7 @@ use serde_json::{Map, Value, json};
 use super::expected_tensor::TensorList;
 use super::family::{Family, fields as object_of, unscaled};
 use super::{Architecture, ExpectedTensor, StoredForm};
+use crate::model::block::block_parts;
 use crate::model::configuration::{MAX_CONTEXT, MAX_HEADS, MAX_LAYERS, MAX_VOCABULARY, MAX_WIDTH};
 use crate::model::configuration_fields::{GeneralFields, refuse_other_activation, refuse_switches};
 use crate::model::json_fields::JsonFields;
@@ -263,33 +264,14 @@ impl Block for Gpt2Block {
         middle.add(self.mlp.c_proj.forward(&inner)?)
     }
 
-    fn window(&self) -> Option<i32> {
-        self.attn.heads.window
-    }
-
-    fn linears(&self) -> Vec<(&'static str, &Linear)> {
-        vec![
-            ("attn.c_attn", &self.attn.c_attn),
-            ("attn.c_proj", &self.attn.c_proj),
-            ("mlp.c_fc", &self.mlp.c_fc),
-            ("mlp.c_proj", &self.mlp.c_proj),
-        ]
-    }
-
-    fn linears_mut(&mut self) -> Vec<(&'static str, &mut Linear)> {
-        vec![
-            ("attn.c_attn", &mut self.attn.c_attn),
-            ("attn.c_proj", &mut self.attn.c_proj),
-            ("mlp.c_fc", &mut self.mlp.c_fc),
-            ("mlp.c_proj", &mut self.mlp.c_proj),
-        ]
-    }
-
-    fn norms_mut(&mut self) -> Vec<&mut Norm> {
-        vec![&mut self.ln_1, &mut self.ln_2]
-    }
-
-    fn boxed_clone(&self) -> Box<dyn Block> {
-        Box::new(self.clone())
+    block_parts! {
+        attention: attn,
+        linears: [
+            attn.c_attn,
+            attn.c_proj,
+            mlp.c_fc,
+            mlp.c_proj,
+        ],
+        norms: [ln_1, ln_2],
     }
 }

@@ -8,6 +8,7 @@ use serde_json::{Map, Value, json};
 use super::expected_tensor::TensorList;
 use super::family::{Family, GgufFamily, fields, no_other_forms, nothing_set_aside, unscaled};
 use super::{Architecture, ExpectedTensor};
+use crate::model::block::block_parts;
 use crate::model::configuration_fields::{
     CommonFields, Defaults, refuse_other_activation, refuse_other_layers, refuse_other_rotation,
 };
@@ -230,39 +231,17 @@ impl Block for LlamaBlock {
         middle.add(fed)
     }
 
-    fn window(&self) -> Option<i32> {
-        self.self_attn.heads.window
-    }
-
-    fn linears(&self) -> Vec<(&'static str, &Linear)> {
-        vec![
-            ("self_attn.q_proj", &self.self_attn.q_proj),
-            ("self_attn.k_proj", &self.self_attn.k_proj),
-            ("self_attn.v_proj", &self.self_attn.v_proj),
-            ("self_attn.o_proj", &self.self_attn.o_proj),
-            ("mlp.gate_proj", &self.mlp.gate_proj),
-            ("mlp.up_proj", &self.mlp.up_proj),
-            ("mlp.down_proj", &self.mlp.down_proj),
-        ]
-    }
-
-    fn linears_mut(&mut self) -> Vec<(&'static str, &mut Linear)> {
-        vec![
-            ("self_attn.q_proj", &mut self.self_attn.q_proj),
-            ("self_attn.k_proj", &mut self.self_attn.k_proj),
-            ("self_attn.v_proj", &mut self.self_attn.v_proj),
-            ("self_attn.o_proj", &mut self.self_attn.o_proj),
-            ("mlp.gate_proj", &mut self.mlp.gate_proj),
-            ("mlp.up_proj", &mut self.mlp.up_proj),
-            ("mlp.down_proj", &mut self.mlp.down_proj),
-        ]
-    }
-
-    fn norms_mut(&mut self) -> Vec<&mut Norm> {
-        vec![&mut self.input_layernorm, &mut self.post_attention_layernorm]
-    }
-
-    fn boxed_clone(&self) -> Box<dyn Block> {
-        Box::new(self.clone())
+    block_parts! {
+        attention: self_attn,
+        linears: [
+            self_attn.q_proj,
+            self_attn.k_proj,
+            self_attn.v_proj,
+            self_attn.o_proj,
+            mlp.gate_proj,
+            mlp.up_proj,
+            mlp.down_proj,
+        ],
+        norms: [input_layernorm, post_attention_layernorm],
     }
 }

@@ -11,6 +11,7 @@ use serde_json::{Map, Value};
 use super::family::{Family, nothing_set_aside, unscaled};
 use super::llama::{around_blocks, attention, attention_tensors, block_norms, refuse_other_computations, write_common};
 use super::{Architecture, ExpectedTensor, StoredForm};
+use crate::model::block::block_parts;
 use crate::model::configuration::MAX_CONTEXT;
 use crate::model::configuration_fields::{CommonFields, Defaults, limit_every_layer, refuse_switches};
 use crate::model::json_fields::JsonFields;
@@ -238,28 +239,16 @@ impl Block for MixtralBlock {
         middle.add(fed)
     }
 
-    fn window(&self) -> Option<i32> {
-        self.self_attn.heads.window
-    }
-
-    fn linears(&self) -> Vec<(&'static str, &Linear)> {
-        vec![
-            ("self_attn.q_proj", &self.self_attn.q_proj),
-            ("self_attn.k_proj", &self.self_attn.k_proj),
-            ("self_attn.v_proj", &self.self_attn.v_proj),
-            ("self_attn.o_proj", &self.self_attn.o_proj),
-            ("block_sparse_moe.gate", &self.block_sparse_moe.gate),
-        ]
-    }
-
-    fn linears_mut(&mut self) -> Vec<(&'static str, &mut Linear)> {
-        vec![
-            ("self_attn.q_proj", &mut self.self_attn.q_proj),
-            ("self_attn.k_proj", &mut self.self_attn.k_proj),
-            ("self_attn.v_proj", &mut self.self_attn.v_proj),
-            ("self_attn.o_proj", &mut self.self_attn.o_proj),
-            ("block_sparse_moe.gate", &mut self.block_sparse_moe.gate),
-        ]
+    block_parts! {
+        attention: self_attn,
+        linears: [
+            self_attn.q_proj,
+            self_attn.k_proj,
+            self_attn.v_proj,
+            self_attn.o_proj,
+            block_sparse_moe.gate,
+        ],
+        norms: [input_layernorm, post_attention_layernorm],
     }
 
     fn switch_linears(&self) -> Vec<(&'static str, &SwitchLinear)> {
@@ -283,13 +272,5 @@ impl Block for MixtralBlock {
             ("block_sparse_moe.switch_mlp.up_proj", &mut experts.up_proj),
             ("block_sparse_moe.switch_mlp.down_proj", &mut experts.down_proj),
         ]
-    }
-
-    fn norms_mut(&mut self) -> Vec<&mut Norm> {
-        vec![&mut self.input_layernorm, &mut self.post_attention_layernorm]
-    }
-
-    fn boxed_clone(&self) -> Box<dyn Block> {
-        Box::new(self.clone())
     }
 }

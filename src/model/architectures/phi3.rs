@@ -10,6 +10,7 @@ use serde_json::{Map, Value};
 use super::family::{Family, no_other_forms, nothing_set_aside, unscaled};
 use super::llama::{around_blocks, block_norms, write_common};
 use super::{Architecture, ExpectedTensor};
+use crate::model::block::block_parts;
 use crate::model::configuration::MAX_CONTEXT;
 use crate::model::configuration_fields::{
     CommonFields, Defaults, limit_every_layer, refuse_other_activation, refuse_other_layers, refuse_switches,
@@ -200,33 +201,14 @@ impl Block for Phi3Block {
         middle.add(fed)
     }
 
-    fn window(&self) -> Option<i32> {
-        self.self_attn.heads.window
-    }
-
-    fn linears(&self) -> Vec<(&'static str, &Linear)> {
-        vec![
-            ("self_attn.qkv_proj", &self.self_attn.qkv_proj),
-            ("self_attn.o_proj", &self.self_attn.o_proj),
-            ("mlp.gate_up_proj", &self.mlp.gate_up_proj),
-            ("mlp.down_proj", &self.mlp.down_proj),
-        ]
-    }
-
-    fn linears_mut(&mut self) -> Vec<(&'static str, &mut Linear)> {
-        vec![
-            ("self_attn.qkv_proj", &mut self.self_attn.qkv_proj),
-            ("self_attn.o_proj", &mut self.self_attn.o_proj),
-            ("mlp.gate_up_proj", &mut self.mlp.gate_up_proj),
-            ("mlp.down_proj", &mut self.mlp.down_proj),
-        ]
-    }
-
-    fn norms_mut(&mut self) -> Vec<&mut Norm> {
-        vec![&mut self.input_layernorm, &mut self.post_attention_layernorm]
-    }
-
-    fn boxed_clone(&self) -> Box<dyn Block> {
-        Box::new(self.clone())
+    block_parts! {
+        attention: self_attn,
+        linears: [
+            self_attn.qkv_proj,
+            self_attn.o_proj,
+            mlp.gate_up_proj,
+            mlp.down_proj,
+        ],
+        norms: [input_layernorm, post_attention_layernorm],
     }
 }
