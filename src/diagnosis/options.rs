@@ -3,6 +3,7 @@ use std::path::{Path, PathBuf};
 use thiserror::Error;
 
 use crate::adapter::{AdapterKind, LoraSettings, StoredAdapter};
+use crate::as_written::as_written;
 use crate::data::{DataError, DataFiles, RecordFile};
 use crate::device::{BackendKind, PrecisionChoice, dtype_name, dtype_named};
 use crate::evidence::{FineTuneKind, RunSettings};
@@ -276,9 +277,4 @@ impl DiagnosisOptions {
             ..AdamWSettings::default()
         }
     }
-}
-
-/// The number as a person writes it: 0.1 for the single next to it, not 0.10000000149011612.
-fn as_written(value: f32) -> f64 {
-    value.to_string().parse().unwrap_or(f64::from(value))
 }

@@ -6,6 +6,7 @@ use thiserror::Error;
 use super::configuration::Configuration;
 use super::settings_reader::SettingsReader;
 use crate::adapter::LoraSettings;
+use crate::as_written::as_written;
 use crate::data::{BatchSettings, RecordKeys, RowOrder, Supervision};
 use crate::device::BackendKind;
 use crate::model::{Problems, TemplateChoice};
@@ -258,8 +259,8 @@ impl FineTuneSettings {
             "num_layers": self.lora.layers.map_or(-1, |layers| layers as i64),
             "lora_parameters": {
                 "rank": self.lora.rank,
-                "scale": plain(self.lora.scale),
-                "dropout": plain(self.lora.dropout),
+                "scale": as_written(self.lora.scale),
+                "dropout": as_written(self.lora.dropout),
             },
             "template": self.template.name(),
             "supervision": name_of(&SUPERVISIONS, self.supervision),
@@ -311,7 +312,7 @@ impl FineTuneSettings {
             "resume_adapter_file",
             self.resume_adapter.as_ref().map(|path| json!(path)),
         );
-        set("clip_norm", self.clip_norm.map(|norm| plain(norm).into()));
+        set("clip_norm", self.clip_norm.map(|norm| as_written(norm).into()));
         set("dtype", self.dtype.as_ref().map(|dtype| json!(dtype)));
         set("backend", self.backend.map(|backend| json!(backend.name())));
         set(
@@ -349,11 +350,6 @@ fn schedule_json(schedule: &ScheduleSettings, peak: f64) -> Value {
         table["warmup_init"] = init.into();
     }
     table
-}
-
-/// A single-precision number as a person writes it: 0.1 and not 0.10000000149.
-fn plain(value: f32) -> f64 {
-    value.to_string().parse().unwrap_or(f64::from(value))
 }
 
 fn read_all(reader: &mut SettingsReader<'_>) -> FineTuneSettings {

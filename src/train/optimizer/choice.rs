@@ -4,6 +4,7 @@ use super::{
     Adafactor, AdafactorSettings, AdamW, AdamWSettings, DecayScope, Lion, LionSettings, Muon, MuonSettings, Sgd,
     SgdSettings, StoredOptimizer,
 };
+use crate::as_written::as_written;
 
 /// An optimizer by name, with its settings.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -69,36 +70,36 @@ impl OptimizerSettings {
     pub fn to_json(&self) -> Value {
         match self {
             Self::Adam(settings) | Self::AdamW(settings) => json!({
-                "betas": [plain(settings.beta1), plain(settings.beta2)],
-                "eps": plain(settings.epsilon),
-                "weight_decay": plain(settings.weight_decay),
+                "betas": [as_written(settings.beta1), as_written(settings.beta2)],
+                "eps": as_written(settings.epsilon),
+                "weight_decay": as_written(settings.weight_decay),
                 "bias_correction": settings.bias_correction,
             }),
             Self::Sgd(settings) => json!({
-                "momentum": plain(settings.momentum),
-                "dampening": plain(settings.dampening),
+                "momentum": as_written(settings.momentum),
+                "dampening": as_written(settings.dampening),
                 "nesterov": settings.nesterov,
-                "weight_decay": plain(settings.weight_decay),
+                "weight_decay": as_written(settings.weight_decay),
             }),
             Self::Adafactor(settings) => json!({
                 "eps": [settings.epsilon, settings.smallest_scale],
-                "clip_threshold": plain(settings.clip_threshold as f32),
+                "clip_threshold": as_written(settings.clip_threshold as f32),
                 "decay_rate": settings.decay_rate,
-                "beta_1": settings.beta1.map(plain),
-                "weight_decay": plain(settings.weight_decay),
+                "beta_1": settings.beta1.map(as_written),
+                "weight_decay": as_written(settings.weight_decay),
                 "scale_parameter": settings.scale_parameter,
                 "relative_step": settings.relative_step,
                 "warmup_init": settings.warmup_init,
             }),
             Self::Lion(settings) => json!({
-                "betas": [plain(settings.beta1), plain(settings.beta2)],
-                "weight_decay": plain(settings.weight_decay),
+                "betas": [as_written(settings.beta1), as_written(settings.beta2)],
+                "weight_decay": as_written(settings.weight_decay),
             }),
             Self::Muon(settings) => json!({
-                "momentum": plain(settings.momentum),
+                "momentum": as_written(settings.momentum),
                 "nesterov": settings.nesterov,
                 "ns_steps": settings.iterations,
-                "weight_decay": plain(settings.weight_decay),
+                "weight_decay": as_written(settings.weight_decay),
             }),
         }
     }
@@ -244,11 +245,6 @@ impl AdafactorSettings {
         }
         Ok(())
     }
-}
-
-/// A single-precision number as a person writes it: 0.1 and not 0.10000000149.
-fn plain(value: f32) -> f64 {
-    value.to_string().parse().unwrap_or(f64::from(value))
 }
 
 fn switch(value: &Value) -> Result<bool, SettingError> {
