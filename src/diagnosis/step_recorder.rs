@@ -42,7 +42,12 @@ impl StepRecorder {
                 self.always_zero.remove(name);
             }
         }
-        self.steps.push(StepRecord {
+        self.steps.push(Self::record_of(step, kept));
+    }
+
+    /// One step as evidence, now that it was made and probes keep arrays of `kept` bytes.
+    pub fn record_of(step: &TrainingStep, kept: u64) -> StepRecord {
+        StepRecord {
             step: step.step,
             learning_rate: step.learning_rate,
             loss: Some(f64::from(step.loss)),
@@ -54,7 +59,7 @@ impl StepRecorder {
             active_memory: mlx_rs::memory::active_memory()
                 .ok()
                 .map(|bytes| (bytes as u64).saturating_sub(kept)),
-        });
+        }
     }
 
     /// Why the run ended early; `None` when it did not.

@@ -20,6 +20,7 @@ use super::settings::Method;
 use crate::adapter::{attached_modules, save_adapter};
 use crate::atomic_write::replace_file;
 use crate::data::{Batch, Batches};
+use crate::diagnosis::StepRecorder;
 use crate::evidence::{Evidence, StepRecord};
 use crate::interrupt::Interrupt;
 use crate::model::{
@@ -261,17 +262,7 @@ impl Run<'_> {
         if let Some(guards) = &mut self.guards {
             guards.record(step);
         }
-        let record = StepRecord {
-            step: step.step,
-            learning_rate: step.learning_rate,
-            loss: Some(f64::from(step.loss)),
-            gradient_norm: Some(f64::from(step.gradient_norm)),
-            supervised_tokens: step.supervised_tokens,
-            tokens: step.tokens,
-            positions: step.positions,
-            seconds: step.seconds,
-            active_memory: mlx_rs::memory::active_memory().ok().map(|bytes| bytes as u64),
-        };
+        let record = StepRecorder::record_of(step, 0);
         self.observer.updated(&record, &self.progress, self.plan);
         self.file(MetricsLine::Update(record))
     }
