@@ -109,10 +109,7 @@ fn check(adapter: &StoredAdapter, application: &Application) -> Result<(), FuseF
     let mut problems = [
         clause("in its settings", &adapter.problems),
         clause("not applied", &adapter.set_aside),
-        clause("in its settings", &application.problems),
-        clause("not in the model", &application.unused),
-        clause("another shape", &application.other_shape),
-        clause("missing", &application.missing),
+        application.faults(),
     ]
     .concat();
     if application.applied.is_empty() {

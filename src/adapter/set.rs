@@ -3,7 +3,7 @@ use std::collections::BTreeMap;
 use mlx_rs::error::Exception;
 use thiserror::Error;
 
-use super::{Application, StoredAdapter};
+use super::StoredAdapter;
 use crate::model::CausalModel;
 use crate::suggestion::closest;
 
@@ -66,14 +66,7 @@ impl AdapterSet {
             return Err(AdapterSetError::Taken { name: name.to_owned() });
         }
         let mut model = self.base.clone();
-        let Application {
-            missing,
-            unused,
-            other_shape,
-            problems,
-            ..
-        } = adapter.apply(&mut model)?;
-        if let Some(found) = [missing, unused, other_shape, problems].into_iter().flatten().next() {
+        if let Some(found) = adapter.apply(&mut model)?.faults().into_iter().next() {
             return Err(AdapterSetError::Unfit {
                 name: name.to_owned(),
                 found,

@@ -114,6 +114,23 @@ pub struct Application {
     pub only_last_blocks: Option<usize>,
 }
 
+impl Application {
+    /// Everything that did not find its place, one clause each; empty for an adapter that fits whole.
+    pub fn faults(&self) -> Vec<String> {
+        let kinds = [
+            ("in its settings", &self.problems),
+            ("not in the model", &self.unused),
+            ("another shape", &self.other_shape),
+            ("missing", &self.missing),
+        ];
+        let clauses = kinds.into_iter().flat_map(|(what, names)| {
+            let named = names.iter();
+            named.map(move |name| format!("{what}: {name}"))
+        });
+        clauses.collect()
+    }
+}
+
 impl StoredAdapter {
     /// Low-rank matrices of which nothing else is known yet.
     pub(super) fn new(format: AdapterFormat, tensors: BTreeMap<String, Array>) -> Self {

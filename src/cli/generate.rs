@@ -135,20 +135,11 @@ fn load(arguments: &GenerateArguments) -> Result<Asked> {
 
 /// Answers of a part of an adapter would be nobody's.
 fn check_whole(folder: &Path, applied: &Application) -> Result<()> {
-    let faults = [
-        ("missing", &applied.missing),
-        ("not in the model", &applied.unused),
-        ("of another shape", &applied.other_shape),
-        ("not possible", &applied.problems),
-    ];
-    let first = faults.iter().find_map(|(what, names)| Some((what, names.first()?)));
-    match first {
+    match applied.faults().first() {
         None => Ok(()),
-        Some((what, name)) => Err(anyhow!(
-            "the adapter `{}` does not fit the model
-  found: {what}: {name}
-  expected: an adapter of this model
-  hint:              `diagnose --model MODEL --adapter DIR --data DATA` lists everything",
+        Some(fault) => Err(anyhow!(
+            "the adapter `{}` does not fit the model\n  found: {fault}\n  expected: an adapter of this model\n  hint: \
+             `diagnose --model MODEL --adapter DIR --data DATA` lists everything",
             folder.display()
         )),
     }
