@@ -4,7 +4,7 @@ use mlx_rs::error::Result;
 use mlx_rs::ops::indexing::{TryIndexOp, argmax_axis};
 use mlx_rs::{Array, Dtype};
 
-use super::caches;
+use super::{CachePrecision, SequenceCache};
 use crate::interrupt::Interrupt;
 use crate::model::CausalModel;
 use crate::readback::scalar;
@@ -44,7 +44,7 @@ pub fn decode_greedily(
     limits: DecodeLimits,
     interrupt: &Interrupt,
 ) -> Result<Decoded> {
-    let mut stores = caches(model);
+    let mut cache = SequenceCache::new(model, CachePrecision::Whole);
     let mut decoded = Decoded {
         tokens: Vec::new(),
         not_finite: false,
@@ -60,7 +60,9 @@ pub fn decode_greedily(
         let mut hidden = None;
         for chunk in pending.chunks(PREFILL_TOKENS) {
             let ids: Vec<i32> = chunk.iter().map(|&token| token as i32).collect();
-            let states = model.hidden_states(&Array::from_slice(&ids, &[1, ids.len() as i32]), &mut stores)?;
+            let count = ids.len() as i32;
+            let row = Array::from_slice(&ids, &[1, count]);
+            let states = model.hidden_states_of_sequences(&row, vec![cache.continued(count)])?;
             let last = states.try_index((.., -1, ..))?;
             last.eval()?;
             hidden = Some(last);

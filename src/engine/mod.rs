@@ -3,5 +3,5 @@
 mod cache;
 mod generate;
 
-pub use cache::{KeyValueCache, caches};
+pub use cache::{CachePrecision, LayerCache, PrefixCache, PrefixStatistics, SequenceCache};
 pub use generate::{DecodeLimits, Decoded, decode_greedily};

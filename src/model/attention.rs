@@ -1,9 +1,11 @@
 use mlx_rs::Array;
-use mlx_rs::error::Result;
+use mlx_rs::error::{Exception, Result};
 use mlx_rs::fast::scaled_dot_product_attention;
 use mlx_rs::macros::ModuleParameters;
+use mlx_rs::ops::concatenate;
+use mlx_rs::ops::indexing::TryIndexOp;
 
-use super::{AttentionContext, KeyValueStore, Linear, Norm, RotaryEmbedding};
+use super::{AttentionContext, KeyValueStore, Linear, Norm, RotaryEmbedding, Run};
 
 /// How the values of a token are cut into heads, and what the heads attend to.
 #[derive(Debug, Clone)]
@@ -29,32 +31,93 @@ impl Heads {
     /// Attends with `queries`, `keys` and `values`, each `[batch, tokens, heads, dimensions]`, turned by `rotary` where
     /// there is one, and returns `[batch, tokens, queries * dimensions]`.
     ///
-    /// With a store, earlier positions are those the store holds, and the new ones are appended to it.
+    /// With stores, one for each sequence of the context, `batch` is 1 and every sequence attends to its own tokens: those
+    /// its store holds, and the new ones, which are appended.
     pub fn attend(
         &self,
-        [queries, keys, values]: [Array; 3],
+        parts: [Array; 3],
         rotary: Option<&RotaryEmbedding>,
         context: &AttentionContext,
-        store: Option<&mut dyn KeyValueStore>,
+        stores: &mut [&mut dyn KeyValueStore],
     ) -> Result<Array> {
-        let (batch, tokens) = (queries.dim(0), queries.dim(1));
-        let heads_first = |array: Array| array.transpose_axes(&[0, 2, 1, 3]);
-        let offset = store.as_ref().map_or(0, |store| store.length());
-        let turned = |array: Array| -> Result<Array> {
-            let array = heads_first(array)?;
-            rotary.map_or(Ok(array.clone()), |rotary| rotary.forward(&array, offset))
-        };
-        let queries = turned(queries)?;
-        let mut keys = turned(keys)?;
-        let mut values = heads_first(values)?;
-        if let Some(store) = store {
-            (keys, values) = store.append(keys, values)?;
+        let (batch, tokens) = (parts[0].dim(0), parts[0].dim(1));
+        let mut attended = Vec::with_capacity(context.runs().len());
+        for run in context.runs() {
+            let sequences = if stores.is_empty() { batch } else { run.segments.len() as i32 };
+            let [queries, keys, values] = parts.each_ref().map(|part| self.of_run(part, run, sequences));
+            let turned = |part: Array| rotary.map_or(Ok(part.clone()), |rotary| rotary.forward(&part, &run.offsets));
+            let (queries, keys, values) = (turned(queries?)?, turned(keys?)?, values?);
+            let heads = if stores.is_empty() {
+                let mask = context.mask(run.segments.start, self.window)?;
+                scaled_dot_product_attention(queries, keys, values, self.scale, mask, None)?
+            } else {
+                let stores = stores
+                    .get_mut(run.segments.clone())
+                    .ok_or_else(|| Exception::custom("every sequence of a pass has a store, or none has"))?;
+                self.attend_each([queries, keys, values], run, context, stores)?
+            };
+            attended.push(heads.transpose_axes(&[0, 2, 1, 3])?.reshape(&[
+                batch,
+                sequences * run.tokens / batch,
+                self.queries * self.dimensions,
+            ])?);
         }
-        let mask = context.mask(self.window)?;
-        let attended = scaled_dot_product_attention(queries, keys, values, self.scale, mask, None)?;
-        attended
-            .transpose_axes(&[0, 2, 1, 3])?
-            .reshape(&[batch, tokens, self.queries * self.dimensions])
+        let attended = joined(attended, 1)?;
+        if attended.dim(1) != tokens {
+            return Err(Exception::custom(format!(
+                "the sequences of a pass have {} tokens, its row has {tokens}",
+                attended.dim(1)
+            )));
+        }
+        Ok(attended)
+    }
+
+    /// The tokens of `run` in `part` `[batch, tokens, heads, dimensions]` as `[sequences, heads, tokens, dimensions]`.
+    fn of_run(&self, part: &Array, run: &Run, sequences: i32) -> Result<Array> {
+        let heads = part.dim(2);
+        let taken = run.tokens * run.segments.len() as i32;
+        let part = if taken == part.dim(1) {
+            part.clone()
+        } else {
+            part.try_index((.., run.start..run.start + taken))?
+        };
+        part.reshape(&[sequences, run.tokens, heads, self.dimensions])?
+            .transpose_axes(&[0, 2, 1, 3])
+    }
+
+    /// Lets each sequence of `run` attend to what its store holds; all `[sequences, heads, tokens, dimensions]`.
+    fn attend_each(
+        &self,
+        [queries, keys, values]: [Array; 3],
+        run: &Run,
+        context: &AttentionContext,
+        stores: &mut [&mut dyn KeyValueStore],
+    ) -> Result<Array> {
+        let mut attended = Vec::with_capacity(stores.len());
+        for (index, (segment, store)) in (0..).zip(run.segments.clone().zip(stores)) {
+            let own = |part: &Array| match run.segments.len() {
+                1 => Ok(part.clone()),
+                _ => part.try_index(index..index + 1),
+            };
+            let (keys, values) = store.append(own(&keys)?, own(&values)?, self.window)?;
+            let mask = context.mask(segment, self.window)?;
+            attended.push(scaled_dot_product_attention(
+                own(&queries)?,
+                keys,
+                values,
+                self.scale,
+                mask,
+                None,
+            )?);
+        }
+        joined(attended, 0)
+    }
+}
+
+fn joined(mut parts: Vec<Array>, axis: i32) -> Result<Array> {
+    match parts.len() {
+        1 => Ok(parts.remove(0)),
+        _ => concatenate(&parts, axis),
     }
 }
 
@@ -91,7 +154,7 @@ impl Attention {
         &self,
         input: &Array,
         context: &AttentionContext,
-        store: Option<&mut dyn KeyValueStore>,
+        stores: &mut [&mut dyn KeyValueStore],
     ) -> Result<Array> {
         let heads = &self.heads;
         let mut queries = heads.split(&self.q_proj.forward(input)?, heads.queries)?;
@@ -103,7 +166,7 @@ impl Attention {
         if let Some(norm) = &self.k_norm {
             keys = norm.forward(&keys)?;
         }
-        let merged = heads.attend([queries, keys, values], Some(&self.rotary), context, store)?;
+        let merged = heads.attend([queries, keys, values], Some(&self.rotary), context, stores)?;
         self.o_proj.forward(&merged)
     }
 }

@@ -1,40 +1,82 @@
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 
 use mlx_rs::Array;
 use mlx_rs::error::{Exception, Result};
 use mlx_rs::fast::ScaledDotProductAttentionMask;
 use mlx_rs::ops::{arange, cummax, ge, gt, logical_and, select, subtract};
 
-/// What one pass's tokens may attend to: those before them, within a block's window, within their own document.
+/// The tokens that a pass has of one sequence, or of each of several rows alike.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Segment {
+    /// Tokens of the pass.
+    pub tokens: i32,
+    /// Tokens of the same sequence before them, whose keys and values stores hold.
+    pub offset: i32,
+}
+
+/// Neighbouring segments with equally many tokens, which are computed together.
+#[derive(Debug)]
+pub struct Run {
+    /// The segments, by their place in the pass.
+    pub segments: Range<usize>,
+    /// Tokens of each.
+    pub tokens: i32,
+    /// Where the first token of the first one stands in the pass's row.
+    pub start: i32,
+    /// How many tokens come before, for each of them.
+    pub offsets: Offsets,
+}
+
+/// How many tokens come before those of a pass.
+#[derive(Debug)]
+pub enum Offsets {
+    /// Equally many everywhere.
+    Equal(i32),
+    /// One number for each sequence, `[sequences]` in i32.
+    Each(Array),
+}
+
+/// What one pass's tokens may attend to: those before them, within a block's window, within their own document or
+/// sequence.
 ///
 /// It is made once for a pass and handed to every block, so that a mask exists once however many blocks use it.
 #[derive(Debug)]
 pub struct AttentionContext {
-    /// Tokens of the pass.
-    tokens: i32,
-    /// Positions before them that stores hold.
-    offset: i32,
+    /// One for rows that are alike, or one for each sequence whose tokens the pass's only row holds one after the other.
+    segments: Vec<Segment>,
+    runs: Vec<Run>,
     /// `[batch, tokens]`: the document that each token of a packed row belongs to.
     documents: Option<Array>,
-    /// By window; `true` where a token may be attended to, `[tokens, keys]` or `[batch, 1, tokens, tokens]`.
-    masks: BTreeMap<Option<i32>, Array>,
+    /// By segment and window; `true` where a token may be attended to, `[tokens, keys]` or `[batch, 1, tokens, tokens]`.
+    masks: BTreeMap<(usize, Option<i32>), Array>,
 }
 
 impl AttentionContext {
-    /// The context of a pass of `tokens` tokens behind `offset` stored positions, for blocks with these `windows`.
+    /// The context of a pass of rows of `tokens` tokens without stores, for blocks with these `windows`.
     ///
     /// A block of window `w` attends to a token itself and to the `w - 1` before it; `None` is no limit.
-    pub fn new(tokens: i32, offset: i32, windows: &BTreeSet<Option<i32>>) -> Result<Self> {
+    pub fn new(tokens: i32, windows: &BTreeSet<Option<i32>>) -> Result<Self> {
+        Self::of_segments(vec![Segment { tokens, offset: 0 }], windows)
+    }
+
+    /// The context of a pass whose only row holds the tokens of several sequences, one after the other.
+    pub fn of_segments(segments: Vec<Segment>, windows: &BTreeSet<Option<i32>>) -> Result<Self> {
         let mut masks = BTreeMap::new();
-        for &window in windows {
-            // A window that reaches everything is no limit: causal attention needs no mask in memory.
-            if let Some(width) = window.filter(|&width| width < offset + tokens) {
-                masks.insert(window, within_window(tokens, offset, Some(width))?);
+        for (index, segment) in segments.iter().enumerate() {
+            for &window in windows {
+                let Some(width) = window else { continue };
+                let held = held_positions(segment.offset, window);
+                // One token may attend to all that a store holds. A window that reaches everything is no limit: causal
+                // attention needs no mask in memory.
+                if segment.tokens > 1 && width < held + segment.tokens {
+                    masks.insert((index, window), within_window(segment.tokens, held, window)?);
+                }
             }
         }
         Ok(Self {
-            tokens,
-            offset,
+            runs: runs(&segments),
+            segments,
             documents: None,
             masks,
         })
@@ -53,34 +95,47 @@ impl AttentionContext {
             .expand_dims(1)?;
         let masks = windows
             .iter()
-            .map(|&window| Ok((window, logical_and(&same, within_window(tokens, 0, window)?)?)))
+            .map(|&window| Ok(((0, window), logical_and(&same, within_window(tokens, 0, window)?)?)))
             .collect::<Result<_>>()?;
+        let segments = vec![Segment { tokens, offset: 0 }];
         Ok(Self {
-            tokens,
-            offset: 0,
+            runs: runs(&segments),
+            segments,
             documents: Some(documents.clone()),
             masks,
         })
     }
 
-    /// The mask for a block of this `window`; `None` where nothing has to be hidden.
+    /// The segments in the order of the pass, those with equally many tokens together.
+    pub fn runs(&self) -> &[Run] {
+        &self.runs
+    }
+
+    /// The mask of a segment for a block of this `window`; `None` where nothing has to be hidden.
     ///
     /// # Errors
     /// The context of packed rows was made without this window.
-    pub fn mask(&self, window: Option<i32>) -> Result<Option<ScaledDotProductAttentionMask<'_>>> {
-        match self.masks.get(&window) {
+    pub fn mask(&self, segment: usize, window: Option<i32>) -> Result<Option<ScaledDotProductAttentionMask<'_>>> {
+        match self.masks.get(&(segment, window)) {
             Some(mask) => Ok(Some(ScaledDotProductAttentionMask::Array(mask))),
             None if self.documents.is_some() => Err(Exception::custom("no mask for this window of packed rows")),
-            None => Ok((self.tokens > 1).then_some(ScaledDotProductAttentionMask::Causal)),
+            None => {
+                let is_long = self.segments.get(segment).is_some_and(|segment| segment.tokens > 1);
+                Ok(is_long.then_some(ScaledDotProductAttentionMask::Causal))
+            }
         }
     }
 
-    /// Positions of the pass's tokens, `[1, tokens]` or `[batch, tokens]`, from 0 in each document.
+    /// Positions of the pass's tokens, `[1, tokens]` or `[batch, tokens]`, from 0 in each document or sequence.
     pub fn positions(&self) -> Result<Array> {
-        let indices = arange::<_, i32>(self.offset, self.offset + self.tokens, None)?.expand_dims(0)?;
         let Some(documents) = &self.documents else {
-            return Ok(indices);
+            let of_segments = self.segments.iter();
+            let positions: Vec<i32> = of_segments
+                .flat_map(|segment| segment.offset..segment.offset + segment.tokens)
+                .collect();
+            return Ok(Array::from_slice(&positions, &[1, positions.len() as i32]));
         };
+        let indices = arange::<_, i32>(0, documents.dim(1), None)?.expand_dims(0)?;
         let columns = documents.dim(1);
         if columns < 2 {
             return subtract(&indices, &indices);
@@ -94,10 +149,38 @@ impl AttentionContext {
         subtract(&indices, &starts)
     }
 
-    /// The position behind the last token of the pass.
+    /// The furthest position behind the last token of a sequence.
     pub fn end(&self) -> i32 {
-        self.offset + self.tokens
+        let ends = self.segments.iter().map(|segment| segment.offset + segment.tokens);
+        ends.max().unwrap_or(0)
     }
+}
+
+/// Positions before a pass whose keys and values a block of this `window` still attends to, of `offset` in all.
+pub fn held_positions(offset: i32, window: Option<i32>) -> i32 {
+    window.map_or(offset, |width| offset.min(width - 1))
+}
+
+fn runs(segments: &[Segment]) -> Vec<Run> {
+    let mut runs = Vec::new();
+    let (mut first, mut start) = (0, 0);
+    for group in segments.chunk_by(|one, other| one.tokens == other.tokens) {
+        let offsets: Vec<i32> = group.iter().map(|segment| segment.offset).collect();
+        let tokens = group[0].tokens;
+        runs.push(Run {
+            segments: first..first + group.len(),
+            tokens,
+            start,
+            offsets: if offsets.iter().all(|offset| *offset == offsets[0]) {
+                Offsets::Equal(offsets[0])
+            } else {
+                Offsets::Each(Array::from_slice(&offsets, &[offsets.len() as i32]))
+            },
+        });
+        first += group.len();
+        start += tokens * group.len() as i32;
+    }
+    runs
 }
 
 /// `[tokens, offset + tokens]`: whether a key is no later than a query, and not `window` or more before it.

@@ -15,7 +15,7 @@ pub trait Block: ModuleParameters + Debug {
         &self,
         input: &Array,
         context: &AttentionContext,
-        store: Option<&mut dyn KeyValueStore>,
+        stores: &mut [&mut dyn KeyValueStore],
     ) -> Result<Array>;
 
     /// Tokens that one attends to, itself included; `None` for all before it.

@@ -5,7 +5,7 @@ use mlx_rs::error::{Exception, Result};
 use mlx_rs::macros::ModuleParameters;
 use mlx_rs::module::Parameter;
 
-use super::{Adaptable, AttentionContext, Decoder, KeyValueStore, Linear, SwitchLinear};
+use super::{Adaptable, AttentionContext, Continued, Decoder, Linear, Segment, SwitchLinear};
 
 /// The path of the output layer.
 const OUTPUT: &str = "lm_head";
@@ -25,25 +25,32 @@ pub struct CausalModel {
 
 impl CausalModel {
     /// The last hidden states `[batch, tokens, hidden]` of `tokens` `[batch, tokens]`, after the last norm.
-    ///
-    /// `stores` holds one store per block, or none to attend only within `tokens`.
-    pub fn hidden_states(&self, tokens: &Array, stores: &mut [Box<dyn KeyValueStore>]) -> Result<Array> {
-        let offset = stores.first().map_or(0, |store| store.length());
-        let context = AttentionContext::new(tokens.dim(-1), offset, &self.windows())?;
-        self.pass(tokens, &context, stores)
+    pub fn hidden_states(&self, tokens: &Array) -> Result<Array> {
+        self.pass(tokens, &self.context(tokens, None)?, Vec::new())
+    }
+
+    /// The last hidden states `[1, tokens, hidden]` of `tokens` `[1, tokens]` that continue several sequences, one after
+    /// the other; none attends to another's.
+    pub fn hidden_states_of_sequences(&self, tokens: &Array, sequences: Vec<Continued<'_>>) -> Result<Array> {
+        let segments = sequences.iter().map(|sequence| Segment {
+            tokens: sequence.tokens,
+            offset: sequence.stores.first().map_or(0, |store| store.length()),
+        });
+        let context = AttentionContext::of_segments(segments.collect(), &self.windows())?;
+        self.pass(tokens, &context, sequences)
     }
 
     /// [`Self::hidden_states`] of rows that several documents share: no token attends to another document's.
     ///
     /// `documents` `[batch, tokens]` holds the same number for all tokens of a document, whose tokens stand together.
     pub fn hidden_states_of_documents(&self, tokens: &Array, documents: &Array) -> Result<Array> {
-        self.pass(tokens, &self.context(tokens, Some(documents))?, &mut [])
+        self.pass(tokens, &self.context(tokens, Some(documents))?, Vec::new())
     }
 
     /// What `tokens` `[batch, tokens]` may attend to, by themselves or within their `documents` `[batch, tokens]`.
     pub fn context(&self, tokens: &Array, documents: Option<&Array>) -> Result<AttentionContext> {
         match documents {
-            None => AttentionContext::new(tokens.dim(-1), 0, &self.windows()),
+            None => AttentionContext::new(tokens.dim(-1), &self.windows()),
             Some(documents) if documents.shape() == tokens.shape() => {
                 AttentionContext::within_documents(documents, &self.windows())
             }
@@ -53,12 +60,13 @@ impl CausalModel {
         }
     }
 
-    fn pass(&self, tokens: &Array, context: &AttentionContext, stores: &mut [Box<dyn KeyValueStore>]) -> Result<Array> {
+    fn pass(&self, tokens: &Array, context: &AttentionContext, sequences: Vec<Continued<'_>>) -> Result<Array> {
         let mut hidden = self.model.embed(tokens, context)?;
-        let mut stores = stores.iter_mut();
+        let mut stores: Vec<_> = sequences.into_iter().map(|sequence| sequence.stores.into_iter()).collect();
         for block in &self.model.layers {
-            let store = stores.next().map(|store| &mut **store as &mut dyn KeyValueStore);
-            hidden = block.forward(&hidden, context, store)?;
+            let of_block: Option<Vec<_>> = stores.iter_mut().map(Iterator::next).collect();
+            let mut of_block = of_block.ok_or_else(|| Exception::custom("a sequence has one store for each block"))?;
+            hidden = block.forward(&hidden, context, &mut of_block)?;
         }
         self.model.norm.forward(&hidden)
     }
@@ -84,7 +92,7 @@ impl CausalModel {
 
     /// The logits `[batch, tokens, vocabulary]` of `tokens` `[batch, tokens]`.
     pub fn logits(&self, tokens: &Array) -> Result<Array> {
-        self.output(&self.hidden_states(tokens, &mut [])?)
+        self.output(&self.hidden_states(tokens)?)
     }
 
     /// The rows `[tokens, hidden]` that the output layer has for `tokens` `[tokens]`, in plain form.
@@ -133,11 +141,11 @@ impl CausalModel {
         tokens: &Array,
         mut passed: impl FnMut(&str, &dyn Adaptable) -> Result<()>,
     ) -> Result<Array> {
-        let context = AttentionContext::new(tokens.dim(-1), 0, &self.windows())?;
+        let context = AttentionContext::new(tokens.dim(-1), &self.windows())?;
         let prefix = self.block_prefix();
         let mut hidden = self.model.embed(tokens, &context)?;
         for (index, block) in std::mem::take(&mut self.model.layers).into_iter().enumerate() {
-            hidden = block.forward(&hidden, &context, None)?;
+            hidden = block.forward(&hidden, &context, &mut [])?;
             hidden.eval()?;
             for (path, linear) in block.linears() {
                 passed(&format!("{prefix}{index}.{path}"), linear)?;

@@ -1,8 +1,9 @@
 use mlx_rs::Array;
 use mlx_rs::error::Result;
-use mlx_rs::fast::rope;
+use mlx_rs::fast::{rope, rope_dynamic};
 use mlx_rs::ops::{concatenate, multiply};
 
+use super::Offsets;
 use super::linear::scalar;
 
 /// Rotary position encoding (Su et al. 2021, arXiv 2104.09864) over the halves of each head.
@@ -30,22 +31,18 @@ pub enum Wavelengths {
 }
 
 impl RotaryEmbedding {
-    /// Rotates `heads` `[batch, heads, tokens, dimensions]` whose first token stands at `offset`.
-    pub fn forward(&self, heads: &Array, offset: i32) -> Result<Array> {
+    /// Rotates `heads` `[batch, heads, tokens, dimensions]` whose first tokens stand behind `offsets` others.
+    pub fn forward(&self, heads: &Array, offsets: &Offsets) -> Result<Array> {
         let (base, given) = match &self.wavelengths {
             Wavelengths::Base(base) => (Some(*base), None),
             Wavelengths::Given(wavelengths) => (None, Some(wavelengths)),
         };
         let amplified = self.amplified(heads)?;
-        rope(
-            &amplified,
-            self.dimensions,
-            self.traditional,
-            base,
-            self.position_scale,
-            offset,
-            given,
-        )
+        let (dimensions, traditional, scale) = (self.dimensions, self.traditional, self.position_scale);
+        match offsets {
+            Offsets::Equal(offset) => rope(&amplified, dimensions, traditional, base, scale, *offset, given),
+            Offsets::Each(offsets) => rope_dynamic(&amplified, dimensions, traditional, base, scale, offsets, given),
+        }
     }
 
     fn amplified(&self, heads: &Array) -> Result<Array> {

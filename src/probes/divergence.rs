@@ -132,7 +132,7 @@ fn answer_log_probabilities(model: &CausalModel, row: &HeldOutRow) -> Result<Arr
         .iter()
         .map(|&token| token as i32)
         .collect();
-    let hidden = model.hidden_states(&Array::from_slice(&fed, &[1, fed.len() as i32]), &mut [])?;
+    let hidden = model.hidden_states(&Array::from_slice(&fed, &[1, fed.len() as i32]))?;
     let predicting: Vec<i32> = (row.answer - 1..fed.len()).map(|position| position as i32).collect();
     let predicting = Array::from_slice(&predicting, &[predicting.len() as i32]);
     let hidden = hidden.reshape(&[-1, hidden.dim(-1)])?.take_axis(&predicting, 0)?;

@@ -55,7 +55,7 @@ impl NextTokens {
         let parts: Vec<&[i32]> = batch.tokens.chunks(per_lane.max(1)).collect();
         let parts = lanes.each(&parts, |tokens| {
             let shape = [(tokens.len() / columns) as i32, columns as i32];
-            let hidden = model.hidden_states(&Array::from_slice(tokens, &shape), &mut [])?;
+            let hidden = model.hidden_states(&Array::from_slice(tokens, &shape))?;
             Ok((hidden.reshape(&[-1, hidden.dim(-1)])?, targets(tokens, columns)))
         })?;
         let activation_dtype = parts

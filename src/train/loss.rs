@@ -282,7 +282,7 @@ impl Predictions {
     /// The last hidden states `[supervised, width]`: logits are made only where there is something to learn.
     fn hidden(&self, model: &CausalModel) -> Result<Array> {
         self.picked(&match &self.documents {
-            None => model.hidden_states(&self.tokens, &mut [])?,
+            None => model.hidden_states(&self.tokens)?,
             Some(documents) => model.hidden_states_of_documents(&self.tokens, documents)?,
         })
     }

@@ -90,7 +90,7 @@ impl Pass<'_> {
             inputs.push(hidden.clone());
             hidden = self
                 .dropout
-                .within(index, || block.forward(&hidden, self.context, None))?;
+                .within(index, || block.forward(&hidden, self.context, &mut []))?;
         }
         hidden.eval()?;
         inputs.push(hidden);
@@ -172,7 +172,7 @@ impl Pass<'_> {
             let forward = |traced: &CausalModel, given: &[Array]| {
                 let block = &traced.model.layers[index];
                 self.dropout
-                    .within(index, || block.forward(&given[0], self.context, None))
+                    .within(index, || block.forward(&given[0], self.context, &mut []))
             };
             cotangent = self.through(&names, Some(&input), &cotangent, forward, gradients)?;
         }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use approx::assert_relative_eq;
 use mlx_diagnose::data::{Batch, Example};
-use mlx_diagnose::engine::{DecodeLimits, caches, decode_greedily};
+use mlx_diagnose::engine::{CachePrecision, DecodeLimits, SequenceCache, decode_greedily};
 use mlx_diagnose::interrupt::Interrupt;
 use mlx_diagnose::model::{LoadedModel, ModelSource, load_safetensors};
 use mlx_diagnose::train::{Lanes, loss_and_gradients};
@@ -173,12 +173,14 @@ fn a_cache_gives_the_logits_of_the_whole_row(
     let model = load(name).model;
     let tokens = ids(&numbers(name)["input_ids"]);
     let whole = values(&model.logits(&row(&tokens)).unwrap());
-    let mut stores = caches(&model);
+    let mut cache = SequenceCache::new(&model, CachePrecision::Whole);
     let mut rest = tokens.as_slice();
     let mut found = Vec::new();
     for size in [3, 1, 10, 2, 1, 23] {
         let (piece, later) = rest.split_at(size);
-        let hidden = model.hidden_states(&row(piece), &mut stores).unwrap();
+        let hidden = model
+            .hidden_states_of_sequences(&row(piece), vec![cache.continued(size as i32)])
+            .unwrap();
         found.extend(values(&model.output(&hidden).unwrap()));
         rest = later;
     }

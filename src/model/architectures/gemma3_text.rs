@@ -266,10 +266,10 @@ impl Block for Gemma3Block {
         &self,
         input: &Array,
         context: &AttentionContext,
-        store: Option<&mut dyn KeyValueStore>,
+        stores: &mut [&mut dyn KeyValueStore],
     ) -> Result<Array> {
         let normed = self.input_layernorm.forward(input)?;
-        let attended = self.self_attn.forward(&normed, context, store)?;
+        let attended = self.self_attn.forward(&normed, context, stores)?;
         let middle = residual(input, &self.post_attention_layernorm.forward(&attended)?)?;
         let fed = self.mlp.forward(&self.pre_feedforward_layernorm.forward(&middle)?)?;
         residual(&middle, &self.post_feedforward_layernorm.forward(&fed)?)

@@ -200,13 +200,13 @@ impl Gpt2Attention {
         &self,
         input: &Array,
         context: &AttentionContext,
-        store: Option<&mut dyn KeyValueStore>,
+        stores: &mut [&mut dyn KeyValueStore],
     ) -> Result<Array> {
         let heads = &self.heads;
         let parts = self.c_attn.forward(input)?.split_equal(3, -1)?;
         let split = |part: &Array| heads.split(part, heads.queries);
         let parts = [split(&parts[0])?, split(&parts[1])?, split(&parts[2])?];
-        self.c_proj.forward(&heads.attend(parts, None, context, store)?)
+        self.c_proj.forward(&heads.attend(parts, None, context, stores)?)
     }
 }
 
@@ -256,9 +256,9 @@ impl Block for Gpt2Block {
         &self,
         input: &Array,
         context: &AttentionContext,
-        store: Option<&mut dyn KeyValueStore>,
+        stores: &mut [&mut dyn KeyValueStore],
     ) -> Result<Array> {
-        let attended = self.attn.forward(&self.ln_1.forward(input)?, context, store)?;
+        let attended = self.attn.forward(&self.ln_1.forward(input)?, context, stores)?;
         let middle = input.add(attended)?;
         let inner = Activation::GeluTanh.apply(self.mlp.c_fc.forward(&self.ln_2.forward(&middle)?)?)?;
         middle.add(self.mlp.c_proj.forward(&inner)?)

@@ -229,10 +229,10 @@ impl Block for MixtralBlock {
         &self,
         input: &Array,
         context: &AttentionContext,
-        store: Option<&mut dyn KeyValueStore>,
+        stores: &mut [&mut dyn KeyValueStore],
     ) -> Result<Array> {
         let normed = self.input_layernorm.forward(input)?;
-        let middle = input.add(self.self_attn.forward(&normed, context, store)?)?;
+        let middle = input.add(self.self_attn.forward(&normed, context, stores)?)?;
         let fed = self
             .block_sparse_moe
             .forward(&self.post_attention_layernorm.forward(&middle)?)?;

@@ -121,7 +121,7 @@ impl Phi3Attention {
         &self,
         input: &Array,
         context: &AttentionContext,
-        store: Option<&mut dyn KeyValueStore>,
+        stores: &mut [&mut dyn KeyValueStore],
     ) -> Result<Array> {
         let heads = &self.heads;
         let queries = heads.queries * heads.dimensions;
@@ -133,7 +133,7 @@ impl Phi3Attention {
         let queries = heads.split(&parts[0], heads.queries)?;
         let keys = heads.split(&parts[1], heads.keys)?;
         let values = heads.split(&parts[2], heads.keys)?;
-        let merged = heads.attend([queries, keys, values], Some(&self.rotary), context, store)?;
+        let merged = heads.attend([queries, keys, values], Some(&self.rotary), context, stores)?;
         self.o_proj.forward(&merged)
     }
 }
@@ -193,10 +193,10 @@ impl Block for Phi3Block {
         &self,
         input: &Array,
         context: &AttentionContext,
-        store: Option<&mut dyn KeyValueStore>,
+        stores: &mut [&mut dyn KeyValueStore],
     ) -> Result<Array> {
         let normed = self.input_layernorm.forward(input)?;
-        let middle = input.add(self.self_attn.forward(&normed, context, store)?)?;
+        let middle = input.add(self.self_attn.forward(&normed, context, stores)?)?;
         let fed = self.mlp.forward(&self.post_attention_layernorm.forward(&middle)?)?;
         middle.add(fed)
     }
