@@ -43,7 +43,11 @@ impl Heads {
         let (batch, tokens) = (parts[0].dim(0), parts[0].dim(1));
         let mut attended = Vec::with_capacity(context.runs().len());
         for run in context.runs() {
-            let sequences = if stores.is_empty() { batch } else { run.segments.len() as i32 };
+            let sequences = if stores.is_empty() {
+                batch
+            } else {
+                run.segments.len() as i32
+            };
             let [queries, keys, values] = parts.each_ref().map(|part| self.of_run(part, run, sequences));
             let turned = |part: Array| rotary.map_or(Ok(part.clone()), |rotary| rotary.forward(&part, &run.offsets));
             let (queries, keys, values) = (turned(queries?)?, turned(keys?)?, values?);

@@ -62,7 +62,10 @@ impl CausalModel {
 
     fn pass(&self, tokens: &Array, context: &AttentionContext, sequences: Vec<Continued<'_>>) -> Result<Array> {
         let mut hidden = self.model.embed(tokens, context)?;
-        let mut stores: Vec<_> = sequences.into_iter().map(|sequence| sequence.stores.into_iter()).collect();
+        let mut stores: Vec<_> = sequences
+            .into_iter()
+            .map(|sequence| sequence.stores.into_iter())
+            .collect();
         for block in &self.model.layers {
             let of_block: Option<Vec<_>> = stores.iter_mut().map(Iterator::next).collect();
             let mut of_block = of_block.ok_or_else(|| Exception::custom("a sequence has one store for each block"))?;

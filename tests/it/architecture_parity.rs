@@ -188,6 +188,60 @@ fn a_cache_gives_the_logits_of_the_whole_row(
     assert!(difference <= OTHER_STEPS, "{name}: {difference}");
 }
 
+/// Five sequences of unequal length that begin and go on in the same passes: three tokens of one beside one of another.
+#[rstest]
+fn sequences_that_share_passes_have_the_logits_they_have_alone(
+    #[values(
+        "llama",
+        "mistral",
+        "qwen2",
+        "qwen3",
+        "gemma3_text",
+        "phi3",
+        "phi3-longrope",
+        "mixtral",
+        "gpt2"
+    )]
+    name: &str,
+) {
+    let model = load(name).model;
+    let tokens = ids(&numbers(name)["input_ids"]);
+    let sequences: Vec<&[u32]> = [0..40, 3..23, 7..8, 1..18, 5..35].map(|range| &tokens[range]).to_vec();
+    let passes: [[usize; 5]; 6] = [
+        [9, 0, 0, 4, 0],
+        [1, 7, 1, 1, 12],
+        [1, 1, 0, 1, 1],
+        [0, 11, 0, 0, 16],
+        [28, 1, 0, 10, 0],
+        [1, 0, 0, 1, 1],
+    ];
+    let mut caches = vec![SequenceCache::new(&model, CachePrecision::Whole); 5];
+    let mut done = [0; 5];
+    let mut found = vec![Vec::new(); 5];
+    for sizes in passes {
+        let members: Vec<usize> = (0..5).filter(|&member| sizes[member] > 0).collect();
+        let shared: Vec<u32> = members
+            .iter()
+            .flat_map(|&member| sequences[member][done[member]..done[member] + sizes[member]].to_vec())
+            .collect();
+        let continued = caches.iter_mut().zip(sizes).filter(|(_, size)| *size > 0);
+        let continued = continued.map(|(cache, size)| cache.continued(size as i32)).collect();
+        let hidden = model.hidden_states_of_sequences(&row(&shared), continued).unwrap();
+        let logits = model.output(&hidden).unwrap();
+        let vocabulary = logits.dim(-1) as usize;
+        let mut logits = values(&logits).into_iter();
+        for member in members {
+            found[member].extend(logits.by_ref().take(sizes[member] * vocabulary));
+            done[member] += sizes[member];
+        }
+    }
+    for (member, sequence) in sequences.iter().enumerate() {
+        let alone = values(&model.logits(&row(sequence)).unwrap());
+        let difference = largest_difference(&found[member], &alone);
+        assert!(difference <= OTHER_STEPS, "{name}, sequence {member}: {difference}");
+    }
+}
+
 #[rstest]
 fn documents_of_a_packed_row_have_the_logits_they_have_alone(
     #[values(

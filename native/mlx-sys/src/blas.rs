@@ -7,8 +7,8 @@
 
 use std::{
     ffi::{c_int, c_void},
-    ops::Mul,
-    sync::atomic::{AtomicU64, AtomicUsize, Ordering},
+    ops::{Add, Mul},
+    sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
 };
 
 use gemm::{Parallelism, c32};
@@ -32,6 +32,7 @@ const PART_MULTIPLE: usize = 32;
 
 static CALLS: AtomicU64 = AtomicU64::new(0);
 static THREADS: AtomicUsize = AtomicUsize::new(0);
+static IN_ORDER: AtomicBool = AtomicBool::new(false);
 
 /// How many products this process has computed here rather than in the reference BLAS.
 pub fn calls() -> u64 {
@@ -43,6 +44,15 @@ pub fn calls() -> u64 {
 /// Set it to 1 when several MLX streams compute at the same time. Returns what it was.
 pub fn set_threads(threads: usize) -> usize {
     THREADS.swap(threads, Ordering::Relaxed)
+}
+
+/// Has every output summed from the first term to the last, whatever the shape of the product, so that a row of `A` gives
+/// the same bits alone and among others; slow, and off at first. Returns what it was.
+///
+/// Blocked products sum in an order that depends on their shape. Tests that tell that difference from a wrong one turn
+/// this on.
+pub fn set_in_order(in_order: bool) -> bool {
+    IN_ORDER.swap(in_order, Ordering::Relaxed)
 }
 
 /// The number of threads a large product uses.
@@ -167,8 +177,27 @@ pub unsafe extern "C" fn cblas_cgemm(
 }
 
 /// What `gemm` computes with, and how this module scales.
-trait Scalar: Copy + PartialEq + Zero + One + Mul<Output = Self> + Send + Sync + 'static {}
-impl<T: Copy + PartialEq + Zero + One + Mul<Output = T> + Send + Sync + 'static> Scalar for T {}
+trait Scalar: Copy + PartialEq + Zero + One + Add<Output = Self> + Mul<Output = Self> + Send + Sync + 'static {
+    fn conjugate(self) -> Self;
+}
+
+impl Scalar for f32 {
+    fn conjugate(self) -> Self {
+        self
+    }
+}
+
+impl Scalar for f64 {
+    fn conjugate(self) -> Self {
+        self
+    }
+}
+
+impl Scalar for c32 {
+    fn conjugate(self) -> Self {
+        self.conj()
+    }
+}
 
 /// A matrix that is read; strides count elements.
 #[derive(Clone, Copy)]
@@ -177,6 +206,18 @@ struct Operand<T> {
     row_stride: isize,
     column_stride: isize,
     conjugate: bool,
+}
+
+impl<T: Scalar> Operand<T> {
+    unsafe fn at(&self, row: usize, column: usize) -> T {
+        // SAFETY: the caller keeps (row, column) inside the matrix.
+        let value = unsafe {
+            *self
+                .data
+                .offset(row as isize * self.row_stride + column as isize * self.column_stride)
+        };
+        if self.conjugate { value.conjugate() } else { value }
+    }
 }
 
 impl<T> Operand<T> {
@@ -259,10 +300,35 @@ impl<T: Scalar> Product<T> {
         unsafe {
             if self.depth == 0 || self.alpha.is_zero() {
                 self.scale_output();
+            } else if IN_ORDER.load(Ordering::Relaxed) {
+                self.multiply_in_order();
             } else if let Some(block) = self.block_length() {
                 self.multiply_in_blocks(block);
             } else {
                 self.multiply(self.parallelism());
+            }
+        }
+    }
+
+    /// The definition, term by term.
+    unsafe fn multiply_in_order(self) {
+        for row in 0..self.rows {
+            for column in 0..self.columns {
+                let mut sum = T::zero();
+                for term in 0..self.depth {
+                    // SAFETY: the three indices lie inside the matrices.
+                    sum = unsafe { sum + self.left.at(row, term) * self.right.at(term, column) };
+                }
+                // SAFETY: (row, column) lies inside the output.
+                unsafe {
+                    let element = self.out_at(row, column);
+                    let scaled = self.alpha * sum;
+                    *element = if self.beta.is_zero() {
+                        scaled
+                    } else {
+                        scaled + self.beta * *element
+                    };
+                }
             }
         }
     }

@@ -410,3 +410,31 @@ fn threads_are_all_cores_until_set() {
     blas::set_threads(0);
     assert_eq!(blas::threads(), cores);
 }
+
+#[test]
+fn in_order_a_row_has_the_same_bits_alone_and_among_others() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let (rows, columns, depth) = (33, 70, 301);
+    let a: Vec<f32> = values(rows * (depth + PADDING), 5);
+    let b: Vec<f32> = values(depth * (columns + PADDING), 6);
+    let product = |a: &[f32], rows: usize| {
+        let mut c = vec![0.0; rows * (columns + PADDING)];
+        let call = Call {
+            order: ROW_MAJOR,
+            transpose: (AS_IT_IS, AS_IT_IS),
+            shape: (rows, columns, depth),
+            alpha: 1.0,
+            beta: 0.0,
+        };
+        f32::gemm(&call, a, &b, &mut c);
+        c
+    };
+    let was = blas::set_in_order(true);
+    let together = product(&a, rows);
+    let each: Vec<f32> = a.chunks(depth + PADDING).flat_map(|row| product(row, 1)).collect();
+    blas::set_in_order(was);
+    assert!(!was);
+    assert_eq!(together, each);
+    let terms = (0..depth).map(|term| a[term] * b[term * (columns + PADDING)]);
+    assert_eq!(together[0], terms.fold(0.0, |sum, term| sum + term));
+}

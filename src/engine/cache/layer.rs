@@ -64,7 +64,9 @@ impl KeyValueStore for LayerCache {
     fn append(&mut self, keys: Array, values: Array, window: Option<i32>) -> Result<(Array, Array)> {
         let before = held_positions(self.length, window);
         if before > self.keys.held() {
-            return Err(Exception::custom("a block's window became wider than what its store holds"));
+            return Err(Exception::custom(
+                "a block's window became wider than what its store holds",
+            ));
         }
         self.length += keys.dim(2);
         Ok((self.keys.append(&keys, before)?, self.values.append(&values, before)?))
