@@ -28,6 +28,14 @@ pub const TEMPLATE_TIME: i64 = 1_721_952_000;
 /// Instructions a template may execute for one conversation. A message costs some hundred.
 const MAX_INSTRUCTIONS: u64 = 20_000_000;
 
+/// Memory a template may hold for one conversation: a text that is doubled forty times takes few instructions. The longest
+/// conversations take some megabytes.
+const MAX_BYTES: usize = 1 << 30;
+
+/// What is said when it takes more; the program ends with it, since an allocation cannot be caught.
+const TOO_MUCH_MEMORY: &str = "error: the chat template takes more than 1 GiB of memory\n  expected: some megabytes for each \
+                               conversation\n  hint: copy the template of the model this one was made from\n";
+
 /// Why a conversation could not be rendered.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum ChatTemplateError {
@@ -248,10 +256,12 @@ impl ChatTemplate {
         context.insert("tools".to_owned(), tools.map_or(Value::Null, Into::into));
         context.insert("documents".to_owned(), Value::Null);
         context.insert("add_generation_prompt".to_owned(), add_generation_prompt.into());
-        self.environment
-            .get_template(template)
-            .and_then(|template| template.render(TemplateValue::from(Serde(&context))))
-            .map_err(|error| self.failure(&error))
+        let render = || {
+            self.environment
+                .get_template(template)
+                .and_then(|template| template.render(TemplateValue::from(Serde(&context))))
+        };
+        memory_allowance::within(MAX_BYTES, TOO_MUCH_MEMORY, render).map_err(|error| self.failure(&error))
     }
 
     fn failure(&self, error: &minijinja::Error) -> ChatTemplateError {

@@ -58,6 +58,23 @@ fn assert_refused(output: &Output, words: &[&str]) {
     assert_eq!(stdout(output), "");
 }
 
+#[rstest]
+#[case::a_text("{% set n = namespace(x='abcdefgh') %}{% for i in range(60) %}{% set n.x = n.x ~ n.x %}{% endfor %}")]
+#[case::a_list("{% set n = namespace(x=[1, 2]) %}{% for i in range(60) %}{% set n.x = (n.x + n.x)|list %}{% endfor %}")]
+#[case::what_it_prints(
+    "{% for i in range(9999) %}{% for j in range(900) %}{{ messages[0].content * 9999 }}{% endfor %}{% endfor %}"
+)]
+fn a_template_that_takes_ever_more_memory_is_refused(#[case] template: &str) {
+    let model = model_copy();
+    fs::write(model.path().join("chat_template.jinja"), template).unwrap();
+    let data = root().join("fixtures/embedded/voice");
+    let output = run(&["--model", text(model.path()), "--data", text(&data), "--check-only"]);
+    assert_refused(
+        &output,
+        &["the chat template takes more than 1 GiB of memory", "hint: "],
+    );
+}
+
 #[test]
 fn without_arguments_the_embedded_model_is_healthy() {
     let output = run(&[]);
