@@ -2,8 +2,8 @@
 
 use std::process::ExitCode;
 
+use allowance::LimitedAllocator;
 use clap::Parser;
-use memory_allowance::LimitedAllocator;
 use mlx_diagnose::cli::{Arguments, run};
 
 /// Chat templates of others are run within an allowance.
@@ -11,5 +11,6 @@ use mlx_diagnose::cli::{Arguments, run};
 static ALLOCATOR: LimitedAllocator = LimitedAllocator;
 
 fn main() -> ExitCode {
+    allowance::watch_time();
     ExitCode::from(run(Arguments::parse()))
 }

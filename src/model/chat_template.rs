@@ -6,7 +6,9 @@
 use std::error::Error as _;
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::Duration;
 
+use allowance::Allowance;
 use chrono::DateTime;
 use chrono::format::{Item, StrftimeItems};
 use minijinja::syntax::SyntaxConfig;
@@ -28,13 +30,22 @@ pub const TEMPLATE_TIME: i64 = 1_721_952_000;
 /// Instructions a template may execute for one conversation. A message costs some hundred.
 const MAX_INSTRUCTIONS: u64 = 20_000_000;
 
-/// Memory a template may hold for one conversation: a text that is doubled forty times takes few instructions. The longest
-/// conversations take some megabytes.
-const MAX_BYTES: usize = 1 << 30;
+/// Bytes of a template's text. The longest that are published have some 30,000.
+const MAX_SOURCE: usize = 1 << 18;
 
-/// What is said when it takes more; the program ends with it, since an allocation cannot be caught.
-const TOO_MUCH_MEMORY: &str = "error: the chat template takes more than 1 GiB of memory\n  expected: some megabytes for each \
-                               conversation\n  hint: copy the template of the model this one was made from\n";
+/// Stack to compile it on: what a text of that size can nest takes less.
+const COMPILER_STACK: usize = 1 << 29;
+
+/// What one conversation may take beside instructions: a text that is doubled forty times takes few. The longest
+/// conversations take some megabytes and milliseconds. Neither can be stopped otherwise, so the program ends.
+const ALLOWANCE: Allowance = Allowance {
+    bytes: 1 << 30,
+    too_much_memory: "error: the chat template takes more than 1 GiB of memory\n  expected: some megabytes for each \
+                      conversation\n  hint: copy the template of the model this one was made from\n",
+    time: Duration::from_secs(30),
+    too_much_time: "error: the chat template takes more than 30 seconds\n  expected: some milliseconds for each \
+                    conversation\n  hint: copy the template of the model this one was made from\n",
+};
 
 /// Why a conversation could not be rendered.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -181,11 +192,18 @@ impl ChatTemplate {
         variables: Map<String, Value>,
         seconds: i64,
     ) -> Result<Self, ChatTemplateError> {
-        let environment = compile(name, source, seconds).map_err(|error| ChatTemplateError::Syntax {
+        let invalid = |line: usize, detail: String| ChatTemplateError::Syntax {
             template: name.to_owned(),
-            line: error.line().unwrap_or(1),
-            detail: detail(&error),
-        })?;
+            line,
+            detail,
+        };
+        if source.len() > MAX_SOURCE {
+            let found = format!("a text of {} bytes, more than {MAX_SOURCE}", source.len());
+            return Err(invalid(1, found));
+        }
+        let environment = on_large_stack(|| compile(name, source, seconds))
+            .map_err(|error| invalid(1, format!("no thread to compile it on: {error}")))?
+            .map_err(|error| invalid(error.line().unwrap_or(1), detail(&error)))?;
         Ok(Self {
             name: name.to_owned(),
             source: source.to_owned(),
@@ -261,7 +279,7 @@ impl ChatTemplate {
                 .get_template(template)
                 .and_then(|template| template.render(TemplateValue::from(Serde(&context))))
         };
-        memory_allowance::within(MAX_BYTES, TOO_MUCH_MEMORY, render).map_err(|error| self.failure(&error))
+        allowance::within(ALLOWANCE, render).map_err(|error| self.failure(&error))
     }
 
     fn failure(&self, error: &minijinja::Error) -> ChatTemplateError {
@@ -294,6 +312,15 @@ fn detail(error: &minijinja::Error) -> String {
         || error.kind().to_string(),
         |detail| format!("{}: {detail}", error.kind()),
     )
+}
+
+/// The parser calls itself for every level of nesting.
+fn on_large_stack<T: Send>(work: impl FnOnce() -> T + Send) -> std::io::Result<T> {
+    std::thread::scope(|scope| {
+        let builder = std::thread::Builder::new().stack_size(COMPILER_STACK);
+        let worker = builder.spawn_scoped(scope, work)?;
+        worker.join().map_err(|panic| std::panic::resume_unwind(panic))
+    })
 }
 
 /// Jinja as transformers sets it up for chat templates, with the template in it.

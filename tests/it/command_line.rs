@@ -59,20 +59,30 @@ fn assert_refused(output: &Output, words: &[&str]) {
 }
 
 #[rstest]
-#[case::a_text("{% set n = namespace(x='abcdefgh') %}{% for i in range(60) %}{% set n.x = n.x ~ n.x %}{% endfor %}")]
-#[case::a_list("{% set n = namespace(x=[1, 2]) %}{% for i in range(60) %}{% set n.x = (n.x + n.x)|list %}{% endfor %}")]
-#[case::what_it_prints(
-    "{% for i in range(9999) %}{% for j in range(900) %}{{ messages[0].content * 9999 }}{% endfor %}{% endfor %}"
+#[case::a_text(
+    "{% set n = namespace(x='abcdefgh') %}{% for i in range(60) %}{% set n.x = n.x ~ n.x %}{% endfor %}",
+    "takes more than 1 GiB of memory"
 )]
-fn a_template_that_takes_ever_more_memory_is_refused(#[case] template: &str) {
+#[case::a_list(
+    "{% set n = namespace(x=[1, 2]) %}{% for i in range(60) %}{% set n.x = (n.x + n.x)|list %}{% endfor %}",
+    "takes more than 1 GiB of memory"
+)]
+#[case::what_it_prints(
+    "{% for i in range(9999) %}{% for j in range(900) %}{{ messages[0].content * 9999 }}{% endfor %}{% endfor %}",
+    "takes more than 1 GiB of memory"
+)]
+#[case::a_comparison(
+    "{% set n = namespace(x=[1], y=[1]) %}{% for i in range(60) %}{% set n.x = [n.x, n.x] %}{% set n.y = [n.y, n.y] %}{% endfor %}{{ n.x == n.y }}",
+    "takes more than 30 seconds"
+)]
+#[case::its_own_length("{#LONG#}", "a text of 262145 bytes, more than 262144")]
+fn a_template_that_takes_more_than_it_may_is_refused(#[case] template: &str, #[case] words: &str) {
     let model = model_copy();
+    let template = template.replace("LONG", &"x".repeat(262_145 - 4));
     fs::write(model.path().join("chat_template.jinja"), template).unwrap();
     let data = root().join("fixtures/embedded/voice");
     let output = run(&["--model", text(model.path()), "--data", text(&data), "--check-only"]);
-    assert_refused(
-        &output,
-        &["the chat template takes more than 1 GiB of memory", "hint: "],
-    );
+    assert_refused(&output, &[words, "hint: "]);
 }
 
 #[test]

@@ -517,6 +517,16 @@ fn a_template_without_an_end_is_stopped() {
 }
 
 #[test]
+fn a_template_may_be_nested_as_deeply_as_its_length_allows() {
+    let source = format!("{{{{ {}1 }}}}", "not ".repeat(65_000));
+    let template = ChatTemplate::new("deep.jinja", &source, Map::new()).unwrap();
+    assert_eq!(
+        template.render(&[Message::new("user", "hello")], None, false).unwrap(),
+        "True"
+    );
+}
+
+#[test]
 fn a_template_that_calls_itself_for_ever_is_stopped() {
     let error = failure("{% macro again() %}{{ again() }}{% endmacro %}{{ again() }}");
     assert!(error.to_string().contains("some.jinja"), "{error}");
