@@ -21,6 +21,8 @@ mod data;
 mod data_audit;
 mod data_formats;
 mod diagnosis;
+mod engine_requests;
+mod engine_scheduler;
 mod environment;
 mod external_generators;
 mod external_trainers;
