@@ -3,11 +3,14 @@
 
 mod cache;
 mod generate;
+mod logit_adjustment;
 mod request;
+mod sampler;
 mod sampling_settings;
 mod scheduler;
 mod scheduler_limits;
 mod step_plan;
+mod token_filters;
 mod waiting_queue;
 
 pub use cache::{KeyValueCache, caches};
@@ -16,6 +19,7 @@ pub use request::{
     FinishReason, MAX_STOP_STRING_BYTES, MAX_STOP_STRINGS, MAX_TOP_LOG_PROBABILITIES, Request, RequestError, RequestId,
     RequestLimits,
 };
+pub use sampler::{LogProbabilities, Sampled, Sampler, SamplerError};
 pub use sampling_settings::SamplingSettings;
 pub use scheduler::{Refusal, Scheduler, SequenceDemand, Stage};
 pub use scheduler_limits::{SchedulerLimits, SchedulerLimitsError};

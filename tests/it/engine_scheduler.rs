@@ -6,6 +6,7 @@ use mlx_diagnose::engine::{
     Refusal, RequestId, Scheduler, SchedulerLimits, SchedulerLimitsError, SequenceDemand, Stage, StepPlan,
 };
 use proptest::prelude::*;
+use proptest::test_runner::RngSeed;
 
 const LIMITS: SchedulerLimits = SchedulerLimits {
     max_sequences: 4,
@@ -278,7 +279,12 @@ fn limits() -> impl Strategy<Value = SchedulerLimits> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 512, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig {
+        cases: 512,
+        failure_persistence: None,
+        rng_seed: RngSeed::Fixed(6),
+        ..ProptestConfig::default()
+    })]
 
     #[test]
     fn every_request_ends_once_within_the_budgets_whatever_comes(limits in limits(), actions in actions()) {

@@ -22,6 +22,7 @@ mod data_audit;
 mod data_formats;
 mod diagnosis;
 mod engine_requests;
+mod engine_sampler;
 mod engine_scheduler;
 mod environment;
 mod external_generators;
