@@ -22,7 +22,7 @@
 //! | `data` | `evidence`, `model`, `suggestion` |
 //! | `adapter` | `atomic_write`, `model`, `suggestion` |
 //! | `train` | `as_written`, `data`, `interrupt`, `memory`, `model`, `param_snapshot`, `readback` |
-//! | `engine` | `interrupt`, `model`, `readback` |
+//! | `engine` | `interrupt`, `model`, `readback`, `suggestion` |
 //! | `device` | `evidence`, `memory`, `model`, `readback`, `thresholds`, `train` |
 //! | `workflow` | `adapter`, `data`, `memory`, `model`, `train` |
 //! | `external` | `interrupt`, `python`, `suggestion` |

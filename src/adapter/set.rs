@@ -105,6 +105,11 @@ impl AdapterSet {
         self.models.keys().map(String::as_str).collect()
     }
 
+    /// The model without an adapter, and those with each, by name.
+    pub fn into_models(self) -> (CausalModel, BTreeMap<String, CausalModel>) {
+        (self.base, self.models)
+    }
+
     fn unknown(&self, name: &str) -> AdapterSetError {
         let names = self.names();
         AdapterSetError::Unknown {

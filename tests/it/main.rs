@@ -21,6 +21,7 @@ mod data;
 mod data_audit;
 mod data_formats;
 mod diagnosis;
+mod engine;
 mod engine_requests;
 mod engine_sampler;
 mod engine_scheduler;
