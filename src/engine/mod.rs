@@ -3,6 +3,7 @@
 
 mod cache;
 mod generate;
+mod incremental_decoder;
 mod logit_adjustment;
 mod request;
 mod sampler;
@@ -10,6 +11,8 @@ mod sampling_settings;
 mod scheduler;
 mod scheduler_limits;
 mod step_plan;
+mod stop_strings;
+mod text_stream;
 mod token_filters;
 mod waiting_queue;
 
@@ -24,3 +27,4 @@ pub use sampling_settings::SamplingSettings;
 pub use scheduler::{Refusal, Scheduler, SequenceDemand, Stage};
 pub use scheduler_limits::{SchedulerLimits, SchedulerLimitsError};
 pub use step_plan::{PrefillChunk, StepPlan, Trace};
+pub use text_stream::TextStream;

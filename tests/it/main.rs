@@ -24,6 +24,7 @@ mod diagnosis;
 mod engine_requests;
 mod engine_sampler;
 mod engine_scheduler;
+mod engine_text_stream;
 mod environment;
 mod external_generators;
 mod external_trainers;
