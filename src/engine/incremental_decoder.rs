@@ -8,8 +8,6 @@
 //! tokens (`<0xE2>`), the decoder of the `tokenizers` library turns a whole run of them into replacement characters if any
 //! part of it is wrong; the characters that were complete before stay as they were handed on.
 
-use std::mem;
-
 /// What stands for bytes that are no character.
 const REPLACEMENT: char = char::REPLACEMENT_CHARACTER;
 
@@ -22,9 +20,6 @@ const WINDOW: usize = 16;
 /// Tokens to keep at a cut, enough for the beginning of a character after one that was cut apart.
 const KEPT: usize = 8;
 
-/// Tokens at which the window is emptied even if no cut fits, which only long runs of broken bytes come to.
-const LONGEST_WINDOW: usize = 64;
-
 /// See the [module](self).
 #[derive(Debug, Clone, Default)]
 pub struct IncrementalDecoder {
@@ -33,8 +28,6 @@ pub struct IncrementalDecoder {
     text: String,
     /// How that text begins as far as it was handed on.
     shown: String,
-    /// Tokens of the window when all of its text had been handed on.
-    settled: usize,
 }
 
 impl IncrementalDecoder {
@@ -49,18 +42,17 @@ impl IncrementalDecoder {
             self.window.pop();
             return Ok(String::new());
         }
-        self.text = text;
-        if !self.text.starts_with(&self.shown) {
-            let unsettled = self.window.len() - self.settled;
-            if self.text.ends_with(REPLACEMENT) && unsettled <= MOST_PENDING {
-                return Ok(String::new());
-            }
-            self.restart(&decode)?;
+        let mut piece = String::new();
+        if text.starts_with(&self.shown) {
+            self.text = text;
+        } else {
+            // The token changes what was handed on already. It has to begin anew, and what was pending is final.
+            piece = self.finish();
+            self.window = vec![token];
+            self.text = decode(&self.window)?;
         }
-        let mut piece = self.show(stable_length(&self.text));
-        if self.window.len() > LONGEST_WINDOW {
-            piece.push_str(&self.finish());
-        } else if self.window.len() > WINDOW {
+        piece.push_str(&self.show(stable_length(&self.text)));
+        if self.window.len() > WINDOW {
             self.cut(&decode)?;
         }
         Ok(piece)
@@ -68,12 +60,7 @@ impl IncrementalDecoder {
 
     /// The rest of the text; the decoder is then as new.
     pub fn finish(&mut self) -> String {
-        let rest = self.text.strip_prefix(&self.shown).map(str::to_owned);
-        // Text that took itself back ends with nothing but replacement characters.
-        let rest = rest.unwrap_or_else(|| {
-            let pending = self.window.len() - self.settled;
-            String::from(REPLACEMENT).repeat(pending)
-        });
+        let rest = self.show(self.text.len());
         *self = Self::default();
         rest
     }
@@ -82,25 +69,7 @@ impl IncrementalDecoder {
     fn show(&mut self, length: usize) -> String {
         let piece = self.text.get(self.shown.len()..length).unwrap_or_default().to_owned();
         self.shown.push_str(&piece);
-        if self.shown.len() == self.text.len() {
-            self.settled = self.window.len();
-        }
         piece
-    }
-
-    /// Goes on with those tokens alone whose text was not handed on.
-    fn restart<E>(&mut self, decode: impl Fn(&[u32]) -> Result<String, E>) -> Result<(), E> {
-        let last = self.window.len() - 1;
-        let first = if self.settled == 0 {
-            last
-        } else {
-            self.settled.min(last)
-        };
-        self.window.drain(..first);
-        self.settled = 0;
-        self.shown.clear();
-        self.text = decode(&self.window)?;
-        Ok(())
     }
 
     /// Keeps the last tokens only, if they give the end of the window's text by themselves: a cut through a character leaves
@@ -122,8 +91,7 @@ impl IncrementalDecoder {
         }
         self.shown = text[..text.len() - pending].to_owned();
         self.text = text;
-        self.window = mem::take(&mut self.window).split_off(first);
-        self.settled = self.settled.saturating_sub(first);
+        self.window.drain(..first);
         Ok(())
     }
 }

@@ -90,7 +90,7 @@ fn check(tokenizer: &Tokenizer, tokens: &[u32], stops: &[String]) -> TestCaseRes
 /// Stop strings of which some are in the text: a stretch of it from one character to another, or a text of its own.
 fn stops(text: &str, stretches: &[(Index, usize)], others: &[String]) -> Vec<String> {
     let starts: Vec<usize> = text.char_indices().map(|(start, _)| start).collect();
-    let mut stops: Vec<String> = others.iter().filter(|other| !other.is_empty()).cloned().collect();
+    let mut stops = others.to_vec();
     if !starts.is_empty() {
         stops.extend(stretches.iter().map(|(start, length)| {
             text[starts[start.index(starts.len())]..]
@@ -99,6 +99,8 @@ fn stops(text: &str, stretches: &[(Index, usize)], others: &[String]) -> Vec<Str
                 .collect()
         }));
     }
+    // U+FFFD in a stop string would be a matter of when it is certain.
+    stops.retain(|stop| !stop.contains(char::REPLACEMENT_CHARACTER));
     stops
 }
 
@@ -141,10 +143,7 @@ fn streams_as_a_whole(tokenizer: &Tokenizer, cases: u32) {
     runner(cases)
         .run(&input, |(tokens, (stretches, others))| {
             let text = tokenizer.decode(&tokens, true).unwrap();
-            // U+FFFD in a stop string would be a matter of when it is certain.
-            let mut stops = stops(&text, &stretches, &others);
-            stops.retain(|stop| !stop.contains(char::REPLACEMENT_CHARACTER));
-            check(tokenizer, &tokens, &stops)
+            check(tokenizer, &tokens, &stops(&text, &stretches, &others))
         })
         .unwrap();
 }
@@ -167,11 +166,16 @@ fn pieces_are_the_whole_text_with_a_real_tokenizer() {
     streams_as_a_whole(&tokenizer, 200);
 }
 
-/// Words and whole characters as bytes.
+/// Words, whole characters as bytes, and after a word runs of bytes that are broken from the beginning.
 fn byte_fallback_tokens() -> impl Strategy<Value = Vec<u32>> {
     let characters = "[aé€漢🙂]{1,12}".prop_map(|text| text.bytes().map(byte).collect());
+    let broken = (1_usize..5, "[aé€漢🙂]{1,12}").prop_map(|(times, text)| {
+        let bytes = vec![byte(0x80); times].into_iter().chain(text.bytes().map(byte));
+        [258].into_iter().chain(bytes).collect()
+    });
     let words = prop::collection::vec(257_u32..264, 1..6);
-    prop::collection::vec(prop_oneof![characters, words], 0..10).prop_map(|parts: Vec<Vec<u32>>| parts.concat())
+    prop::collection::vec(prop_oneof![3 => characters, 1 => broken, 3 => words], 0..10)
+        .prop_map(|parts: Vec<Vec<u32>>| parts.concat())
 }
 
 #[test]
@@ -228,15 +232,15 @@ fn a_complete_character_stays_when_the_byte_after_it_is_broken() {
 }
 
 /// The most tokens decoded for one token of an answer of `tokens`.
-fn most_decoded(tokenizer: &Tokenizer, tokens: &[u32]) -> usize {
+fn most_decoded(tokens: &[u32], decode: impl Fn(&[u32]) -> Result<String, TokenizerError>) -> usize {
     let decoded = Cell::new(0);
     let mut stream = TextStream::new(vec!["never".to_owned()]);
     let mut most = 0;
     for &token in tokens {
         decoded.set(0);
-        let counted = |tokens: &[u32]| -> Result<String, TokenizerError> {
+        let counted = |tokens: &[u32]| {
             decoded.set(decoded.get() + tokens.len());
-            tokenizer.decode(tokens, true)
+            decode(tokens)
         };
         stream.push(token, counted).unwrap();
         most = most.max(decoded.get());
@@ -247,34 +251,45 @@ fn most_decoded(tokenizer: &Tokenizer, tokens: &[u32]) -> usize {
 #[test]
 fn a_token_costs_the_same_however_long_the_answer() {
     let tokenizer = embedded();
+    let with_embedded = |tokens: &[u32]| most_decoded(tokens, |tokens| tokenizer.decode(tokens, true));
     let sentence = tokenizer.encode("Of 3 € and 漢字 they said 🙂.\n", false).unwrap();
-    assert!(most_decoded(&tokenizer, &sentence.repeat(200)) <= 32);
+    assert!(with_embedded(&sentence.repeat(200)) <= 32);
     let end = tokenizer.token_id("<|im_end|>").unwrap();
-    assert!(most_decoded(&tokenizer, &vec![end; 3000]) <= 32, "tokens without text");
+    assert!(with_embedded(&vec![end; 3000]) <= 32, "tokens without text");
     let last_byte = *tokenizer.encode("🙂", false).unwrap().last().unwrap();
     assert!(
-        most_decoded(&tokenizer, &vec![last_byte; 3000]) <= 32,
+        with_embedded(&vec![last_byte; 3000]) <= 32,
         "bytes that are no character"
     );
-    let broken = byte_fallback();
-    let garbage: Vec<u32> = [0x80].into_iter().chain("🙂".repeat(1000).bytes()).map(byte).collect();
+    // As tokens of two bytes would be, of which each begins the character that the next one ends.
+    let straddling = |tokens: &[u32]| {
+        let bytes: Vec<u8> = tokens.iter().flat_map(|_| [0xA9, 0xC3]).collect();
+        Ok(String::from_utf8_lossy(&bytes).into_owned())
+    };
     assert!(
-        most_decoded(&broken, &garbage) <= 128,
-        "a run of byte tokens with a broken one"
+        most_decoded(&[0; 3000], straddling) <= 32,
+        "characters that never end with a token"
     );
+    let byte_fallback = byte_fallback();
+    let with_bytes = |bytes: &[u8]| {
+        let tokens: Vec<u32> = bytes.iter().copied().map(byte).collect();
+        most_decoded(&tokens, |tokens| byte_fallback.decode(tokens, true))
+    };
+    assert!(with_bytes("漢".repeat(1000).as_bytes()) <= 32, "one run of byte tokens");
+    let broken = ["\u{7f}🙂".repeat(3).as_bytes(), &[0x80], "🙂".repeat(1000).as_bytes()].concat();
+    assert!(with_bytes(&broken) <= 40, "a run with a broken one");
 }
 
 /// Every token is one character.
-fn letters(tokens: &[u32]) -> Result<String, std::convert::Infallible> {
-    Ok(tokens.iter().filter_map(|&token| char::from_u32(token)).collect())
+fn letters(tokens: &[u32]) -> Result<String, u32> {
+    let letters = tokens.iter().map(|&token| char::from_u32(token).ok_or(token));
+    letters.collect()
 }
 
 fn pieces(text: &str, stops: &[&str]) -> (Vec<String>, bool) {
     let mut stream = TextStream::new(stops.iter().map(|stop| (*stop).to_owned()).collect());
-    let Ok(mut pieces) = text
-        .chars()
-        .map(|letter| stream.push(letter as u32, letters))
-        .collect::<Result<Vec<String>, _>>();
+    let tokens = text.chars().map(u32::from);
+    let mut pieces: Vec<String> = tokens.map(|token| stream.push(token, letters).unwrap()).collect();
     pieces.push(stream.finish());
     (pieces, stream.has_stopped())
 }
