@@ -72,6 +72,7 @@ fn keep_nucleus(candidates: &mut Vec<Candidate>, mass: f64) {
     }
 }
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "sorting compares references")]
 fn likelier_first(left: &Candidate, right: &Candidate) -> Ordering {
     right.1.total_cmp(&left.1).then(left.0.cmp(&right.0))
 }

@@ -84,11 +84,11 @@ fn the_log_probabilities_reported_are_those_of_mlx_lm() {
     for case in golden["cases"].as_array().unwrap() {
         let logits = floats(&golden["rows"][case["row"].as_str().unwrap()]);
         let mut sampler = Sampler::new(settings(case), Some(logits.len()), 1);
-        let sampled = sampler.sample(&logits, &tokens).unwrap();
-        let reported = sampled.log_probabilities.unwrap();
+        let token = sampler.sample(&logits, &tokens).unwrap();
+        let reported = token.log_probabilities.unwrap();
         let by_id: BTreeMap<u32, f32> = reported.top.iter().copied().collect();
         assert_eq!(by_id.len(), logits.len());
-        assert_eq!(reported.chosen, by_id[&sampled.id]);
+        assert_eq!(reported.chosen, by_id[&token.id]);
         assert!(reported.top.is_sorted_by(|left, right| left.1 >= right.1));
         let expected = floats(&case["reported"]);
         let found: Vec<f32> = by_id.into_values().take(expected.len()).collect();

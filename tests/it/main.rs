@@ -25,6 +25,7 @@ mod engine;
 mod engine_requests;
 mod engine_sampler;
 mod engine_scheduler;
+mod engine_text_stream;
 mod environment;
 mod external_generators;
 mod external_trainers;
