@@ -35,6 +35,7 @@
 //! | `diagnosis` | `adapter`, `as_written`, `data`, `device`, `engine`, `evidence`, `external`, `interrupt`, `model`, `param_snapshot`, `probes`, `python`, `readback`, `rules`, `torch`, `train`, `training_log`, `workflow` |
 //! | `training_log` | `evidence` |
 //! | `fine_tuning` | `adapter`, `as_written`, `atomic_write`, `data`, `device`, `diagnosis`, `evidence`, `interrupt`, `memory`, `model`, `param_snapshot`, `probes`, `rules`, `suggestion`, `train` |
+//! | `serving` | `adapter`, `device`, `engine`, `model` |
 //! | `selftest` | `adapter`, `atomic_write`, `data`, `device`, `diagnosis`, `evidence`, `faults`, `interrupt`, `model`, `report`, `rules`, `suggestion`, `train`, `workflow` |
 //! | `cli` | `adapter`, `atomic_write`, `data`, `device`, `diagnosis`, `engine`, `evidence`, `external`, `faults`, `fine_tuning`, `interrupt`, `memory`, `model`, `python`, `regression`, `report`, `rules`, `selftest`, `torch`, `train`, `workflow` |
 
@@ -63,6 +64,7 @@ pub mod regression;
 pub mod report;
 pub mod rules;
 pub mod selftest;
+pub mod serving;
 pub mod suggestion;
 pub mod thresholds;
 pub mod torch;
