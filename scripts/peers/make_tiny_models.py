@@ -161,11 +161,34 @@ MODELS = {
         },
     ),
 }
-# 4 bit, with the cases that a loader must tell apart.
-QUANTISED = "llama-4bit"
-QUANTISED_OVERRIDES = {
-    "model.layers.0.mlp.up_proj": {"group_size": 64, "bits": 8},
-    "model.layers.1.self_attn.q_proj": {"group_size": 32, "bits": 8},
+
+
+@dataclass
+class Quantised:
+    """The mode of most modules of the tiny llama, and the exceptions."""
+
+    mode: str
+    overrides: dict[str, dict[str, int | str]]
+
+
+# With the cases that a loader must tell apart; an exception without a mode is affine.
+QUANTISED = {
+    "llama-4bit": Quantised(
+        "affine",
+        {
+            "model.layers.0.mlp.up_proj": {"group_size": 64, "bits": 8},
+            "model.layers.1.self_attn.q_proj": {"group_size": 32, "bits": 8},
+        },
+    ),
+    "llama-floats": Quantised(
+        "mxfp4",
+        {
+            "model.layers.0.mlp.up_proj": {"group_size": 32, "bits": 8, "mode": "mxfp8"},
+            "model.layers.0.self_attn.v_proj": {"group_size": 64, "bits": 8},
+            "model.layers.1.mlp.down_proj": {"group_size": 16, "bits": 4, "mode": "nvfp4"},
+            "model.layers.1.self_attn.q_proj": {"group_size": 16, "bits": 4, "mode": "nvfp4"},
+        },
+    ),
 }
 NOT_QUANTISED = "model.layers.1.self_attn.o_proj"
 
@@ -248,13 +271,13 @@ def make_model(name: str, tiny: TinyModel, folder: Path) -> None:
         save_adapter(name, config, parameters, folder / adapter)
 
 
-def make_quantised(source: Path, folder: Path) -> None:
+def make_quantised(quantised: Quantised, source: Path, folder: Path) -> None:
     model, config = load_model(source)
 
-    def choice(path: str, _: nn.Module) -> bool | dict[str, int]:
-        return path != NOT_QUANTISED and QUANTISED_OVERRIDES.get(path, True)
+    def choice(path: str, _: nn.Module) -> bool | dict[str, int | str]:
+        return path != NOT_QUANTISED and quantised.overrides.get(path, True)
 
-    model, config = quantize_model(model, config, 64, 4, quant_predicate=choice)
+    model, config = quantize_model(model, config, None, None, quantised.mode, quant_predicate=choice)
     save_model(folder, model)
     save_config(config, folder / "config.json")
     save_tokenizer(folder, template_file=False)
@@ -318,7 +341,7 @@ def golden(folder: Path) -> dict[str, Any]:
         "input_ids": INPUT_IDS,
         "logits": logits(model),
     }
-    if folder.name == QUANTISED:
+    if folder.name in QUANTISED:
         adapters = {"../llama/adapter": folder.parent / "llama" / "adapter"}
     else:
         loss, gradients = loss_and_gradients(model)
@@ -333,15 +356,15 @@ def make_all(out: Path) -> None:
     """Makes everything beside the target and moves it there at the end."""
     out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="making.", dir=out) as temporary:
-        for name in [*MODELS, QUANTISED]:
+        for name in [*MODELS, *QUANTISED]:
             folder = Path(temporary) / name
             folder.mkdir()
-            if name == QUANTISED:
-                make_quantised(Path(temporary) / "llama", folder)
+            if name in QUANTISED:
+                make_quantised(QUANTISED[name], Path(temporary) / "llama", folder)
             else:
                 make_model(name, MODELS[name], folder)
             golden_file.write(folder / "golden.json", golden(folder))
-        for name in [*MODELS, QUANTISED]:
+        for name in [*MODELS, *QUANTISED]:
             if (out / name).exists():
                 shutil.rmtree(out / name)
             (Path(temporary) / name).rename(out / name)
@@ -361,7 +384,7 @@ def main() -> int:
         make_all(arguments.out)
         return 0
     lines = []
-    for name in [*MODELS, QUANTISED]:
+    for name in [*MODELS, *QUANTISED]:
         folder = arguments.out / name
         lines += golden_file.differences(golden(folder), folder / "golden.json")
     for line in lines:

@@ -7,7 +7,7 @@ use super::train_arguments::Train;
 use crate::device::BackendKind;
 use crate::evidence::RunSettings;
 use crate::faults::Injection;
-use crate::model::{MixedBits, WeightType};
+use crate::model::{MixedBits, QuantizationMode, WeightType};
 use crate::report::FailOn;
 
 /// Why does a fine-tuned MLX model answer badly? Runs five phases on a model and names the cause, with evidence and a fix.
@@ -169,10 +169,10 @@ pub struct ConvertModelArguments {
     /// Element type of plain weights [default: what config.json declares, else that of most weights]
     #[arg(long, value_name = "D", value_enum)]
     pub dtype: Option<DtypeArgument>,
-    /// Pack weights in this many bits: 2, 3, 4, 5, 6 or 8
+    /// Pack weights in this many bits: 2, 3, 4, 5, 6 or 8 [default: 4, and 8 for mxfp8]
     #[arg(long, value_name = "N", conflicts_with = "quant_predicate")]
     pub bits: Option<i32>,
-    /// Weights that share one scale: 32, 64 or 128 [default: 64]
+    /// Weights that share one scale: 32, 64 or 128 [default: 64, 32 for mxfp4 and mxfp8, 16 for nvfp4]
     #[arg(long, value_name = "N")]
     pub group_size: Option<i32>,
     /// How to pack [default: affine]
@@ -197,6 +197,17 @@ pub enum ModeArgument {
     Nvfp4,
     /// Microscaling 8-bit floats
     Mxfp8,
+}
+
+impl From<ModeArgument> for QuantizationMode {
+    fn from(argument: ModeArgument) -> Self {
+        match argument {
+            ModeArgument::Affine => Self::Affine,
+            ModeArgument::Mxfp4 => Self::Mxfp4,
+            ModeArgument::Nvfp4 => Self::Nvfp4,
+            ModeArgument::Mxfp8 => Self::Mxfp8,
+        }
+    }
 }
 
 /// mlx-lm's recipes of mixed bits.

@@ -3,17 +3,12 @@
 use std::path::Path;
 
 use anyhow::{Context, Result, anyhow};
-use clap::ValueEnum;
 
-use super::arguments::{AdapterFormatArgument, Convert, ConvertModelArguments, ModeArgument};
+use super::arguments::{AdapterFormatArgument, Convert, ConvertModelArguments};
 use super::output::{note, print};
 use super::run::resolve_model;
 use crate::adapter::{StoredAdapter, TargetFormat, convert};
-use crate::model::{ConversionSettings, MixedBits, Packing, PackingChoice, convert_model};
-
-/// Group size and bits where only the other is given, as mlx-lm's.
-const DEFAULT_GROUP_SIZE: i32 = 64;
-const DEFAULT_BITS: i32 = 4;
+use crate::model::{ConversionSettings, MixedBits, Packing, PackingChoice, QuantizationMode, convert_model};
 
 /// Converts, and says what was written.
 pub fn run(what: &Convert) -> Result<()> {
@@ -50,25 +45,26 @@ fn model(arguments: &ConvertModelArguments) -> Result<()> {
 }
 
 fn settings(arguments: &ConvertModelArguments) -> Result<ConversionSettings> {
-    let mode = arguments.mode.unwrap_or(ModeArgument::Affine);
-    if mode != ModeArgument::Affine {
-        let name = mode.to_possible_value().map(|value| value.get_name().to_owned());
-        let name = name.unwrap_or_default();
+    let mode = arguments.mode.map_or(QuantizationMode::Affine, QuantizationMode::from);
+    let recipe = arguments.quant_predicate.map(MixedBits::from);
+    if recipe.is_some() && mode != QuantizationMode::Affine {
         return Err(anyhow!(
-            "weights cannot be packed in mode `{name}`\n  found: the bindings of MLX that this program uses pack in mode `affine` \
-             alone\n  hint: `mlx_lm.convert --hf-path SOURCE -q --q-mode {name}` does it"
+            "weights cannot be packed by a recipe in mode `{0}`\n  found: `--quant-predicate` and `--mode {0}`\n  expected: \
+             mode `affine`, the only one with several numbers of bits\n  hint: leave out one of the two",
+            mode.name()
         ));
     }
-    let group_size = arguments.group_size.unwrap_or(DEFAULT_GROUP_SIZE);
-    let recipe = arguments.quant_predicate.map(MixedBits::from);
-    let packing = match (recipe, arguments.bits) {
-        (Some(recipe), _) => Some(recipe.common(group_size)),
-        (None, Some(bits)) => Some(Packing { group_size, bits }),
-        (None, None) if arguments.group_size.is_some() || arguments.mode.is_some() => Some(Packing {
+    // What is not given is mlx-lm's default.
+    let common = Packing::of_mode(mode);
+    let group_size = arguments.group_size.unwrap_or(common.group_size);
+    let is_packed = arguments.bits.is_some() || arguments.group_size.is_some() || arguments.mode.is_some();
+    let packing = match recipe {
+        Some(recipe) => Some(recipe.common(group_size)),
+        None => is_packed.then(|| Packing {
             group_size,
-            bits: DEFAULT_BITS,
+            bits: arguments.bits.unwrap_or(common.bits),
+            mode,
         }),
-        (None, None) => None,
     };
     Ok(ConversionSettings {
         dtype: arguments.dtype.map(Into::into),

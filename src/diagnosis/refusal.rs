@@ -71,7 +71,7 @@ fn of_checkpoint(error: &CheckpointError) -> RefusalKind {
         },
         CheckpointError::NotFinite { .. } => RefusalKind::NonFiniteWeights,
         CheckpointError::Overflow { .. } => RefusalKind::WeightsOverflow,
-        CheckpointError::UnsupportedMode { .. } => RefusalKind::Packing,
+        CheckpointError::OtherMode { .. } => RefusalKind::Packing,
         CheckpointError::Mlx(_) => RefusalKind::Other,
     }
 }

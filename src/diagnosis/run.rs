@@ -373,7 +373,7 @@ fn examine(
         quantization: commonest(loaded.packings.values().copied()).map(|packing| Quantization {
             bits: packing.bits as u32,
             group_size: packing.group_size as u32,
-            mode: "affine".to_owned(),
+            mode: packing.mode.name().to_owned(),
         }),
         non_finite: non_finite(&snapshot)?,
         stop_tokens: stop_set.tokens().to_vec(),

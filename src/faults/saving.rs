@@ -4,14 +4,14 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use mlx_rs::error::Exception;
-use mlx_rs::ops::{multiply, quantize};
+use mlx_rs::ops::multiply;
 use mlx_rs::{Array, Dtype};
 use serde_json::{Value, json};
 
 use super::{Family, Fault, Needs, Operator};
 use crate::adapter::{AdapterFileError, LoraSettings, attach, fuse, load_adapter, save_adapter};
 use crate::atomic_write::{replace_file, write_file};
-use crate::model::{CausalModel, Packing, WeightFileError, load_safetensors, save_safetensors};
+use crate::model::{Adaptable, CausalModel, Packing, WeightFileError, load_safetensors, save_safetensors};
 use crate::workflow::Workflow;
 
 const WEIGHTS: &str = "adapters.safetensors";
@@ -273,15 +273,8 @@ pub static FUSE_PACKS: Operator = Operator {
             let fused = fuse(model)?;
             for (_, linear) in model.linears_mut() {
                 let weight = linear.weight.value.as_dtype(Dtype::Float32)?;
-                let packing = Packing {
-                    bits: bits as i32,
-                    group_size: 64,
-                };
-                let (packed, scales, biases) = quantize(&weight, packing.group_size, packing.bits)?;
-                linear.weight.value = packed;
-                linear.scales.value = Some(scales);
-                linear.biases.value = Some(biases);
-                linear.packing = Some(packing);
+                let packed = Packing::affine(64, bits as i32).pack(&weight)?;
+                linear.stored_weight_mut().hold(packed);
             }
             Ok(fused)
         }))

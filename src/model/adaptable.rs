@@ -1,9 +1,8 @@
+use mlx_rs::Array;
 use mlx_rs::error::Result;
 use mlx_rs::module::Param;
-use mlx_rs::ops::quantize;
-use mlx_rs::{Array, Dtype};
 
-use super::{Embedding, Linear, LowRankSettings, Packing, SwitchLinear};
+use super::{Embedding, Linear, LowRankSettings, PackedForm, PackedMatrix, Packing, SwitchLinear};
 
 /// A layer with room for one low-rank adapter: a linear layer, one per expert, or a table of vectors.
 pub trait Adaptable {
@@ -75,21 +74,18 @@ pub trait Adaptable {
 
     /// Puts the weight with the adapter's change in its place, and removes the adapter; returns whether there was one.
     ///
-    /// A packed layer is packed again with its own group size and bits.
+    /// A packed layer is packed again with its own group size, bits and mode.
     fn fuse(&mut self) -> Result<bool> {
         if self.low_rank().is_none() || !self.is_adapted() {
             return Ok(false);
         }
         let fused = self.adapted_weight()?;
         let stored = self.stored_weight_mut();
-        match stored.packing {
+        match *stored.packing {
             None => *stored.weight = fused.as_dtype(stored.weight.dtype())?,
-            Some(packing) => {
-                let dtype = stored.scales.as_ref().map_or(Dtype::Float32, Array::dtype);
-                let (weight, scales, biases) = quantize(fused.as_dtype(dtype)?, packing.group_size, packing.bits)?;
-                *stored.weight = weight;
-                *stored.scales = Some(scales);
-                *stored.biases = Some(biases);
+            Some(form) => {
+                let packed = form.packing.pack(&fused.as_dtype(form.dtype)?)?;
+                stored.hold(packed);
             }
         }
         self.remove_adapter();
@@ -107,7 +103,17 @@ pub struct StoredWeightMut<'layer> {
     /// Biases of a packed weight.
     pub biases: &'layer mut Option<Array>,
     /// How it is packed; `None` when it is plain.
-    pub packing: Option<Packing>,
+    pub packing: &'layer mut Option<PackedForm>,
+}
+
+impl StoredWeightMut<'_> {
+    /// Puts a packed matrix in the place of the weight.
+    pub fn hold(self, matrix: PackedMatrix) {
+        *self.weight = matrix.weight;
+        *self.scales = Some(matrix.scales);
+        *self.biases = matrix.biases;
+        *self.packing = Some(matrix.form);
+    }
 }
 
 /// The shapes of `lora_a` and `lora_b` of this `rank` for a [place](Adaptable::place): `[inputs, rank]` and
@@ -152,7 +158,7 @@ macro_rules! with_fields {
         }
 
         fn packing(&self) -> Option<Packing> {
-            self.packing
+            self.packing.map(|form| form.packing)
         }
 
         fn stored_weight_mut(&mut self) -> StoredWeightMut<'_> {
@@ -160,7 +166,7 @@ macro_rules! with_fields {
                 weight: &mut self.weight.value,
                 scales: &mut self.scales.value,
                 biases: &mut self.biases.value,
-                packing: self.packing,
+                packing: &mut self.packing,
             }
         }
     };

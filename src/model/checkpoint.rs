@@ -2,14 +2,13 @@ use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use mlx_rs::ops::dequantize;
 use mlx_rs::{Array, Dtype};
 use thiserror::Error;
 
 use super::stored_names::{expected_beside, translate};
 use super::{
-    BlockError, GgufError, GgufHeader, GgufTensor, ModelConfiguration, ModuleQuantization, Packing, QuantizationMode,
-    WeightFileError, WeightSet, gguf_packing,
+    BlockError, GgufError, GgufHeader, GgufTensor, ModelConfiguration, ModuleQuantization, PackedForm, PackedMatrix,
+    Packing, QuantizationMode, WeightFileError, WeightSet, gguf_packing,
 };
 use crate::evidence::Listing;
 use crate::suggestion::closest;
@@ -98,15 +97,13 @@ pub enum CheckpointError {
         /// The element type.
         dtype: String,
     },
-    /// A packing that MLX's affine layout does not cover.
-    #[error(
-        "`{module}` is packed in mode `{mode}`\n  expected: `affine`\n  hint: convert the model with `mlx_lm.convert --q-mode affine`"
-    )]
-    UnsupportedMode {
-        /// The module.
-        module: String,
-        /// Its mode.
-        mode: &'static str,
+    /// Modules are packed in another mode than the configuration says.
+    #[error("{} in another mode than the configuration says, in `{}`\n  found: {modules}\n  expected: scales in a floating-point type, and biases, for mode `affine`; scales in uint8, and no biases, for the others\n  hint: {}", clause(modules.total, "module", ["is packed", "are packed"]), path.display(), DisagreementKind::Packing.hint())]
+    OtherMode {
+        /// The folder.
+        path: PathBuf,
+        /// Paths of the modules, each with its mode and the parts that were found.
+        modules: Listing,
     },
     /// MLX failed.
     #[error("failed to prepare the weights: {0}")]
@@ -181,17 +178,8 @@ impl std::fmt::Display for Disagreement {
 pub enum StoredTensor {
     /// One value per element.
     Plain(Array),
-    /// MLX's affine packing.
-    Packed {
-        /// `[rows, columns * bits / 32]` words.
-        weight: Array,
-        /// `[rows, columns / group_size]`.
-        scales: Array,
-        /// `[rows, columns / group_size]`.
-        biases: Array,
-        /// How it is packed.
-        packing: Packing,
-    },
+    /// MLX's packing.
+    Packed(PackedMatrix),
 }
 
 impl StoredTensor {
@@ -200,10 +188,10 @@ impl StoredTensor {
         let plain = |array: &Array| array.shape().iter().map(|&size| size as usize).collect();
         match self {
             Self::Plain(array) => plain(array),
-            Self::Packed { weight, packing, .. } => {
-                let mut shape: Vec<usize> = plain(weight);
+            Self::Packed(matrix) => {
+                let mut shape: Vec<usize> = plain(&matrix.weight);
                 if let Some(columns) = shape.last_mut() {
-                    *columns = packing.unpacked_columns(*columns as i32) as usize;
+                    *columns = matrix.form.packing.unpacked_columns(*columns as i32) as usize;
                 }
                 shape
             }
@@ -213,24 +201,13 @@ impl StoredTensor {
     fn with_precision(self, precision: Precision) -> Result<Self, mlx_rs::error::Exception> {
         match self {
             Self::Plain(array) => Ok(Self::Plain(array.as_dtype(precision.dtype)?)),
-            Self::Packed {
-                weight,
-                scales,
-                biases,
-                packing,
-            } => {
-                let scales = scales.as_dtype(precision.dtype)?;
-                let biases = biases.as_dtype(precision.dtype)?;
+            Self::Packed(matrix) => {
+                let matrix = matrix.as_dtype(precision.dtype)?;
                 if precision.keep_packed {
-                    return Ok(Self::Packed {
-                        weight,
-                        scales,
-                        biases,
-                        packing,
-                    });
+                    Ok(Self::Packed(matrix))
+                } else {
+                    matrix.plain().map(Self::Plain)
                 }
-                let plain = dequantize(weight, scales, &biases, packing.group_size, packing.bits)?;
-                Ok(Self::Plain(plain))
             }
         }
     }
@@ -238,9 +215,7 @@ impl StoredTensor {
     fn arrays(&self) -> Vec<&Array> {
         match self {
             Self::Plain(array) => vec![array],
-            Self::Packed {
-                weight, scales, biases, ..
-            } => vec![weight, scales, biases],
+            Self::Packed(matrix) => matrix.arrays(),
         }
     }
 }
@@ -280,7 +255,7 @@ impl Checkpoint {
         let set_aside = translate(&mut loaded, configuration)?;
         let plain = loaded.values().filter(|array| !is_integer(array.dtype()));
         let stored_dtype = commonest(plain.map(|array| (dtype_name(array.dtype()), array.size())));
-        let (mut stored, mut packings) = group_packed(loaded, configuration)?;
+        let (mut stored, mut packings) = group_packed(folder, loaded, configuration)?;
         let embedding = format!("{}.weight", configuration.architecture.names().embedding_path());
         if configuration.tie_word_embeddings && repeats(&stored, &embedding)? {
             stored.remove(OUTPUT);
@@ -417,6 +392,11 @@ fn is_integer(dtype: Dtype) -> bool {
 }
 
 fn is_finite(stored: &StoredTensor) -> Result<bool, mlx_rs::error::Exception> {
+    if let StoredTensor::Packed(matrix) = stored
+        && matrix.has_code_of_nan()?
+    {
+        return Ok(false);
+    }
     for array in stored.arrays() {
         if !crate::readback::is_finite(array)? {
             return Ok(false);
@@ -432,8 +412,9 @@ pub fn check_shards(folder: &Path) -> Result<(), CheckpointError> {
 
 type Grouped = (BTreeMap<String, StoredTensor>, BTreeMap<String, Packing>);
 
-/// Joins `<module>.weight`, `.scales` and `.biases` into one packed tensor.
+/// Joins `<module>.weight`, `.scales` and, where the mode has them, `.biases` into one packed tensor.
 fn group_packed(
+    folder: &Path,
     mut loaded: BTreeMap<String, Array>,
     configuration: &ModelConfiguration,
 ) -> Result<Grouped, CheckpointError> {
@@ -445,34 +426,39 @@ fn group_packed(
         .collect();
     let mut stored = BTreeMap::new();
     let mut packings = BTreeMap::new();
+    let mut in_other_modes = Vec::new();
     for module in packed_modules {
         let Some(quantization) = quantization_of(configuration, &module) else {
             continue;
         };
-        if quantization.mode != QuantizationMode::Affine {
-            return Err(CheckpointError::UnsupportedMode {
-                module,
-                mode: quantization.mode.name(),
-            });
-        }
-        let packing = Packing {
-            group_size: quantization.group_size as i32,
-            bits: quantization.bits as i32,
-        };
+        let packing = quantization.packing();
         let mut take = |part: &str| loaded.remove(&format!("{module}.{part}"));
         let name = format!("{module}.weight");
         match (take("weight"), take("scales"), take("biases")) {
-            (Some(weight), Some(scales), Some(biases)) if packing.fits(&weight, &scales, &biases) => {
+            (Some(weight), Some(scales), biases) if packing.fits(&weight, &scales, biases.as_ref()) => {
                 packings.insert(module, packing);
+                let dtype = if is_integer(scales.dtype()) {
+                    Dtype::Bfloat16
+                } else {
+                    scales.dtype()
+                };
                 stored.insert(
                     name,
-                    StoredTensor::Packed {
+                    StoredTensor::Packed(PackedMatrix {
                         weight,
                         scales,
                         biases,
-                        packing,
-                    },
+                        form: PackedForm { packing, dtype },
+                    }),
                 );
+            }
+            (Some(_), Some(scales), biases) if is_in_other_mode(packing, &scales, biases.as_ref()) => {
+                in_other_modes.push(format!(
+                    "{module} (mode `{}`, scales in {} and {})",
+                    packing.mode.name(),
+                    dtype_name(scales.dtype()),
+                    if biases.is_some() { "biases" } else { "no biases" }
+                ));
             }
             // Parts that do not belong together are left for the check to report by name and shape.
             (weight, scales, biases) => {
@@ -484,12 +470,25 @@ fn group_packed(
             }
         }
     }
+    if !in_other_modes.is_empty() {
+        return Err(CheckpointError::OtherMode {
+            path: folder.to_owned(),
+            modules: in_other_modes.into_iter().collect(),
+        });
+    }
     stored.extend(
         loaded
             .into_iter()
             .map(|(name, array)| (name, StoredTensor::Plain(array))),
     );
     Ok((stored, packings))
+}
+
+/// Whether the parts are those of a mode on the other side: of `affine`, or of one in floating-point numbers.
+fn is_in_other_mode(packing: Packing, scales: &Array, biases: Option<&Array>) -> bool {
+    let is_of_affine = packing.mode == QuantizationMode::Affine;
+    let has_byte_scales = scales.dtype() == Dtype::Uint8;
+    is_of_affine == has_byte_scales || (!is_of_affine && biases.is_some())
 }
 
 fn quantization_of(configuration: &ModelConfiguration, module: &str) -> Option<ModuleQuantization> {
@@ -590,17 +589,7 @@ impl RowOrder {
         let reorder = |array: &Array| array.take_axis(&rows, 0);
         Ok(match stored {
             StoredTensor::Plain(array) => StoredTensor::Plain(reorder(&array)?),
-            StoredTensor::Packed {
-                weight,
-                scales,
-                biases,
-                packing,
-            } => StoredTensor::Packed {
-                weight: reorder(&weight)?,
-                scales: reorder(&scales)?,
-                biases: reorder(&biases)?,
-                packing,
-            },
+            StoredTensor::Packed(matrix) => StoredTensor::Packed(matrix.try_map(reorder)?),
         })
     }
 }
@@ -618,12 +607,15 @@ fn gguf_tensor(
         if let Some(packed) = gguf_packing::pack(tensor.tensor_type, &bytes) {
             let packing = packed.packing;
             let groups = columns / packing.group_size;
-            return Ok(StoredTensor::Packed {
+            return Ok(StoredTensor::Packed(PackedMatrix {
                 weight: Array::from_slice(&packed.words, &[rows, packing.packed_columns(columns)]),
                 scales: Array::from_slice(&packed.scales, &[rows, groups]),
-                biases: Array::from_slice(&packed.biases, &[rows, groups]),
-                packing,
-            });
+                biases: Some(Array::from_slice(&packed.biases, &[rows, groups])),
+                form: PackedForm {
+                    packing,
+                    dtype: Dtype::Float32,
+                },
+            }));
         }
     }
     Ok(StoredTensor::Plain(Array::from_slice(

@@ -5,10 +5,12 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use mlx_float_packing::FloatMode;
 use mlx_rs::Dtype;
 use serde_json::{Map, Value, json};
 use thiserror::Error;
 
+use super::Packing;
 use super::architectures::{Architecture, ExpectedTensor};
 use super::json_fields::{JsonFields, describe};
 use super::problem::{Problem, Problems};
@@ -24,6 +26,8 @@ pub(super) const MAX_CONTEXT: u64 = 1 << 32;
 /// Group sizes and bits of MLX's `affine` quantisation.
 const AFFINE_GROUP_SIZES: [u32; 3] = [32, 64, 128];
 const AFFINE_BITS: [u32; 6] = [2, 3, 4, 5, 6, 8];
+/// Those of `affine` where a file or a command gives none.
+const AFFINE_DEFAULTS: (u32, u32) = (64, 4);
 
 /// Why a configuration was refused.
 #[derive(Debug, Error)]
@@ -136,7 +140,7 @@ impl WeightType {
 }
 
 /// MLX's ways of packing weights.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum QuantizationMode {
     /// Integers with a scale and a bias per group.
     Affine,
@@ -161,14 +165,25 @@ impl QuantizationMode {
         }
     }
 
-    /// The one group size and number of bits of a floating-point mode; `None` for `affine`.
-    fn fixed(self) -> Option<(u32, u32)> {
+    /// The mode among those of floating-point numbers; `None` for `affine`.
+    pub(super) fn float(self) -> Option<FloatMode> {
         match self {
             Self::Affine => None,
-            Self::Mxfp4 => Some((32, 4)),
-            Self::Nvfp4 => Some((16, 4)),
-            Self::Mxfp8 => Some((32, 8)),
+            Self::Mxfp4 => Some(FloatMode::Mxfp4),
+            Self::Nvfp4 => Some(FloatMode::Nvfp4),
+            Self::Mxfp8 => Some(FloatMode::Mxfp8),
         }
+    }
+
+    /// The one group size and number of bits of a floating-point mode; `None` for `affine`.
+    fn fixed(self) -> Option<(u32, u32)> {
+        let mode = self.float()?;
+        Some((mode.group_size().unsigned_abs(), mode.bits().unsigned_abs()))
+    }
+
+    /// Group size and bits where they are not given, as in mlx-lm.
+    pub(super) fn defaults(self) -> (u32, u32) {
+        self.fixed().unwrap_or(AFFINE_DEFAULTS)
     }
 
     /// Whether MLX packs `bits` bits in groups of `group_size` in this mode.
@@ -183,7 +198,7 @@ impl QuantizationMode {
     pub(super) fn allowed(self) -> String {
         match self.fixed() {
             None => "32, 64 or 128 and 2, 3, 4, 5, 6 or 8".to_owned(),
-            Some((group_size, bits)) => format!("{group_size} and {bits} for {}", self.name()),
+            Some((group_size, bits)) => format!("{group_size} and {bits} for mode `{}`", self.name()),
         }
     }
 }
@@ -200,6 +215,15 @@ pub struct ModuleQuantization {
 }
 
 impl ModuleQuantization {
+    /// The packing as arrays have it.
+    pub fn packing(self) -> Packing {
+        Packing {
+            group_size: self.group_size as i32,
+            bits: self.bits as i32,
+            mode: self.mode,
+        }
+    }
+
     pub(super) fn to_json(self) -> Map<String, Value> {
         let mut object = Map::new();
         object.insert("group_size".to_owned(), self.group_size.into());

@@ -10,6 +10,7 @@ use super::configuration::{
     ModuleQuantization, QuantizationMode, RopeScaling, WeightType,
 };
 use super::json_fields::{JsonFields, describe};
+use crate::suggestion::closest;
 
 /// `original_max_position_embeddings` where no file says it, in transformers and mlx-lm.
 const DEFAULT_ORIGINAL_CONTEXT: usize = 4096;
@@ -321,7 +322,7 @@ fn read_quantization(fields: &mut JsonFields) -> Option<CheckpointQuantization> 
 }
 
 fn read_packing(fields: &mut JsonFields) -> Option<CheckpointQuantization> {
-    let default = read_module_packing(fields, None);
+    let default = read_module_packing(fields, false);
     let mut overrides = BTreeMap::new();
     for (key, value) in fields.entries() {
         if matches!(key, "group_size" | "bits" | "mode") {
@@ -332,7 +333,7 @@ fn read_packing(fields: &mut JsonFields) -> Option<CheckpointQuantization> {
                 overrides.insert(key.to_owned(), None);
             }
             Value::Object(object) => {
-                let packing = fields.nested(key, object, |nested| read_module_packing(nested, default));
+                let packing = fields.nested(key, object, |nested| read_module_packing(nested, true));
                 overrides.insert(key.to_owned(), packing);
             }
             Value::Bool(true) => {
@@ -351,29 +352,40 @@ fn read_packing(fields: &mut JsonFields) -> Option<CheckpointQuantization> {
     })
 }
 
-/// One module's packing; what it leaves out is taken from `fallback`.
-fn read_module_packing(fields: &mut JsonFields, fallback: Option<ModuleQuantization>) -> Option<ModuleQuantization> {
+/// The packing of most modules, or of one that is an exception.
+///
+/// As in mlx-lm an exception without a mode is packed in mode `affine`, whatever the others are, and what else it leaves
+/// out is the default of its mode.
+fn read_module_packing(fields: &mut JsonFields, is_exception: bool) -> Option<ModuleQuantization> {
     let mode = match fields.text("mode") {
-        None => fallback.map_or(QuantizationMode::Affine, |fallback| fallback.mode),
+        None => QuantizationMode::Affine,
         Some(name) => {
             let Some(mode) = QuantizationMode::ALL.into_iter().find(|known| known.name() == name) else {
-                let known = QuantizationMode::ALL.map(QuantizationMode::name).join(", ");
-                fields.problem("mode", format!("`{name}`"), known);
+                let names = QuantizationMode::ALL.map(QuantizationMode::name);
+                let found = match closest(name, names) {
+                    Some(near) => format!("`{name}` (did you mean `{near}`?)"),
+                    None => format!("`{name}`"),
+                };
+                fields.problem("mode", found, names.join(", "));
                 return None;
             };
             mode
         }
     };
-    let mut whole = |key: &str, fallback: Option<u32>| match fallback {
-        Some(fallback) => Some(
-            fields
-                .size(key, u64::from(u32::MAX))
-                .map_or(fallback, |value| value as u32),
-        ),
-        None => fields.required_size(key, u64::from(u32::MAX)).map(|value| value as u32),
+    if is_exception && fields.boolean("global_scale") == Some(true) {
+        fields.problem("global_scale", "true", "false: a scale of the whole tensor is not read");
+        return None;
+    }
+    let mut whole = |key: &str, default: u32| {
+        if is_exception {
+            let given = fields.size(key, u64::from(u32::MAX));
+            Some(given.map_or(default, |value| value as u32))
+        } else {
+            fields.required_size(key, u64::from(u32::MAX)).map(|value| value as u32)
+        }
     };
-    let group_size = whole("group_size", fallback.map(|fallback| fallback.group_size));
-    let bits = whole("bits", fallback.map(|fallback| fallback.bits));
+    let (group_size, bits) = mode.defaults();
+    let (group_size, bits) = (whole("group_size", group_size), whole("bits", bits));
     let (group_size, bits) = (group_size?, bits?);
     if !mode.allows(group_size, bits) {
         fields.problem(

@@ -8,13 +8,13 @@ use serde_json::{Map, Value};
 use thiserror::Error;
 
 use super::configuration::read_object;
-use super::pack_folder::{affine, pack};
+use super::pack_folder::{pack, stated};
 use super::sample_pass::try_folder;
 use super::write_folder::refuse_existing;
 use super::{
     CheckpointError, CheckpointQuantization, ConfigurationError, LoadError, MixedBits, ModelConfiguration, ModelFiles,
-    PackFolderError, Packing, Precision, SamplePass, StoredTensor, WeightSet, WeightType, WriteFolderError,
-    write_model_folder,
+    PackFolderError, PackedMatrix, Packing, Precision, SamplePass, StoredTensor, WeightSet, WeightType,
+    WriteFolderError, write_model_folder,
 };
 use crate::evidence::Listing;
 
@@ -23,7 +23,7 @@ use crate::evidence::Listing;
 pub struct PackingChoice {
     /// Of every module, or of those that the recipe does not single out.
     pub packing: Packing,
-    /// A recipe that gives some modules more bits; the bits of [`Self::packing`] are its own then.
+    /// A recipe that gives some modules more bits; the bits of [`Self::packing`] are its own then, and its mode `affine`.
     pub recipe: Option<MixedBits>,
 }
 
@@ -89,8 +89,8 @@ pub enum ConvertModelError {
 /// Writes the model `files` to the new folder `target` in the layout of mlx-lm, and tries it with a forward pass.
 ///
 /// Tensors keep their names. Packed weights stay packed as they are, those of a GGUF file where MLX's affine mode holds
-/// them exactly, unless `settings` say otherwise; embeddings, linear layers and the output layer can be packed, and
-/// other tensors stay plain. `config.json` keeps its fields and says the element type and the packing.
+/// them exactly, unless `settings` say otherwise; embeddings, linear layers, experts and the output layer can be packed,
+/// and other tensors stay plain. `config.json` keeps its fields and says the element type and the packing.
 ///
 /// # Errors
 /// See [`ConvertModelError`]; `target` is not there unless it is whole and computes.
@@ -101,7 +101,7 @@ pub fn convert_model(
 ) -> Result<Conversion, ConvertModelError> {
     refuse_existing(target)?;
     if let Some(choice) = settings.packing {
-        affine(choice.packing)?;
+        stated(choice.packing)?;
     }
     let configuration = files.configuration()?;
     let dtype = match settings.dtype.or(configuration.dtype) {
@@ -196,32 +196,27 @@ struct Packer<'run> {
 impl Packer<'_> {
     fn add(&mut self, name: String, tensor: StoredTensor) -> Result<(), ConvertModelError> {
         let array = match tensor {
-            StoredTensor::Packed { .. } if self.choice.is_some() => {
+            StoredTensor::Packed(_) if self.choice.is_some() => {
                 return Err(PackFolderError::AlreadyPacked {
                     source_folder: self.source.to_owned(),
                     tensor: name,
                 }
                 .into());
             }
-            StoredTensor::Packed {
-                weight,
-                scales,
-                biases,
-                packing,
-            } => {
-                self.add_packed(&name, [weight, scales, biases], packing);
+            StoredTensor::Packed(matrix) => {
+                self.add_packed(&name, matrix);
                 return Ok(());
             }
             StoredTensor::Plain(array) => array,
         };
-        let module = name.strip_suffix(".weight").filter(|_| array.ndim() == 2);
+        let module = name.strip_suffix(".weight").filter(|_| matches!(array.ndim(), 2 | 3));
         let (Some(module), Some(choice)) = (module, self.choice) else {
             self.tensors.insert(name, array);
             return Ok(());
         };
         let group_size = choice.packing.group_size;
-        if array.dim(1) % group_size != 0 {
-            self.left_plain.push(format!("{module} ({} columns)", array.dim(1)));
+        if array.dim(-1) % group_size != 0 {
+            self.left_plain.push(format!("{module} ({} columns)", array.dim(-1)));
             self.tensors.insert(name, array);
             return Ok(());
         }
@@ -229,20 +224,20 @@ impl Packer<'_> {
             Some(recipe) => recipe.packing(module, self.layers, group_size),
             None => choice.packing,
         };
-        let parts = pack(&array, packing).map_err(|source| PackFolderError::Mlx {
+        let packed = pack(&array, packing).map_err(|source| PackFolderError::Mlx {
             tensor: name.clone(),
             source,
         })?;
-        self.add_packed(&name, parts, packing);
+        self.add_packed(&name, packed);
         Ok(())
     }
 
-    fn add_packed(&mut self, name: &str, parts: [Array; 3], packing: Packing) {
+    fn add_packed(&mut self, name: &str, matrix: PackedMatrix) {
         let module = name.strip_suffix(".weight").unwrap_or(name);
-        for (part, array) in ["weight", "scales", "biases"].into_iter().zip(parts) {
-            self.tensors.insert(format!("{module}.{part}"), array);
-        }
-        self.packings.insert(module.to_owned(), packing);
+        self.packings.insert(module.to_owned(), matrix.form.packing);
+        let parts = matrix.into_parts();
+        self.tensors
+            .extend(parts.map(|(part, array)| (format!("{module}.{part}"), array)));
     }
 }
 
@@ -264,9 +259,9 @@ fn quantization(
     };
     let exceptions = packings.iter().filter(|(_, packing)| **packing != default);
     Ok(Some(CheckpointQuantization {
-        default: affine(default)?,
+        default: stated(default)?,
         overrides: exceptions
-            .map(|(module, packing)| Ok((module.clone(), Some(affine(*packing)?))))
+            .map(|(module, packing)| Ok((module.clone(), Some(stated(*packing)?))))
             .collect::<Result<_, PackFolderError>>()?,
     }))
 }

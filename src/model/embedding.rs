@@ -1,12 +1,12 @@
 use mlx_rs::error::Result;
 use mlx_rs::macros::ModuleParameters;
 use mlx_rs::module::Param;
-use mlx_rs::ops::{matmul, multiply, quantized_matmul};
+use mlx_rs::ops::{matmul, multiply};
 use mlx_rs::{Array, Dtype};
 
 use super::linear::scalar;
-use super::packing::plain_rows;
-use super::{LowRankSettings, Packing};
+use super::packed_matrix::PackedParts;
+use super::{LowRankSettings, PackedForm, PackedMatrix};
 
 /// A table of token vectors, plain or packed, with room for one low-rank adapter.
 ///
@@ -19,7 +19,7 @@ pub struct Embedding {
     /// `[vocabulary, dimensions / group_size]`; present when packed.
     #[param]
     pub scales: Param<Option<Array>>,
-    /// `[vocabulary, dimensions / group_size]`; present when packed.
+    /// `[vocabulary, dimensions / group_size]`; present when packed in mode `affine`.
     #[param]
     pub biases: Param<Option<Array>>,
     /// `[vocabulary, rank]`.
@@ -29,7 +29,7 @@ pub struct Embedding {
     #[param]
     pub lora_b: Param<Option<Array>>,
     /// How `weight` is packed; `None` when it is plain.
-    pub packing: Option<Packing>,
+    pub packing: Option<PackedForm>,
     /// How the adapter acts; `None` when there is none.
     pub low_rank: Option<LowRankSettings>,
 }
@@ -49,13 +49,23 @@ impl Embedding {
     }
 
     /// A packed table.
-    pub fn packed(weight: Array, scales: Array, biases: Array, packing: Packing) -> Self {
+    pub fn packed(matrix: PackedMatrix) -> Self {
         Self {
-            scales: Param::new(Some(scales)),
-            biases: Param::new(Some(biases)),
-            packing: Some(packing),
-            ..Self::new(weight)
+            scales: Param::new(Some(matrix.scales)),
+            biases: Param::new(matrix.biases),
+            packing: Some(matrix.form),
+            ..Self::new(matrix.weight)
         }
+    }
+
+    /// The packed table; `None` when it is plain.
+    fn parts(&self) -> Option<PackedParts<'_>> {
+        Some(PackedParts {
+            weight: &self.weight.value,
+            scales: self.scales.value.as_ref()?,
+            biases: self.biases.value.as_ref(),
+            form: self.packing?,
+        })
     }
 
     /// Number of tokens.
@@ -67,7 +77,7 @@ impl Embedding {
     pub fn dimensions(&self) -> i32 {
         let columns = self.weight.dim(1);
         self.packing
-            .map_or(columns, |packing| packing.unpacked_columns(columns))
+            .map_or(columns, |form| form.packing.unpacked_columns(columns))
     }
 
     /// The vectors `[..., dimensions]` of `tokens` `[...]`.
@@ -85,22 +95,18 @@ impl Embedding {
 
     /// [`Self::forward`] without the adapter.
     pub fn base_vectors(&self, tokens: &Array) -> Result<Array> {
-        plain_rows(
-            &self.weight,
-            self.scales.value.as_ref(),
-            self.biases.value.as_ref(),
-            self.packing,
-            tokens,
-        )
+        match self.parts() {
+            Some(parts) => parts.plain_rows(tokens),
+            None => self.weight.value.take_axis(tokens, 0),
+        }
     }
 
     /// The weight `[vocabulary, dimensions]` in plain form.
     pub fn plain_weight(&self) -> Result<Array> {
-        if self.packing.is_none() {
-            return Ok(self.weight.value.clone());
+        match self.parts() {
+            Some(parts) => parts.plain(),
+            None => Ok(self.weight.value.clone()),
         }
-        let count = self.vocabulary_size();
-        self.base_vectors(&Array::from_iter(0..count, &[count]))
     }
 
     /// The weight with the adapter's change, `[vocabulary, dimensions]` in f32; the plain weight where there is no
@@ -116,18 +122,10 @@ impl Embedding {
 
     /// The table used as the output layer: `hidden` `[..., dimensions]` to `[..., vocabulary]`.
     pub fn as_linear(&self, hidden: &Array) -> Result<Array> {
-        let output = match (self.packing, &self.scales.value) {
-            (Some(packing), Some(scales)) => quantized_matmul(
-                hidden,
-                &self.weight.value,
-                scales,
-                self.biases.value.as_ref(),
-                true,
-                packing.group_size,
-                packing.bits,
-            ),
-            _ => matmul(hidden, self.weight.value.t()),
-        }?;
+        let output = match self.parts() {
+            Some(parts) => parts.multiply(hidden)?,
+            None => matmul(hidden, self.weight.value.t())?,
+        };
         let (Some(settings), Some(lora_a), Some(lora_b)) = (self.low_rank, &self.lora_a.value, &self.lora_b.value)
         else {
             return Ok(output);

@@ -41,7 +41,7 @@ pub struct ForeignModel {
     pub vocabulary_size: usize,
     /// Longest context in tokens; `None` as above.
     pub context_length: Option<usize>,
-    /// How the checkpoint is packed; `None` when it is not, or in a way that MLX's `affine` is not.
+    /// How the checkpoint is packed; `None` when it is not, or in a way that is not MLX's.
     pub quantization: Option<CheckpointQuantization>,
     /// Every tensor as the headers of the files describe it.
     pub tensors: BTreeMap<String, StoredShape>,

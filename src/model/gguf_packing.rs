@@ -28,10 +28,7 @@ pub fn packing(tensor_type: GgufTensorType) -> Option<Packing> {
         GgufTensorType::Q8_0 => 8,
         _ => return None,
     };
-    Some(Packing {
-        group_size: GROUP as i32,
-        bits,
-    })
+    Some(Packing::affine(GROUP as i32, bits))
 }
 
 /// Packs whole blocks of `tensor_type`; `None` when there is no exact packing.

@@ -1,11 +1,11 @@
 use mlx_rs::error::Result;
 use mlx_rs::macros::ModuleParameters;
 use mlx_rs::module::Param;
-use mlx_rs::ops::{addmm, dequantize, divide, matmul, multiply, quantized_matmul, square};
+use mlx_rs::ops::{addmm, divide, matmul, multiply, square};
 use mlx_rs::{Array, Dtype, stop_gradient};
 
-use super::Packing;
-use super::packing::plain_rows;
+use super::packed_matrix::PackedParts;
+use super::{PackedForm, PackedMatrix};
 
 /// How a low-rank adapter acts on its layer: `y = W x + scale * (dropout(x) A) B`.
 ///
@@ -32,7 +32,7 @@ pub struct Linear {
     /// `[outputs, inputs / group_size]`; present when packed.
     #[param]
     pub scales: Param<Option<Array>>,
-    /// `[outputs, inputs / group_size]`; present when packed.
+    /// `[outputs, inputs / group_size]`; present when packed in mode `affine`.
     #[param]
     pub biases: Param<Option<Array>>,
     /// `[outputs]`.
@@ -48,7 +48,7 @@ pub struct Linear {
     #[param]
     pub m: Param<Option<Array>>,
     /// How `weight` is packed; `None` when it is plain.
-    pub packing: Option<Packing>,
+    pub packing: Option<PackedForm>,
     /// How the adapter acts; `None` when there is none.
     pub low_rank: Option<LowRankSettings>,
     /// `[outputs]` factors on the layer with its adapter, before the bias: what DoRA's magnitudes come to once training is
@@ -74,13 +74,23 @@ impl Linear {
     }
 
     /// A packed layer.
-    pub fn packed(weight: Array, scales: Array, biases: Array, bias: Option<Array>, packing: Packing) -> Self {
+    pub fn packed(matrix: PackedMatrix, bias: Option<Array>) -> Self {
         Self {
-            scales: Param::new(Some(scales)),
-            biases: Param::new(Some(biases)),
-            packing: Some(packing),
-            ..Self::new(weight, bias)
+            scales: Param::new(Some(matrix.scales)),
+            biases: Param::new(matrix.biases),
+            packing: Some(matrix.form),
+            ..Self::new(matrix.weight, bias)
         }
+    }
+
+    /// The packed weight; `None` when it is plain.
+    fn parts(&self) -> Option<PackedParts<'_>> {
+        Some(PackedParts {
+            weight: &self.weight.value,
+            scales: self.scales.value.as_ref()?,
+            biases: self.biases.value.as_ref(),
+            form: self.packing?,
+        })
     }
 
     /// Leaves the layer without an adapter.
@@ -97,33 +107,24 @@ impl Linear {
         let (outputs, columns) = (self.weight.dim(0), self.weight.dim(1));
         let inputs = self
             .packing
-            .map_or(columns, |packing| packing.unpacked_columns(columns));
+            .map_or(columns, |form| form.packing.unpacked_columns(columns));
         (outputs, inputs)
     }
 
     /// The weight `[outputs, inputs]` in plain form.
     pub fn plain_weight(&self) -> Result<Array> {
-        match (self.packing, &self.scales.value) {
-            (Some(packing), Some(scales)) => dequantize(
-                &self.weight.value,
-                scales,
-                self.biases.value.as_ref(),
-                packing.group_size,
-                packing.bits,
-            ),
-            _ => Ok(self.weight.value.clone()),
+        match self.parts() {
+            Some(parts) => parts.plain(),
+            None => Ok(self.weight.value.clone()),
         }
     }
 
     /// The rows `outputs` `[...]` of the weight in plain form `[..., inputs]`.
     pub fn plain_rows(&self, outputs: &Array) -> Result<Array> {
-        plain_rows(
-            &self.weight,
-            self.scales.value.as_ref(),
-            self.biases.value.as_ref(),
-            self.packing,
-            outputs,
-        )
+        match self.parts() {
+            Some(parts) => parts.plain_rows(outputs),
+            None => self.weight.value.take_axis(outputs, 0),
+        }
     }
 
     /// The weight with the adapter's change, `[outputs, inputs]` in f32; the plain weight where there is no adapter.
@@ -200,26 +201,11 @@ impl Linear {
     }
 
     fn base_forward(&self, input: &Array, bias: Option<&Array>) -> Result<Array> {
-        match (self.packing, &self.scales.value) {
-            (Some(packing), Some(scales)) => {
-                let output = quantized_matmul(
-                    input,
-                    &self.weight.value,
-                    scales,
-                    self.biases.value.as_ref(),
-                    true,
-                    packing.group_size,
-                    packing.bits,
-                )?;
-                match bias {
-                    Some(bias) => output.add(bias),
-                    None => Ok(output),
-                }
-            }
-            _ => match bias {
-                Some(bias) => addmm(bias, input, self.weight.value.t(), 1.0, 1.0),
-                None => matmul(input, self.weight.value.t()),
-            },
+        match (self.parts(), bias) {
+            (Some(parts), Some(bias)) => parts.multiply(input)?.add(bias),
+            (Some(parts), None) => parts.multiply(input),
+            (None, Some(bias)) => addmm(bias, input, self.weight.value.t(), 1.0, 1.0),
+            (None, None) => matmul(input, self.weight.value.t()),
         }
     }
 }

@@ -30,10 +30,7 @@ impl MixedBits {
 
     /// The packing of most modules, in groups of `group_size` weights.
     pub fn common(self, group_size: i32) -> Packing {
-        Packing {
-            group_size,
-            bits: self.bits().0,
-        }
+        Packing::affine(group_size, self.bits().0)
     }
 
     /// The packing of the module at `path` in a model of `layers` blocks: the value and down projections of the first
@@ -48,9 +45,6 @@ impl MixedBits {
             .any(|name| path.contains(name));
         let is_high = path.contains("lm_head") || (is_chosen && matters);
         let (low, high) = self.bits();
-        Packing {
-            group_size,
-            bits: if is_high { high } else { low },
-        }
+        Packing::affine(group_size, if is_high { high } else { low })
     }
 }

@@ -1,15 +1,14 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use mlx_rs::ops::quantize;
 use mlx_rs::{Array, Dtype};
 use thiserror::Error;
 
 use super::configuration::read_object;
 use super::write_folder::refuse_existing;
 use super::{
-    Checkpoint, CheckpointError, ConfigurationError, ModelConfiguration, ModelFiles, ModuleQuantization, Packing,
-    Precision, QuantizationMode, StoredTensor, WeightType, WriteFolderError, write_model_folder,
+    Checkpoint, CheckpointError, ConfigurationError, ModelConfiguration, ModelFiles, ModuleQuantization, PackedMatrix,
+    Packing, Precision, StoredTensor, WeightType, WriteFolderError, write_model_folder,
 };
 use crate::evidence::Listing;
 
@@ -17,7 +16,7 @@ use crate::evidence::Listing;
 #[derive(Debug, Error)]
 pub enum PackFolderError {
     /// MLX has no such packing.
-    #[error("weights cannot be packed with group size {} and {} bits\n  expected: {}", packing.group_size, packing.bits, QuantizationMode::Affine.allowed())]
+    #[error("weights cannot be packed in mode `{}` with group size {} and {} bits\n  expected: {}", packing.mode.name(), packing.group_size, packing.bits, packing.mode.allowed())]
     UnsupportedPacking {
         /// The packing asked for.
         packing: Packing,
@@ -60,7 +59,7 @@ pub enum PackFolderError {
 /// Writes a packed copy of the model folder `source` to the new folder `target`, in the layout of `mlx_lm.convert -q`.
 ///
 /// Embeddings, linear layers, experts and output layer become `weight` `[rows, columns * bits / 32]` in u32, `scales`
-/// and `biases` `[rows, columns / group_size]`, by MLX's affine mode; other tensors stay plain. The weights are first
+/// `[rows, columns / group_size]` and, in mode `affine`, `biases` like them; other tensors stay plain. The weights are first
 /// brought to the element type that `config.json` declares (f32 when it declares none), as mlx-lm does. `config.json`
 /// keeps its fields and gains `quantization`; other files are copied, but not weights in other formats, hidden files or
 /// sub-folders.
@@ -69,7 +68,7 @@ pub enum PackFolderError {
 /// See [`PackFolderError`]; `target` is not there unless the copy is whole.
 pub fn pack_folder(source: &Path, target: &Path, packing: Packing) -> Result<(), PackFolderError> {
     refuse_existing(target)?;
-    let quantization = affine(packing)?;
+    let quantization = stated(packing)?;
     let configuration_path = source.join("config.json");
     let mut fields = read_object(&configuration_path)?;
     let configuration = ModelConfiguration::from_json(&configuration_path, &fields)?;
@@ -83,8 +82,12 @@ pub fn pack_folder(source: &Path, target: &Path, packing: Packing) -> Result<(),
     Ok(write_model_folder(&files, fields, &tensors, target, |_| Ok(()))?)
 }
 
-pub(super) fn affine(packing: Packing) -> Result<ModuleQuantization, PackFolderError> {
-    let mode = QuantizationMode::Affine;
+/// The packing as a configuration states it.
+///
+/// # Errors
+/// MLX has no such packing.
+pub(super) fn stated(packing: Packing) -> Result<ModuleQuantization, PackFolderError> {
+    let mode = packing.mode;
     match (u32::try_from(packing.group_size), u32::try_from(packing.bits)) {
         (Ok(group_size), Ok(bits)) if mode.allows(group_size, bits) => {
             Ok(ModuleQuantization { group_size, bits, mode })
@@ -138,20 +141,19 @@ fn packed_tensors(
             tensors.insert(name, array);
             continue;
         };
-        let [weight, scales, biases] = pack(&array, packing).map_err(|source| PackFolderError::Mlx {
+        let packed = pack(&array, packing).map_err(|source| PackFolderError::Mlx {
             tensor: name.clone(),
             source,
         })?;
-        tensors.insert(format!("{module}.scales"), scales);
-        tensors.insert(format!("{module}.biases"), biases);
-        tensors.insert(name, weight);
+        let parts = packed.into_parts();
+        tensors.extend(parts.map(|(part, array)| (format!("{module}.{part}"), array)));
     }
     Ok(tensors)
 }
 
-pub(super) fn pack(array: &Array, packing: Packing) -> mlx_rs::error::Result<[Array; 3]> {
-    let (weight, scales, biases) = quantize(array, packing.group_size, packing.bits)?;
-    let parts = [weight, scales, biases];
-    mlx_rs::transforms::eval(&parts)?;
-    Ok(parts)
+/// [`Packing::pack`], computed.
+pub(super) fn pack(array: &Array, packing: Packing) -> mlx_rs::error::Result<PackedMatrix> {
+    let packed = packing.pack(array)?;
+    mlx_rs::transforms::eval(packed.arrays())?;
+    Ok(packed)
 }

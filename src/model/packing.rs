@@ -1,21 +1,43 @@
-use mlx_rs::Array;
 use mlx_rs::error::Result;
-use mlx_rs::ops::dequantize;
-use serde::{Deserialize, Serialize};
+use mlx_rs::ops::quantize;
+use mlx_rs::{Array, Dtype};
 
-/// MLX's affine packing: `group_size` weights of `bits` bits share one scale and one bias.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+use super::{PackedForm, PackedMatrix, QuantizationMode};
+
+/// MLX's packing: `group_size` weights of `bits` bits share one scale, and in mode `affine` one bias.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Packing {
     /// Weights that share one scale.
     pub group_size: i32,
     /// Bits per weight.
     pub bits: i32,
+    /// Meaning of the bits.
+    pub mode: QuantizationMode,
 }
 
 /// Bits in one packed word.
 const WORD_BITS: i32 = 32;
 
 impl Packing {
+    /// Integers with a scale and a bias per group.
+    pub const fn affine(group_size: i32, bits: i32) -> Self {
+        Self {
+            group_size,
+            bits,
+            mode: QuantizationMode::Affine,
+        }
+    }
+
+    /// The packing of `mode` that mlx-lm takes where group size and bits are not given.
+    pub fn of_mode(mode: QuantizationMode) -> Self {
+        let (group_size, bits) = mode.defaults();
+        Self {
+            group_size: group_size as i32,
+            bits: bits as i32,
+            mode,
+        }
+    }
+
     /// Columns of the plain matrix whose packed form has `words` columns.
     pub fn unpacked_columns(self, words: i32) -> i32 {
         words * WORD_BITS / self.bits
@@ -25,34 +47,59 @@ impl Packing {
     pub fn packed_columns(self, columns: i32) -> i32 {
         columns * self.bits / WORD_BITS
     }
-}
 
-impl Packing {
-    /// Whether the three arrays of a packed matrix `[rows, columns]`, or of one such matrix per expert, agree with each
-    /// other and with this packing.
-    pub fn fits(self, weight: &Array, scales: &Array, biases: &Array) -> bool {
+    /// Whether the arrays of a packed matrix `[rows, columns]`, or of one such matrix per expert, agree with each other
+    /// and with this packing.
+    pub fn fits(self, weight: &Array, scales: &Array, biases: Option<&Array>) -> bool {
         let axes = weight.ndim();
-        if !matches!(axes, 2 | 3) || scales.ndim() != axes || scales.shape() != biases.shape() {
+        if !matches!(axes, 2 | 3) || scales.ndim() != axes || !self.has_parts(scales, biases) {
             return false;
         }
-        weight.shape()[..axes - 1] == scales.shape()[..axes - 1]
+        let is_alike = biases.is_none_or(|biases| scales.shape() == biases.shape());
+        is_alike
+            && weight.shape()[..axes - 1] == scales.shape()[..axes - 1]
             && self.unpacked_columns(weight.dim(-1)) == scales.dim(-1) * self.group_size
     }
-}
 
-/// The rows `indices` `[...]` of a matrix, plain or packed, in plain form `[..., columns]`.
-pub(super) fn plain_rows(
-    weight: &Array,
-    scales: Option<&Array>,
-    biases: Option<&Array>,
-    packing: Option<Packing>,
-    indices: &Array,
-) -> Result<Array> {
-    let rows = weight.take_axis(indices, 0)?;
-    let (Some(packing), Some(scales)) = (packing, scales) else {
-        return Ok(rows);
-    };
-    let biases = biases.map(|biases| biases.take_axis(indices, 0)).transpose()?;
-    let scales = scales.take_axis(indices, 0)?;
-    dequantize(rows, scales, biases.as_ref(), packing.group_size, packing.bits)
+    /// Whether the mode has scales of that element type, and biases just where there are some.
+    pub fn has_parts(self, scales: &Array, biases: Option<&Array>) -> bool {
+        let scales_are_bytes = scales.dtype() == Dtype::Uint8;
+        match self.mode {
+            QuantizationMode::Affine => !scales_are_bytes && biases.is_some(),
+            QuantizationMode::Mxfp4 | QuantizationMode::Nvfp4 | QuantizationMode::Mxfp8 => {
+                scales_are_bytes && biases.is_none()
+            }
+        }
+    }
+
+    /// Packs the matrix `plain` `[rows, columns]`, or one such matrix per expert, whose columns are whole groups.
+    ///
+    /// # Errors
+    /// MLX has no such packing, or the columns are no whole groups.
+    pub fn pack(self, plain: &Array) -> Result<PackedMatrix> {
+        let form = PackedForm {
+            packing: self,
+            dtype: plain.dtype(),
+        };
+        match self.mode.float() {
+            None => {
+                let (weight, scales, biases) = quantize(plain, self.group_size, self.bits)?;
+                Ok(PackedMatrix {
+                    weight,
+                    scales,
+                    biases: Some(biases),
+                    form,
+                })
+            }
+            Some(mode) => {
+                let [weight, scales] = mlx_float_packing::quantize(plain, mode)?;
+                Ok(PackedMatrix {
+                    weight,
+                    scales,
+                    biases: None,
+                    form,
+                })
+            }
+        }
+    }
 }

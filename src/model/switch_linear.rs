@@ -1,10 +1,11 @@
 use mlx_rs::error::Result;
 use mlx_rs::macros::ModuleParameters;
 use mlx_rs::module::Param;
-use mlx_rs::ops::{dequantize, gather_mm, gather_qmm, matmul, multiply};
+use mlx_rs::ops::{gather_mm, matmul, multiply};
 use mlx_rs::{Array, Dtype};
 
-use super::{LowRankSettings, Packing};
+use super::packed_matrix::PackedParts;
+use super::{LowRankSettings, PackedForm, PackedMatrix};
 
 /// One matrix per expert, of which each token takes some; plain or packed, with room for one low-rank adapter per
 /// expert.
@@ -18,7 +19,7 @@ pub struct SwitchLinear {
     /// `[experts, outputs, inputs / group_size]`; present when packed.
     #[param]
     pub scales: Param<Option<Array>>,
-    /// `[experts, outputs, inputs / group_size]`; present when packed.
+    /// `[experts, outputs, inputs / group_size]`; present when packed in mode `affine`.
     #[param]
     pub biases: Param<Option<Array>>,
     /// `[experts, rank, inputs]`.
@@ -28,7 +29,7 @@ pub struct SwitchLinear {
     #[param]
     pub lora_b: Param<Option<Array>>,
     /// How `weight` is packed; `None` when it is plain.
-    pub packing: Option<Packing>,
+    pub packing: Option<PackedForm>,
     /// How the adapter acts; `None` when there is none.
     pub low_rank: Option<LowRankSettings>,
 }
@@ -57,13 +58,23 @@ impl SwitchLinear {
     }
 
     /// Packed experts.
-    pub fn packed(weight: Array, scales: Array, biases: Array, packing: Packing) -> Self {
+    pub fn packed(matrix: PackedMatrix) -> Self {
         Self {
-            scales: Param::new(Some(scales)),
-            biases: Param::new(Some(biases)),
-            packing: Some(packing),
-            ..Self::new(weight)
+            scales: Param::new(Some(matrix.scales)),
+            biases: Param::new(matrix.biases),
+            packing: Some(matrix.form),
+            ..Self::new(matrix.weight)
         }
+    }
+
+    /// The packed weights; `None` when they are plain.
+    fn parts(&self) -> Option<PackedParts<'_>> {
+        Some(PackedParts {
+            weight: &self.weight.value,
+            scales: self.scales.value.as_ref()?,
+            biases: self.biases.value.as_ref(),
+            form: self.packing?,
+        })
     }
 
     /// Number of experts, and outputs and inputs of each unpacked matrix.
@@ -71,21 +82,15 @@ impl SwitchLinear {
         let columns = self.weight.dim(2);
         let inputs = self
             .packing
-            .map_or(columns, |packing| packing.unpacked_columns(columns));
+            .map_or(columns, |form| form.packing.unpacked_columns(columns));
         (self.weight.dim(0), self.weight.dim(1), inputs)
     }
 
     /// The weight `[experts, outputs, inputs]` in plain form.
     pub fn plain_weight(&self) -> Result<Array> {
-        match (self.packing, &self.scales.value) {
-            (Some(packing), Some(scales)) => dequantize(
-                &self.weight.value,
-                scales,
-                self.biases.value.as_ref(),
-                packing.group_size,
-                packing.bits,
-            ),
-            _ => Ok(self.weight.value.clone()),
+        match self.parts() {
+            Some(parts) => parts.plain(),
+            None => Ok(self.weight.value.clone()),
         }
     }
 
@@ -102,20 +107,9 @@ impl SwitchLinear {
 
     /// Applies the experts that `experts` names to `input` `[..., 1, inputs]`, giving `[..., 1, outputs]`.
     pub fn forward(&self, input: &Array, experts: &ExpertIndices) -> Result<Array> {
-        let output = match (self.packing, &self.scales.value) {
-            (Some(packing), Some(scales)) => gather_qmm(
-                input,
-                &self.weight.value,
-                scales,
-                self.biases.value.as_ref(),
-                None,
-                Some(&experts.indices),
-                true,
-                packing.group_size,
-                packing.bits,
-                experts.sorted,
-            )?,
-            _ => gather(input, &self.weight.value, experts)?,
+        let output = match self.parts() {
+            Some(parts) => parts.multiply_by_experts(input, experts)?,
+            None => gather(input, &self.weight.value, experts)?,
         };
         let (Some(settings), Some(lora_a), Some(lora_b)) = (self.low_rank, &self.lora_a.value, &self.lora_b.value)
         else {

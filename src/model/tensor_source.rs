@@ -39,7 +39,7 @@ impl TensorSource {
     fn plain(&mut self, name: &str) -> Result<Array, BuildError> {
         match self.take(name)? {
             StoredTensor::Plain(array) => Ok(array),
-            StoredTensor::Packed { .. } => Err(BuildError(format!("{name} in plain form"))),
+            StoredTensor::Packed(_) => Err(BuildError(format!("{name} in plain form"))),
         }
     }
 
@@ -56,12 +56,7 @@ impl TensorSource {
         let bias = self.optional(&format!("{path}.bias"))?;
         Ok(match self.take(&format!("{path}.weight"))? {
             StoredTensor::Plain(weight) => Linear::new(weight, bias),
-            StoredTensor::Packed {
-                weight,
-                scales,
-                biases,
-                packing,
-            } => Linear::packed(weight, scales, biases, bias, packing),
+            StoredTensor::Packed(matrix) => Linear::packed(matrix, bias),
         })
     }
 
@@ -69,12 +64,7 @@ impl TensorSource {
     pub(super) fn switch_linear(&mut self, path: &str) -> Result<SwitchLinear, BuildError> {
         Ok(match self.take(&format!("{path}.weight"))? {
             StoredTensor::Plain(weight) => SwitchLinear::new(weight),
-            StoredTensor::Packed {
-                weight,
-                scales,
-                biases,
-                packing,
-            } => SwitchLinear::packed(weight, scales, biases, packing),
+            StoredTensor::Packed(matrix) => SwitchLinear::packed(matrix),
         })
     }
 
@@ -82,12 +72,7 @@ impl TensorSource {
     pub(super) fn embedding(&mut self, path: &str) -> Result<Embedding, BuildError> {
         Ok(match self.take(&format!("{path}.weight"))? {
             StoredTensor::Plain(weight) => Embedding::new(weight),
-            StoredTensor::Packed {
-                weight,
-                scales,
-                biases,
-                packing,
-            } => Embedding::packed(weight, scales, biases, packing),
+            StoredTensor::Packed(matrix) => Embedding::packed(matrix),
         })
     }
 

@@ -3,14 +3,14 @@
 use std::collections::BTreeSet;
 use std::time::Instant;
 
-use mlx_rs::Array;
 use mlx_rs::error::Exception;
+use mlx_rs::{Array, Dtype};
 use thiserror::Error;
 
 use super::update_size::module_update;
 use crate::adapter::{Application, Places, StoredAdapter};
 use crate::evidence::{AdapterEvidence, Listing, ModuleUpdate, ParameterEvidence};
-use crate::model::{ForeignModel, Linear, Packing, QuantizationMode, WeightFileError};
+use crate::model::{ForeignModel, Linear, PackedForm, PackedMatrix, Packing, WeightFileError};
 use crate::readback::{is_finite, largest_magnitude};
 
 /// Why the files could not be read.
@@ -82,7 +82,7 @@ pub fn read(
     })
 }
 
-/// A layer of its tensors; `None` when it is no plain matrix and none packed in MLX's affine way.
+/// A layer of its tensors; `None` when it is no plain matrix and none that MLX packed as the configuration says.
 fn layer(
     base: &ForeignModel,
     module: &str,
@@ -93,14 +93,19 @@ fn layer(
         return None;
     }
     match parts {
-        [Some(scales), Some(biases)] => {
-            let quantization = base.quantization.as_ref()?.for_module(module)?;
-            let packing = Packing {
-                group_size: quantization.group_size as i32,
-                bits: quantization.bits as i32,
+        [Some(scales), biases] => {
+            let packing = base.quantization.as_ref()?.for_module(module)?.packing();
+            let fits = packing.fits(&weight, &scales, biases.as_ref());
+            let matrix = PackedMatrix {
+                weight,
+                scales,
+                biases,
+                form: PackedForm {
+                    packing,
+                    dtype: Dtype::Float32,
+                },
             };
-            let is_affine = quantization.mode == QuantizationMode::Affine && packing.fits(&weight, &scales, &biases);
-            is_affine.then(|| (Linear::packed(weight, scales, biases, None, packing), Some(packing)))
+            fits.then(|| (Linear::packed(matrix, None), Some(packing)))
         }
         [None, None] => Some((Linear::new(weight, None), None)),
         _ => None,

@@ -6,8 +6,8 @@ use crate::evidence::{Evidence, RefusalKind};
 declare_rule! {
     /// ## What it finds
     ///
-    /// Packed tensors whose sizes do not fit the bits and the group size of the configuration, packed tensors without
-    /// such a setting, or a packing that cannot be read.
+    /// Packed tensors whose sizes do not fit the bits and the group size of the configuration, or whose scales and
+    /// biases are those of another mode, packed tensors without such a setting, or a packing that cannot be read.
     ///
     /// ## Why it matters
     ///
@@ -18,7 +18,8 @@ declare_rule! {
     /// ## Evidence
     ///
     /// Identity, for each packed matrix: the columns of words times 32 over the bits are the layer's inputs, and the
-    /// inputs over the group size are the columns of its scales.
+    /// inputs over the group size are the columns of its scales. Mode `affine` has scales in floating-point numbers and
+    /// as many biases; `mxfp4`, `nvfp4` and `mxfp8` have scales in bytes and no biases.
     ///
     /// ## How to fix
     ///
@@ -48,7 +49,7 @@ declare_rule! {
 fn check(evidence: &Evidence) -> Outcome {
     Unusable {
         kind: RefusalKind::Packing,
-        expected: "packed tensors that fit the bits and the group size of the configuration",
+        expected: "packed tensors that fit the bits, the group size and the mode of the configuration",
         fix: "copy the `quantization` object from the config.json that the packing program wrote",
     }
     .in_model(evidence)

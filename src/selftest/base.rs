@@ -7,10 +7,7 @@ use thiserror::Error;
 use crate::model::{PackFolderError, Packing, pack_folder};
 
 /// How packed bases are packed, as `mlx_lm.convert -q` does.
-const PACKING: Packing = Packing {
-    group_size: 64,
-    bits: 4,
-};
+const PACKING: Packing = Packing::affine(64, 4);
 
 /// The tiny chat models that the program carries, one for each architecture (`scripts/embedded/train` makes them).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

@@ -30,7 +30,7 @@ const PLAIN: ConversionSettings = ConversionSettings {
 fn packed(group_size: i32, bits: i32) -> ConversionSettings {
     ConversionSettings {
         packing: Some(PackingChoice {
-            packing: Packing { group_size, bits },
+            packing: Packing::affine(group_size, bits),
             recipe: None,
         }),
         ..PLAIN
@@ -498,6 +498,27 @@ fn a_fused_folder_computes_what_mlx_lm_computes_with_the_adapter(#[case] name: &
 }
 
 #[test]
+fn experts_are_packed_as_other_matrices_are() {
+    let settings = ConversionSettings {
+        dtype: Some(WeightType::Float32),
+        ..packed(32, 4)
+    };
+    let result = converted(&tiny("mixtral"), &settings);
+    let found = tensors(&result.folder);
+    let experts = "model.layers.1.block_sparse_moe.switch_mlp";
+    // Four experts of 48 rows; eight values of 4 bits in a word of 32, one scale to 32 values.
+    let parts = [("weight", 4), ("scales", 1), ("biases", 1)];
+    for (part, columns) in parts {
+        assert_eq!(found[&format!("{experts}.up_proj.{part}")].shape(), [4, 48, columns]);
+    }
+    let left_plain = &result.conversion.left_plain;
+    assert!(
+        left_plain.contains(&format!("{experts}.down_proj (48 columns)")),
+        "{left_plain:?}"
+    );
+}
+
+#[test]
 fn a_packed_base_stays_packed_unless_it_is_to_be_plain() {
     let base = converted(&tiny("llama"), &packed(32, 8));
     let parent = tempfile::tempdir().unwrap();
@@ -582,7 +603,6 @@ fn the_command_converts_from_torch_to_a_packed_folder() {
 }
 
 #[rstest]
-#[case::microscaling(&["--mode", "mxfp4"], "weights cannot be packed in mode `mxfp4`")]
 #[case::seven_bits(&["--bits", "7"], "7 bits")]
 #[case::both_ways(&["--bits", "4", "--dequantize"], "cannot be used with")]
 #[case::two_kinds_of_bits(&["--bits", "4", "--quant-predicate", "mixed_2_6"], "cannot be used with")]

@@ -11,7 +11,7 @@ use mlx_diagnose::engine::{
     AnswerError, CachePrecision, CompleteAnswer, Engine, EngineModel, EngineSettings, Event, FinishReason, Refusal,
     Request, SamplingSettings, SchedulerLimits, StartError, SubmitError,
 };
-use mlx_diagnose::model::{CausalModel, ModelSource, Packing, Tokenizer};
+use mlx_diagnose::model::{CausalModel, ModelSource, Tokenizer};
 use mlx_rs::Array;
 use mlx_rs::module::Param;
 use rstest::rstest;
@@ -289,7 +289,7 @@ fn with_a_fixed_order_of_summation_an_answer_has_the_same_bits_alone_and_among_o
 #[case::four_bits(4, 0.5)]
 fn packed_keys_and_values_say_nearly_the_same_in_less_memory(#[case] bits: i32, #[case] allowed: f32) {
     let model = embedded_model();
-    let packing = Packing { group_size: 32, bits };
+    let packed_precision = CachePrecision::Packed { group_size: 32, bits };
     let asked = requests(12, model.model.embed_tokens.vocabulary_size() as u32);
     let held = |cache_precision| {
         let own = EngineSettings {
@@ -305,7 +305,7 @@ fn packed_keys_and_values_say_nearly_the_same_in_less_memory(#[case] bits: i32, 
         (held, complete)
     };
     let (whole_bytes, whole) = held(CachePrecision::Whole);
-    let (packed_bytes, packed) = held(CachePrecision::Packed(packing));
+    let (packed_bytes, packed) = held(packed_precision);
     // A group of 32 values has a scale and a bias of four bytes each.
     let expected = whole_bytes * (bits as usize * 32 / 8 + 8) / (32 * 4);
     assert_eq!(packed_bytes, expected);

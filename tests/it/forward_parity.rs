@@ -18,6 +18,8 @@ const REAL_LOG_PROBABILITIES: f32 = 1e-3;
 #[case::llama3_rope_scaling("llama-rope-scaling", EXACT_PRECISION)]
 #[case::four_bit_with_an_eight_bit_override("llama-4bit", EXACT_PRECISION)]
 #[case::four_bit_kept_packed("llama-4bit", PACKED_PRECISION)]
+#[case::floating_point_modes("llama-floats", EXACT_PRECISION)]
+#[case::floating_point_modes_kept_packed("llama-floats", PACKED_PRECISION)]
 #[case::mistral("mistral", EXACT_PRECISION)]
 #[case::qwen2("qwen2", EXACT_PRECISION)]
 #[case::qwen3("qwen3", EXACT_PRECISION)]

@@ -10,7 +10,7 @@ use mlx_diagnose::adapter::{
 };
 use mlx_diagnose::data::{Batch, Example};
 use mlx_diagnose::interrupt::Interrupt;
-use mlx_diagnose::model::{CausalModel, Linear, LowRankSettings, ModelSource, Packing, pack_folder};
+use mlx_diagnose::model::{CausalModel, Linear, LowRankSettings, ModelSource, Packing, QuantizationMode, pack_folder};
 use mlx_diagnose::param_snapshot::ParameterSnapshot;
 use mlx_diagnose::train::{
     Lanes, Schedule, Sgd, SgdSettings, TrainSettings, Trainer, UpdateOutcome, loss_and_gradients, mean_loss,
@@ -253,10 +253,17 @@ mod training {
     }
 
     #[rstest]
-    fn a_packed_base_stays_packed_and_as_it_was(#[values(2, 3, 4, 6, 8)] bits: i32) {
+    #[case(Packing::affine(32, 2))]
+    #[case(Packing::affine(32, 3))]
+    #[case(Packing::affine(32, 4))]
+    #[case(Packing::affine(32, 6))]
+    #[case(Packing::affine(32, 8))]
+    #[case(Packing::of_mode(QuantizationMode::Mxfp4))]
+    #[case(Packing::of_mode(QuantizationMode::Nvfp4))]
+    #[case(Packing::of_mode(QuantizationMode::Mxfp8))]
+    fn a_packed_base_stays_packed_and_as_it_was(#[case] packing: Packing) {
         let folder = tempfile::tempdir().unwrap();
         let packed_folder = folder.path().join("packed");
-        let packing = Packing { group_size: 32, bits };
         pack_folder(&tiny("llama"), &packed_folder, packing).unwrap();
         let mut model = ModelSource::Folder(packed_folder).load(PACKED_PRECISION).unwrap().model;
         let packed = |model: &CausalModel| -> Vec<Vec<u32>> {

@@ -46,6 +46,7 @@ mod model_files;
 mod new_rule;
 mod optimizers;
 mod pack_folder;
+mod packing_modes;
 mod pipeline_report;
 mod refusals;
 mod regression;

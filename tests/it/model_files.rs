@@ -310,6 +310,7 @@ fn an_attention_window_is_noted_where_the_model_would_use_it() -> TestResult {
 #[rstest]
 #[case("llama")]
 #[case("llama-4bit")]
+#[case("llama-floats")]
 #[case("llama-rope-scaling")]
 #[case("llama-untied")]
 #[case("mistral")]

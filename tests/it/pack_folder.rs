@@ -14,10 +14,7 @@ use tempfile::TempDir;
 
 use super::golden::{EXACT_PRECISION, PACKED_PRECISION, largest_difference, root, row, tiny};
 
-const FOUR_BITS: Packing = Packing {
-    group_size: 64,
-    bits: 4,
-};
+const FOUR_BITS: Packing = Packing::affine(64, 4);
 /// Difference allowed between logits of packed products and of products with unpacked weights, in f32.
 const PACKED_LOGITS: f32 = 1e-4;
 /// Token ids that are in the vocabulary of every tiny model.
@@ -83,8 +80,8 @@ fn logits_of_rounded_weights(folder: &Path, packing: Packing) -> Vec<f32> {
 #[rstest]
 #[case::tied_with_biases(root().join("fixtures/selftest/qwen2"), FOUR_BITS)]
 #[case::untied_with_head_norms(qwen3(), FOUR_BITS)]
-#[case::eight_bits(qwen3(), Packing { group_size: 32, bits: 8 })]
-#[case::three_bits(qwen3(), Packing { group_size: 64, bits: 3 })]
+#[case::eight_bits(qwen3(), Packing::affine(32, 8))]
+#[case::three_bits(qwen3(), Packing::affine(64, 3))]
 fn the_copy_computes_with_the_rounded_weights_of_its_source(#[case] source: PathBuf, #[case] packing: Packing) {
     let (_parent, packed) = packed_copy(&source, packing);
     let expected = logits_of_rounded_weights(&source, packing);
@@ -144,13 +141,7 @@ fn shards_become_one_file_and_weights_in_other_formats_stay_behind() {
         fs::write(source.path().join(name), "").unwrap();
     }
     fs::create_dir(source.path().join("original")).unwrap();
-    let (parent, packed) = packed_copy(
-        source.path(),
-        Packing {
-            group_size: 32,
-            bits: 4,
-        },
-    );
+    let (parent, packed) = packed_copy(source.path(), Packing::affine(32, 4));
     assert_eq!(file_names(parent.path()), ["packed"]);
     assert_eq!(
         file_names(&packed),
@@ -191,7 +182,7 @@ fn refused(source: &Path, packing: Packing) -> PackFolderError {
 #[case::a_group_of_sixteen(16, 4)]
 #[case::negative(-64, 4)]
 fn a_packing_that_mlx_does_not_have_is_refused(#[case] group_size: i32, #[case] bits: i32) {
-    let error = refused(&qwen3(), Packing { group_size, bits });
+    let error = refused(&qwen3(), Packing::affine(group_size, bits));
     assert!(matches!(error, PackFolderError::UnsupportedPacking { .. }), "{error}");
     assert!(error.to_string().contains("32, 64 or 128"), "{error}");
 }

@@ -15,10 +15,7 @@ use serde_json::Value;
 
 use super::golden::{EXACT_PRECISION, PACKED_PRECISION, root};
 
-const FOUR_BITS: Packing = Packing {
-    group_size: 64,
-    bits: 4,
-};
+const FOUR_BITS: Packing = Packing::affine(64, 4);
 /// Rounding of norms and cosines in f32.
 const ROUNDING: f64 = 1e-5;
 

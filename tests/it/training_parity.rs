@@ -112,6 +112,7 @@ fn full_fine_tuning_has_the_loss_and_gradients_of_mlx_lm(
 #[case::on_an_embedding_that_is_the_output_layer("gpt2", "adapter", "adapter", EXACT_PRECISION)]
 #[case::on_an_unpacked_base("llama-4bit", "../llama/adapter", "../llama/adapter", EXACT_PRECISION)]
 #[case::on_a_packed_base("llama-4bit", "../llama/adapter", "../llama/adapter", PACKED_PRECISION)]
+#[case::on_a_base_of_floating_point_modes("llama-floats", "../llama/adapter", "../llama/adapter", PACKED_PRECISION)]
 fn an_adapter_of_mlx_lm_has_its_logits_loss_gradients_and_first_step(
     #[case] name: &str,
     #[case] folder: &str,
@@ -240,6 +241,7 @@ fn the_gradient_of_the_loss_is_its_slope() {
 #[rstest]
 #[case::f32("llama", EXACT_PRECISION)]
 #[case::packed("llama-4bit", PACKED_PRECISION)]
+#[case::packed_in_floating_point_modes("llama-floats", PACKED_PRECISION)]
 #[case::bf16("llama", Precision { dtype: mlx_rs::Dtype::Bfloat16, keep_packed: false })]
 fn a_fresh_adapter_changes_nothing_and_a_saved_one_comes_back_whole(#[case] name: &str, #[case] precision: Precision) {
     let base = ModelSource::Folder(tiny(name)).load(precision).unwrap().model;
@@ -310,7 +312,9 @@ fn fusing_into_packed_weights_stays_packed_and_within_half_a_quantisation_step()
     fuse(&mut model).unwrap();
     fuse(&mut plain).unwrap();
     for ((path, packed), (_, exact)) in model.linears().into_iter().zip(plain.linears()) {
-        let Some(packing) = packed.packing else { continue };
+        let Some(packing) = packed.packing.map(|form| form.packing) else {
+            continue;
+        };
         let error = packed
             .plain_weight()
             .unwrap()

@@ -310,6 +310,11 @@ fn experts_of_different_element_types_are_all_taken() {
 
 /// A fresh mixture of experts wide enough to be packed, in 4 bits.
 pub fn packed_mixtral() -> (TempDir, ModelSource) {
+    mixtral_packed_as(Packing::affine(32, 4))
+}
+
+/// [`packed_mixtral`] in another packing.
+pub fn mixtral_packed_as(packing: Packing) -> (TempDir, ModelSource) {
     let folder = tempfile::tempdir().unwrap();
     let configuration = json!({
         "model_type": "mixtral", "hidden_size": 64, "num_hidden_layers": 2, "intermediate_size": 96,
@@ -323,10 +328,6 @@ pub fn packed_mixtral() -> (TempDir, ModelSource) {
     let fresh = initialise(&configuration, 7).unwrap();
     write_plain_folder(&fresh, &configuration, &path).unwrap();
     let packed = folder.path().join("packed");
-    let packing = Packing {
-        group_size: 32,
-        bits: 4,
-    };
     pack_folder(&path, &packed, packing).unwrap();
     (folder, ModelSource::Folder(packed))
 }

@@ -3,7 +3,7 @@ use mlx_rs::ops::{dequantize, quantize};
 use mlx_rs::{Array, Dtype};
 
 use super::buffer::Buffer;
-use crate::model::{KeyValueStore, Packing, held_positions};
+use crate::model::{KeyValueStore, held_positions};
 
 /// How keys and values are kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -11,8 +11,14 @@ pub enum CachePrecision {
     /// As the model computes them.
     #[default]
     Whole,
-    /// Packed along each head's values; they are unpacked, one block at a time, where they are attended to.
-    Packed(Packing),
+    /// Packed along each head's values, `group_size` of which share a scale and a bias; they are unpacked, one block at a
+    /// time, where they are attended to.
+    Packed {
+        /// Values that share a scale.
+        group_size: i32,
+        /// Bits of a value.
+        bits: i32,
+    },
 }
 
 /// Keys and values of one block for one sequence.
@@ -77,22 +83,30 @@ impl KeyValueStore for LayerCache {
 #[derive(Debug, Clone)]
 enum Kept {
     Whole(Buffer),
-    /// Words, scales and biases.
-    Packed([Buffer; 3], Packing),
+    Packed {
+        /// Words, scales and biases.
+        buffers: [Buffer; 3],
+        group_size: i32,
+        bits: i32,
+    },
 }
 
 impl Kept {
     fn new(precision: CachePrecision) -> Self {
         match precision {
             CachePrecision::Whole => Self::Whole(Buffer::default()),
-            CachePrecision::Packed(packing) => Self::Packed(Default::default(), packing),
+            CachePrecision::Packed { group_size, bits } => Self::Packed {
+                buffers: Default::default(),
+                group_size,
+                bits,
+            },
         }
     }
 
     fn buffers(&self) -> &[Buffer] {
         match self {
             Self::Whole(buffer) => std::slice::from_ref(buffer),
-            Self::Packed(buffers, _) => buffers,
+            Self::Packed { buffers, .. } => buffers,
         }
     }
 
@@ -111,15 +125,19 @@ impl Kept {
     fn cut_to(&mut self, held: i32) {
         match self {
             Self::Whole(buffer) => buffer.cut_to(held),
-            Self::Packed(buffers, _) => buffers.iter_mut().for_each(|buffer| buffer.cut_to(held)),
+            Self::Packed { buffers, .. } => buffers.iter_mut().for_each(|buffer| buffer.cut_to(held)),
         }
     }
 
     fn append(&mut self, new: &Array, before: i32) -> Result<Array> {
         match self {
             Self::Whole(buffer) => buffer.append(new, before),
-            Self::Packed([words, scales, biases], packing) => {
-                let (group_size, bits) = (packing.group_size, packing.bits);
+            Self::Packed {
+                buffers: [words, scales, biases],
+                group_size,
+                bits,
+            } => {
+                let (group_size, bits) = (*group_size, *bits);
                 let packed = quantize(new.as_dtype(Dtype::Float32)?, group_size, bits)?;
                 let words = words.append(&packed.0, before)?;
                 let scales = scales.append(&packed.1, before)?;
