@@ -1,0 +1,124 @@
+"""Measures this project's engine and Python mlx-lm side by side: reading a prompt, decoding alone and eight at one time.
+
+Both read the same made-up prompts with the same weights in float32 and are stopped by nothing, so that they do the same work. The two take
+turns, and medians are printed, with ratios. mlx-lm computes with the BLAS library of `--blas` in place of the slow one that
+its wheel brings; the command that installs one is printed where there is none. llama.cpp is asked too, on a GGUF file of the
+same model in 4 bits, where the package xllamacpp is installed: its weights are not the same, so it stands beside.
+
+Usage, with the python that scripts/peers/environment prints:
+
+    cargo build --release --example engine-throughput
+    "$(scripts/peers/environment)" scripts/peers/engine_throughput.py --model models/SmolLM2-135M-Instruct-f32
+
+Exits with 0 when the engine is at least as fast as mlx-lm everywhere and eight requests at one time give at least 2.5 times
+the tokens of one, 1 when not, 2 when something could not run.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+PREFILL_TOKENS = 512
+PROMPT_TOKENS = 128
+NEW_TOKENS = 64
+CONCURRENT = (1, 4, 8)
+BLAS = Path("/usr/lib/x86_64-linux-gnu/libopenblas.so.0")
+# Tokens of eight requests at one time over those of one.
+BATCH_GAIN = 2.5
+
+
+def prompt(first: int, tokens: int) -> list[int]:
+    return [100 + (first + index * 131) % 20_000 for index in range(tokens)]
+
+
+def measure_mlx_lm(model_path: str) -> dict[str, float]:
+    """One round in this process."""
+    import mlx.core as mx
+    from mlx_lm.generate import BatchGenerator, generate_step
+    from mlx_lm.utils import load_model
+
+    mx.set_default_device(mx.cpu)
+    model, _ = load_model(Path(model_path))
+    model.set_dtype(mx.float32)
+
+    def alone(tokens: int, new: int) -> tuple[float, float]:
+        begun = time.perf_counter()
+        first = None
+        for index, _ in enumerate(generate_step(mx.array(prompt(0, tokens)), model, max_tokens=new)):
+            if index == 0:
+                first = time.perf_counter() - begun
+        return time.perf_counter() - begun, first
+
+    def together(count: int) -> tuple[float, float]:
+        begun = time.perf_counter()
+        generator = BatchGenerator(model, max_tokens=NEW_TOKENS)
+        generator.insert([prompt(index * 17, PROMPT_TOKENS) for index in range(count)], [NEW_TOKENS] * count)
+        seen: set[int] = set()
+        first = None
+        while responses := generator.next_generated():
+            seen.update(response.uid for response in responses)
+            if first is None and len(seen) == count:
+                first = time.perf_counter() - begun
+        generator.close()
+        return time.perf_counter() - begun, first
+
+    alone(16, 4)
+    measured = {"prefill_512": PREFILL_TOKENS / alone(PREFILL_TOKENS, 1)[1]}
+    for count in CONCURRENT:
+        whole, first = alone(PROMPT_TOKENS, NEW_TOKENS) if count == 1 else together(count)
+        measured[f"decode_{count}"] = count * (NEW_TOKENS - 1) / (whole - first)
+        measured[f"whole_{count}"] = count * NEW_TOKENS / whole
+    return measured
+
+
+def run(command: list[str], **environment: str) -> dict[str, float]:
+    result = subprocess.run(command, capture_output=True, text=True, env=os.environ | environment)
+    if result.returncode != 0:
+        print(f"exit code {result.returncode} of {' '.join(command)}\n{result.stderr}", file=sys.stderr)
+        sys.exit(2)
+    return json.loads(result.stdout.splitlines()[-1])
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default=str(ROOT / "models/SmolLM2-135M-Instruct-f32"))
+    parser.add_argument("--engine", default=str(ROOT / "target/release/examples/engine-throughput"))
+    parser.add_argument("--blas", type=Path, default=BLAS)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--out", type=Path, help="write the figures as JSON")
+    parser.add_argument("--mlx-lm-round", action="store_true", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.mlx_lm_round:
+        print(json.dumps(measure_mlx_lm(arguments.model)))
+        return 0
+    if not arguments.blas.exists():
+        print(f"error: there is no {arguments.blas}\n  hint: apt-get install libopenblas0-pthread", file=sys.stderr)
+        return 2
+    rounds: dict[str, list[dict[str, float]]] = {"engine": [], "mlx-lm": []}
+    for _ in range(arguments.repeats):
+        rounds["engine"].append(run([arguments.engine, arguments.model, "1"]))
+        own = [sys.executable, __file__, "--mlx-lm-round", "--model", arguments.model]
+        rounds["mlx-lm"].append(run(own, LD_PRELOAD=str(arguments.blas)))
+    medians = {
+        who: {name: statistics.median(each[name] for each in measured) for name in measured[0]}
+        for who, measured in rounds.items()
+    }
+    engine, peer = medians["engine"], medians["mlx-lm"]
+    print(f"{'tokens/s':>14} {'engine':>8} {'mlx-lm':>8} {'ratio':>6}")
+    for name, rate in engine.items():
+        print(f"{name:>14} {rate:8.1f} {peer[name]:8.1f} {rate / peer[name]:6.2f}")
+    gain = engine["decode_8"] / engine["decode_1"]
+    print(f"eight at one time over one: decoding {gain:.2f}, in all {engine['whole_8'] / engine['whole_1']:.2f}")
+    if arguments.out:
+        arguments.out.write_text(json.dumps({"medians": medians, "rounds": rounds}, indent=2) + "\n")
+    return 0 if all(rate >= peer[name] for name, rate in engine.items()) and gain >= BATCH_GAIN else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
