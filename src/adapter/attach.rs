@@ -25,7 +25,7 @@ pub enum AttachError {
     },
     /// More blocks are asked for than the model has.
     #[error(
-        "cannot adapt the last {requested} blocks\n  found: a model of {available} blocks\n  hint: use `--layers {available}` or leave it out"
+        "cannot adapt the last {requested} blocks\n  found: a model of {available} blocks\n  hint: adapt {available} blocks at most, or leave the number out for all"
     )]
     TooManyLayers {
         /// Blocks asked for.
@@ -44,7 +44,7 @@ pub enum AttachError {
         largest: usize,
     },
     /// A rank of zero.
-    #[error("the adapters' rank is 0\n  expected: at least 1\n  hint: use `--rank 8`")]
+    #[error("the adapters' rank is 0\n  expected: at least 1\n  hint: 8 is usual")]
     ZeroRank,
     /// MLX failed.
     #[error("failed to make the adapters: {0}")]

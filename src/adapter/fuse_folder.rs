@@ -104,17 +104,7 @@ pub fn fuse_into_folder(
 
 /// Everything of the adapter must have found its place.
 fn check(adapter: &StoredAdapter, application: &Application) -> Result<(), FuseFolderError> {
-    let clause =
-        |what: &str, names: &[String]| -> Vec<String> { names.iter().map(|name| format!("{what}: {name}")).collect() };
-    let mut problems = [
-        clause("in its settings", &adapter.problems),
-        clause("not applied", &adapter.set_aside),
-        application.faults(),
-    ]
-    .concat();
-    if application.applied.is_empty() {
-        problems.push("no tensor of it could be applied".to_owned());
-    }
+    let problems = adapter.faults(application);
     if problems.is_empty() {
         Ok(())
     } else {
