@@ -4,8 +4,8 @@
 //! fails in the middle of training, every row is checked before anything else is done.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
-use std::io;
+use std::fs::File;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
@@ -15,6 +15,8 @@ use super::json_rows::{Layout, Row, rows, shorten};
 use super::record::{DataFormat, Record, RecordKeys};
 use crate::model::{Problem, Problems};
 
+/// Most bytes that are read of what is no file.
+const LARGEST_STREAM: u64 = 256 << 20;
 /// How many lines an error about mixed formats shows for each.
 const SHOWN_LINES: usize = 10;
 
@@ -28,6 +30,12 @@ pub enum DataError {
         path: PathBuf,
         /// What the system said.
         source: io::Error,
+    },
+    /// What comes from a pipe or a device does not end.
+    #[error("data `{}` is too large for what is no file\n  found: more than {LARGEST_STREAM} bytes\n  expected: rows that end\n  hint: write them to a file", path.display())]
+    Endless {
+        /// The pipe or device.
+        path: PathBuf,
     },
     /// A folder does not say what to train on.
     #[error("data folder `{}` has no training file\n  found: {found}\n  expected: train.jsonl or train.json\n  hint: {hint}", path.display())]
@@ -107,11 +115,7 @@ impl RecordFile {
     /// # Errors
     /// As [`Self::read`].
     pub fn read_with(path: &Path, keys: &RecordKeys) -> Result<Self, DataError> {
-        let bytes = fs::read(path).map_err(|source| DataError::Read {
-            path: path.to_owned(),
-            source,
-        })?;
-        Self::parse_with(path, &bytes, keys)
+        Self::parse_with(path, &content(path)?, keys)
     }
 
     /// Reads the content of a file; `path` is named in errors, and its extension says whether it may be an array.
@@ -198,6 +202,25 @@ impl RecordFile {
             .map(|record| record.to_json().to_string() + "\n")
             .collect()
     }
+}
+
+/// All bytes of a file, or of a pipe or device, which states no length and may have no end.
+fn content(path: &Path) -> Result<Vec<u8>, DataError> {
+    let unreadable = |source| DataError::Read {
+        path: path.to_owned(),
+        source,
+    };
+    let mut file = File::open(path).map_err(unreadable)?;
+    let mut bytes = Vec::new();
+    if file.metadata().map_err(unreadable)?.is_file() {
+        file.read_to_end(&mut bytes).map_err(unreadable)?;
+        return Ok(bytes);
+    }
+    let read = file.take(LARGEST_STREAM + 1).read_to_end(&mut bytes).map_err(unreadable)?;
+    if read as u64 > LARGEST_STREAM {
+        return Err(DataError::Endless { path: path.to_owned() });
+    }
+    Ok(bytes)
 }
 
 /// One row as a record. Keys that nothing reads are added to `unread`.
