@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::{Result, anyhow};
 use serde_json::json;
 
-use super::output::{note, print};
+use super::output::{note, print, without_controls};
 use super::run::{listen_for_interrupt, resolve_model, width};
 use super::train_arguments::{StartArguments, Train};
 use super::train_observer::{Lines, summary};
@@ -14,8 +14,8 @@ use crate::device::{PrecisionChoice, dtype_named};
 use crate::diagnosis::{DataSource, DiagnosisOptions, Silent, diagnose};
 use crate::evidence::{Evidence, FineTuneKind, RunSettings};
 use crate::fine_tuning::{
-    Configuration, FineTuneSettings, Method, MetricsLine, Origin, Plan, RunCheckpoint, RunEnd, RunFolder, RunRecord,
-    prepare, profile, run as run_plan,
+    Configuration, FineTuneSettings, Method, MetricsLine, Origin, Plan, RunCheckpoint, RunEnd, RunFolder, RunInputs,
+    RunRecord, prepare, profile, run as run_plan,
 };
 use crate::interrupt::Interrupt;
 use crate::model::ModelSource;
@@ -88,7 +88,7 @@ fn layered(file: Configuration, named: Option<&str>, typed: Configuration) -> Re
 fn settings(configuration: &Configuration) -> Result<FineTuneSettings> {
     let (settings, notes) = FineTuneSettings::read(configuration)?;
     for line in notes {
-        note(&format!("note: {line}"));
+        note(&without_controls(format!("note: {line}")));
     }
     Ok(settings)
 }
@@ -99,9 +99,7 @@ fn start(configuration: &Configuration) -> Result<u8> {
     // Refused before anything is computed.
     let folder = RunFolder::create(&settings.output)?;
     let ended = begin(settings, &source, &folder);
-    if !matches!(ended, Ok(EXIT_HEALTHY)) {
-        folder.remove_if_empty();
-    }
+    folder.remove_if_unused();
     ended
 }
 
@@ -125,16 +123,12 @@ fn begin(settings: FineTuneSettings, source: &ModelSource, folder: &RunFolder) -
         Judged::Refused => return Ok(EXIT_FAULT),
         Judged::Fit(evidence) => evidence,
     };
-    folder.write_record(&RunRecord::new(
-        plan.settings.to_json(),
-        plan.data_checksum,
-        plan.updates,
-    ))?;
+    folder.write_record(&RunRecord::new(plan.settings.to_json(), RunInputs::of(&plan)))?;
     go(&plan, folder, None, before, &interrupt)
 }
 
 fn resume(path: &Path) -> Result<u8> {
-    let (folder, record) = RunFolder::open(path)?;
+    let (folder, record) = RunFolder::resume(path)?;
     let mut configuration = Configuration::from_json(&record.settings, "run.json");
     // The folder may have been moved.
     configuration.set("adapter_path", json!(path), Origin::Option("DIR".to_owned()));
@@ -143,20 +137,14 @@ fn resume(path: &Path) -> Result<u8> {
     let interrupt = Interrupt::default();
     listen_for_interrupt(&interrupt)?;
     let plan = prepare(settings, &source)?;
-    if plan.data_checksum != record.data_checksum || plan.updates != record.updates {
-        return Err(anyhow!(
-            "the data is not what the run began with\n  found: other rows, or another tokenizer, at `{}`\n  expected: the data of \
-             the run\n  hint: begin a new run",
-            plan.settings.data.display()
-        ));
-    }
+    record.inputs.check(&plan)?;
     let (checkpoint, broken) = RunCheckpoint::newest(&folder.checkpoints())?;
     for error in broken {
         note(&format!("note: {error}; going on from an earlier one"));
     }
     match &checkpoint {
-        Some(checkpoint) if checkpoint.progress.update >= plan.updates => {
-            note("all updates are made already");
+        Some(checkpoint) if plan.is_over(&checkpoint.progress) => {
+            return go(&plan, &folder, Some(checkpoint.clone()), None, &interrupt);
         }
         Some(checkpoint) => note(&format!("going on after update {}", checkpoint.progress.update)),
         None => note("there is no checkpoint yet: beginning again"),
@@ -173,6 +161,7 @@ fn validate(config: &Path) -> Result<u8> {
     let settings = settings(&configuration)?;
     print(&super::train_observer::effective(&settings, &configuration))?;
     let source = resolve_model(&settings.model)?;
+    RunFolder::check_new(&settings.output)?;
     let plan = prepare(settings, &source)?;
     print(&super::train_observer::opening(&plan))?;
     match judged(&plan, &source, &Interrupt::default())? {
@@ -267,16 +256,18 @@ fn go(
     before: Option<Box<Evidence>>,
     interrupt: &Interrupt,
 ) -> Result<u8> {
-    note(&super::train_observer::opening(plan));
+    let has_more_to_do = checkpoint
+        .as_ref()
+        .is_none_or(|checkpoint| !plan.is_over(&checkpoint.progress));
+    if has_more_to_do {
+        note(&super::train_observer::opening(plan));
+    }
     let mut observer = Lines::new(plan.settings.report_every);
-    let ended = run_plan(
-        plan,
-        folder,
-        checkpoint,
-        before.map(|before| *before),
-        &mut observer,
-        interrupt,
-    )?;
+    let before = before.map(|before| *before);
+    let ended = run_plan(plan, folder, checkpoint, before, &mut observer, interrupt).map_err(|error| {
+        let folder = folder.path().display();
+        anyhow!("{error}\n  note: when that is mended, `diagnose train resume {folder}` goes on from the last checkpoint")
+    })?;
     let written = write_loss_plot(folder, plan, &ended.metrics);
     print(&summary(plan, folder, &ended))?;
     written?;

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::fs::File;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
@@ -61,12 +63,10 @@ pub enum ConfigurationFileError {
         source: std::io::Error,
     },
     /// The file is far too large.
-    #[error("configuration `{}` is too large\n  found: {bytes} bytes\n  expected: a YAML file with the settings of a run", path.display())]
+    #[error("configuration `{}` is too large\n  found: more than {LARGEST_FILE} bytes\n  expected: a YAML file with the settings of a run", path.display())]
     TooLarge {
         /// The file.
         path: PathBuf,
-        /// Its size.
-        bytes: u64,
     },
     /// The file is not YAML, or not of keys and values.
     #[error("configuration `{}` is not a list of keys and values\n{problems}\n  hint: write one `key: value` on each line", path.display())]
@@ -91,14 +91,13 @@ impl Configuration {
             path: path.to_owned(),
             source,
         };
-        let bytes = path.metadata().map_err(reading)?.len();
-        if bytes > LARGEST_FILE {
-            return Err(ConfigurationFileError::TooLarge {
-                path: path.to_owned(),
-                bytes,
-            });
+        let mut text = String::new();
+        let file = File::open(path).map_err(reading)?;
+        // A device states no length, and may have no end.
+        let read = file.take(LARGEST_FILE + 1).read_to_string(&mut text).map_err(reading)?;
+        if read as u64 > LARGEST_FILE {
+            return Err(ConfigurationFileError::TooLarge { path: path.to_owned() });
         }
-        let text = std::fs::read_to_string(path).map_err(reading)?;
         let name = path.file_name().unwrap_or(path.as_os_str()).display().to_string();
         Self::parse(&text, |line| Origin::File {
             name: name.clone(),
@@ -200,6 +199,11 @@ impl Configuration {
     }
 }
 
+/// A number as a value. JSON has no infinity and no NaN; as a text it is refused where it is read as a number.
+pub fn number(value: f64) -> Value {
+    Number::from_f64(value).map_or_else(|| value.to_string().into(), Value::Number)
+}
+
 /// A value of YAML before its keys are joined.
 #[derive(Debug)]
 enum Node {
@@ -259,9 +263,7 @@ impl<'de> Visitor<'de> for NodeVisitor {
     }
 
     fn visit_f64<E>(self, value: f64) -> Result<Node, E> {
-        // JSON has no infinity and no NaN; as a text it is refused where it is read as a number.
-        let number = Number::from_f64(value).map(Value::Number);
-        Ok(Node::Value(number.unwrap_or_else(|| value.to_string().into())))
+        Ok(Node::Value(number(value)))
     }
 
     fn visit_str<E>(self, value: &str) -> Result<Node, E> {

@@ -51,6 +51,14 @@ pub enum FineTuningError {
         /// What the system said.
         source: std::io::Error,
     },
+    /// A number was not finite, and no guard was to say why.
+    #[error("training cannot go on\n  found: {what} in update {step}, which changed nothing\n  hint: leave out `--no-guards` to read why, or lower `--learning-rate` or `--lora-scale`")]
+    NotFinite {
+        /// The update, counted from 1.
+        step: usize,
+        /// What is not finite.
+        what: &'static str,
+    },
     /// A checkpoint has other parameters than the model.
     #[error("the checkpoint does not fit the model\n  found: {found}\n  expected: the values that this run trains")]
     OtherParameters {

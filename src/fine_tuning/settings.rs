@@ -256,12 +256,6 @@ impl FineTuneSettings {
             "data": self.data,
             "adapter_path": self.output,
             "fine_tune_type": self.method.name(),
-            "num_layers": self.lora.layers.map_or(-1, |layers| layers as i64),
-            "lora_parameters": {
-                "rank": self.lora.rank,
-                "scale": as_written(self.lora.scale),
-                "dropout": as_written(self.lora.dropout),
-            },
             "template": self.template.name(),
             "supervision": name_of(&SUPERVISIONS, self.supervision),
             "row_order": name_of(&ROW_ORDERS, self.row_order),
@@ -300,8 +294,16 @@ impl FineTuneSettings {
         ] {
             table[key] = json!(name);
         }
-        if !self.lora.keys.is_empty() {
-            table["lora_parameters"]["keys"] = json!(self.lora.keys);
+        if self.method != Method::Full {
+            table["num_layers"] = json!(self.lora.layers.map_or(-1, |layers| layers as i64));
+            table["lora_parameters"] = json!({
+                "rank": self.lora.rank,
+                "scale": as_written(self.lora.scale),
+                "dropout": as_written(self.lora.dropout),
+            });
+            if !self.lora.keys.is_empty() {
+                table["lora_parameters"]["keys"] = json!(self.lora.keys);
+            }
         }
         let mut set = |key: &str, value: Option<Value>| {
             if let Some(value) = value {
@@ -365,7 +367,7 @@ fn read_all(reader: &mut SettingsReader<'_>) -> FineTuneSettings {
         record_keys: reader.record_keys(),
         method,
         lora: reader.lora(),
-        resume_adapter: reader.text("resume_adapter_file").map(Into::into),
+        resume_adapter: reader.resume_adapter(method),
         template: reader.template(),
         supervision: reader.supervision(),
         row_order: reader.choice("row_order", &ROW_ORDERS).unwrap_or(RowOrder::Shuffled),
@@ -399,6 +401,9 @@ fn read_all(reader: &mut SettingsReader<'_>) -> FineTuneSettings {
     reader.required("model");
     reader.required("data");
     reader.without_effect();
+    if method == Method::Full {
+        reader.without_adapters();
+    }
     reader.unknown_keys();
     settings
 }

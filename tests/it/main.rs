@@ -24,6 +24,7 @@ mod diagnosis;
 mod environment;
 mod external_generators;
 mod external_trainers;
+mod fine_tuning_refusals;
 mod fine_tuning_runs;
 mod finished_adapters;
 mod finished_models;
