@@ -21,6 +21,7 @@ fn of_diagnosis(error: &DiagnosisError) -> RefusalKind {
         DiagnosisError::Tokenizer(error) | DiagnosisError::Prompt(PromptError::Tokenizer(error)) => of_tokenizer(error),
         DiagnosisError::Data(_) => RefusalKind::DataFormat,
         DiagnosisError::Example(ExampleError::Row { source, .. }) => of_tokenizer(source),
+        DiagnosisError::Example(ExampleError::Parts { .. }) => RefusalKind::DataFormat,
         DiagnosisError::Example(ExampleError::NoTokens { .. }) => RefusalKind::ChatTemplateFailed,
         DiagnosisError::Adapter(error) => of_adapter(error),
         DiagnosisError::TokenOutOfRange { .. } => RefusalKind::Tokenizer,
