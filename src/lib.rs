@@ -20,7 +20,7 @@
 //! | `checks` | `evidence`, `model`, `param_diff`, `param_snapshot`, `readback`, `suggestion` |
 //! | `model` | `atomic_write`, `evidence`, `readback`, `suggestion` |
 //! | `data` | `evidence`, `model`, `suggestion` |
-//! | `adapter` | `atomic_write`, `model`, `suggestion` |
+//! | `adapter` | `atomic_write`, `evidence`, `model`, `readback`, `suggestion` |
 //! | `train` | `as_written`, `data`, `interrupt`, `memory`, `model`, `param_snapshot`, `readback` |
 //! | `engine` | `interrupt`, `model`, `readback` |
 //! | `device` | `evidence`, `memory`, `model`, `readback`, `thresholds`, `train` |

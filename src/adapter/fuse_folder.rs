@@ -7,7 +7,9 @@ use mlx_rs::Array;
 use mlx_rs::module::ModuleParameters;
 use thiserror::Error;
 
+use super::file::{NOT_FINITE_HINT, not_finite};
 use super::{Application, StoredAdapter, fuse};
+use crate::evidence::Listing;
 use crate::model::{
     CausalModel, ConversionSettings, ConvertModelError, LoadError, ModelFiles, Precision, SamplePass, SamplePassError,
     WeightType, WriteFolderError, folder_settings, sample_pass, try_folder, write_model_folder,
@@ -25,6 +27,11 @@ pub enum FuseFolderError {
     /// Base and adapter do not fit, all at once.
     #[error("the adapter does not fit the model\n  {}\n  hint: use the base model it was trained on", .0.join("\n  "))]
     Mismatch(Vec<String>),
+    /// Training the adapter went wrong.
+    #[error(
+        "the adapter holds numbers that are not finite\n  found: {0}\n  expected: finite numbers in every tensor\n  hint: {NOT_FINITE_HINT}"
+    )]
+    NotFinite(Listing),
     /// The settings of the base cannot be written.
     #[error(transparent)]
     Settings(#[from] ConvertModelError),
@@ -67,6 +74,10 @@ pub fn fuse_into_folder(
     target: &Path,
     dequantize: bool,
 ) -> Result<FusedFolder, FuseFolderError> {
+    let not_finite = not_finite(&adapter.tensors)?;
+    if !not_finite.is_empty() {
+        return Err(FuseFolderError::NotFinite(not_finite));
+    }
     let configuration = files.configuration().map_err(LoadError::from)?;
     let dtype = configuration.dtype.unwrap_or(WeightType::Float32);
     let precision = Precision {

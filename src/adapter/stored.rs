@@ -211,8 +211,9 @@ impl StoredAdapter {
     /// Everything of it that is wrong, unclear or found no place where it was applied, one clause each; empty for an adapter
     /// that did what it was trained to do.
     pub fn faults(&self, application: &Application) -> Vec<String> {
-        let clauses =
-            |what: &str, names: &[String]| -> Vec<String> { names.iter().map(|name| format!("{what}: {name}")).collect() };
+        let clauses = |what: &str, names: &[String]| -> Vec<String> {
+            names.iter().map(|name| format!("{what}: {name}")).collect()
+        };
         let mut faults = [
             clauses("in its settings", &self.problems),
             clauses("not applied", &self.set_aside),
