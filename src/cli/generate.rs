@@ -5,7 +5,7 @@ use std::io::{BufRead, IsTerminal, Write as _};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow};
-use clap::Args;
+use clap::{ArgGroup, Args};
 
 use super::arguments::at_least_one;
 use super::output::{note, print};
@@ -19,9 +19,9 @@ use crate::model::{CausalModel, Message, StopSet, TemplateChoice, Tokenizer, Unk
 
 /// What is asked, and of which model.
 #[derive(Debug, Args)]
+#[command(group = ArgGroup::new("asked").required(true).args(["folder", "model"]))]
 pub struct GenerateArguments {
     /// The folder of a run of `diagnose train`
-    #[arg(conflicts_with = "model", required_unless_present = "model")]
     pub folder: Option<PathBuf>,
     /// Model folder, GGUF file or hub id
     #[arg(long, value_name = "DIR|FILE.gguf|HUB_ID")]

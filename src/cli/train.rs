@@ -8,8 +8,10 @@ use serde_json::json;
 use super::output::{note, print, without_controls};
 use super::run::{listen_for_interrupt, resolve_model, width};
 use super::train_arguments::{StartArguments, Train};
+use super::train_command::StartCommand;
 use super::train_observer::{Lines, summary};
 use crate::atomic_write::write_file;
+use crate::data::DataFiles;
 use crate::device::{PrecisionChoice, dtype_named};
 use crate::diagnosis::{DataSource, DiagnosisOptions, Silent, diagnose};
 use crate::evidence::{Evidence, FineTuneKind, RunSettings};
@@ -93,9 +95,41 @@ fn settings(configuration: &Configuration) -> Result<FineTuneSettings> {
     Ok(settings)
 }
 
+/// The settings, and where the model lies.
+///
+/// # Errors
+/// Everything that can be found wrong without either, at once.
+fn inputs(configuration: &Configuration) -> Result<(FineTuneSettings, ModelSource)> {
+    let settings = match settings(configuration) {
+        Ok(settings) => settings,
+        Err(error) => {
+            let given = |key: &str| configuration.get(key).and_then(|entry| entry.value.as_str());
+            // A hub id would be looked up in the network.
+            let model = given("model").filter(|model| model.starts_with(['/', '.']));
+            let model = model.and_then(|model| resolve_model(model).err());
+            let data = given("data").filter(|data| !Path::new(data).exists());
+            let data = data.and_then(|data| DataFiles::read(data.as_ref()).err());
+            return Err(together([Some(error), model, data.map(Into::into)]));
+        }
+    };
+    match resolve_model(&settings.model) {
+        Ok(source) => Ok((settings, source)),
+        Err(error) => {
+            let data = DataFiles::read_with(&settings.data, &settings.record_keys).err();
+            Err(together([Some(error), data.map(Into::into)]))
+        }
+    }
+}
+
+/// Several errors as one, each with its own headline.
+fn together<const COUNT: usize>(errors: [Option<anyhow::Error>; COUNT]) -> anyhow::Error {
+    let texts: Vec<String> = errors.iter().flatten().map(ToString::to_string).collect();
+    anyhow!("{}", texts.join("\n"))
+}
+
 fn start(configuration: &Configuration) -> Result<u8> {
-    let settings = placed(settings(configuration)?)?;
-    let source = resolve_model(&settings.model)?;
+    let (settings, source) = inputs(configuration)?;
+    let settings = placed(settings)?;
     // Refused before anything is computed.
     let folder = RunFolder::create(&settings.output)?;
     let ended = begin(settings, &source, &folder);
@@ -132,8 +166,7 @@ fn resume(path: &Path) -> Result<u8> {
     let mut configuration = Configuration::from_json(&record.settings, "run.json");
     // The folder may have been moved.
     configuration.set("adapter_path", json!(path), Origin::Option("DIR".to_owned()));
-    let settings = settings(&configuration)?;
-    let source = resolve_model(&settings.model)?;
+    let (settings, source) = inputs(&configuration)?;
     let interrupt = Interrupt::default();
     listen_for_interrupt(&interrupt)?;
     let plan = prepare(settings, &source)?;
@@ -158,9 +191,8 @@ fn resume(path: &Path) -> Result<u8> {
 
 fn validate(config: &Path) -> Result<u8> {
     let configuration = layered(Configuration::read(config)?, None, Configuration::default())?;
-    let settings = settings(&configuration)?;
+    let (settings, source) = inputs(&configuration)?;
     print(&super::train_observer::effective(&settings, &configuration))?;
-    let source = resolve_model(&settings.model)?;
     RunFolder::check_new(&settings.output)?;
     let plan = prepare(settings, &source)?;
     print(&super::train_observer::opening(&plan))?;
@@ -188,7 +220,7 @@ fn judged(plan: &Plan, source: &ModelSource, interrupt: &Interrupt) -> Result<Ju
         return Ok(Judged::Fit(None));
     }
     let evidence = diagnose(&options(plan, source), &ReferenceWorkflow, interrupt, &mut Silent);
-    let report = Report::new(&evidence, Vec::new());
+    let report = in_commands_of_training(Report::new(&evidence, Vec::new()), None);
     let findings = findings_to_text(&report, width());
     if !findings.is_empty() {
         note(&findings);
@@ -203,6 +235,18 @@ fn judged(plan: &Plan, source: &ModelSource, interrupt: &Interrupt) -> Result<Ju
         return Ok(Judged::Refused);
     }
     Ok(Judged::Fit(Some(Box::new(evidence))))
+}
+
+/// The report with the commands of its fixes as those of a training, into another folder where `used` has something in it.
+fn in_commands_of_training(mut report: Report, used: Option<&Path>) -> Report {
+    let typed = StartCommand::typed();
+    let given = &report.settings;
+    for fix in report.findings.iter_mut().flat_map(|finding| &mut finding.fixes) {
+        if let Some(fixed) = &fix.settings {
+            fix.command = typed.as_ref().and_then(|typed| typed.with(given, fixed, used));
+        }
+    }
+    report
 }
 
 /// The plan as a diagnosis of its inputs.
@@ -266,7 +310,9 @@ fn go(
     let before = before.map(|before| *before);
     let ended = run_plan(plan, folder, checkpoint, before, &mut observer, interrupt).map_err(|error| {
         let folder = folder.path().display();
-        anyhow!("{error}\n  note: when that is mended, `diagnose train resume {folder}` goes on from the last checkpoint")
+        anyhow!(
+            "{error}\n  note: when that is mended, `diagnose train resume {folder}` goes on from the last checkpoint"
+        )
     })?;
     let written = write_loss_plot(folder, plan, &ended.metrics);
     print(&summary(plan, folder, &ended))?;
@@ -276,6 +322,7 @@ fn go(
         RunEnd::Interrupted => EXIT_INCOMPLETE,
         RunEnd::Diagnosed(evidence) => {
             let report = Report::new(evidence, vec![folder.diagnosis()]);
+            let report = in_commands_of_training(report, Some(folder.path()));
             print(&findings_to_text(&report, width()))?;
             write_text(&folder.diagnosis(), &to_markdown(&report))?;
             EXIT_FAULT

@@ -202,11 +202,27 @@ impl StartArguments {
         );
         set("fine_tune_type", "--fine-tune-type", json!(self.fine_tune_type));
         set("lora_parameters.rank", "--lora-rank", json!(self.lora_rank));
-        set("lora_parameters.scale", "--lora-scale", json!(self.lora_scale.map(number)));
-        set("lora_parameters.alpha", "--lora-alpha", json!(self.lora_alpha.map(number)));
-        set("lora_parameters.dropout", "--lora-dropout", json!(self.lora_dropout.map(number)));
+        set(
+            "lora_parameters.scale",
+            "--lora-scale",
+            json!(self.lora_scale.map(number)),
+        );
+        set(
+            "lora_parameters.alpha",
+            "--lora-alpha",
+            json!(self.lora_alpha.map(number)),
+        );
+        set(
+            "lora_parameters.dropout",
+            "--lora-dropout",
+            json!(self.lora_dropout.map(number)),
+        );
         set("num_layers", "--num-layers", json!(self.num_layers));
-        set("learning_rate", "--learning-rate", json!(self.learning_rate.map(number)));
+        set(
+            "learning_rate",
+            "--learning-rate",
+            json!(self.learning_rate.map(number)),
+        );
         set("lr_schedule", "--schedule", json!(self.schedule));
         set("warmup_steps", "--warmup-steps", json!(self.warmup_steps));
         set("optimizer", "--optimizer", json!(self.optimizer));
@@ -215,7 +231,11 @@ impl StartArguments {
         set("max_seq_length", "--max-seq-length", json!(self.max_seq_length));
         set("supervision", "--supervision", json!(self.supervision));
         set("row_order", "--row-order", json!(self.row_order));
-        set("validation_split", "--validation-split", json!(self.validation_split.map(number)));
+        set(
+            "validation_split",
+            "--validation-split",
+            json!(self.validation_split.map(number)),
+        );
         set("steps_per_eval", "--steps-per-eval", json!(self.steps_per_eval));
         set("val_batches", "--val-batches", json!(self.val_batches));
         set("early_stopping.patience", "--patience", json!(self.patience));

@@ -16,6 +16,9 @@ use crate::model::{Problem, Problems};
 /// Largest configuration file that is read, in bytes; a larger one is another file by mistake.
 const LARGEST_FILE: u64 = 1 << 20;
 
+/// What a configuration is.
+const SETTINGS: &str = "keys and values, one `key: value` on each line";
+
 /// Where a value was given.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Origin {
@@ -69,7 +72,7 @@ pub enum ConfigurationFileError {
         path: PathBuf,
     },
     /// The file is not YAML, or not of keys and values.
-    #[error("configuration `{}` is not a list of keys and values\n{problems}\n  hint: write one `key: value` on each line", path.display())]
+    #[error("configuration `{}` cannot be used\n{problems}", path.display())]
     NotSettings {
         /// The file.
         path: PathBuf,
@@ -111,11 +114,10 @@ impl Configuration {
 
     /// Reads YAML; `origin` says what a line is called.
     pub(super) fn parse(text: &str, origin: impl Fn(u64) -> Origin) -> Result<Self, Problem> {
-        const EXPECTED: &str = "keys and values";
         let root: Spanned<Node> = serde_saphyr::from_str(text).map_err(|error| {
             let line = error.location().map_or(1, |location| location.line());
-            let found = error.without_snippet().to_string();
-            Problem::new(origin(line).to_string(), found, EXPECTED)
+            let (found, expected) = in_our_words(error.without_snippet());
+            Problem::new(origin(line).to_string(), found, expected)
         })?;
         let mut configuration = Self::default();
         match root.value {
@@ -123,7 +125,7 @@ impl Configuration {
             Node::Value(Value::Null) => {}
             Node::Value(_) | Node::List(_) => {
                 let place = origin(root.referenced.line()).to_string();
-                return Err(Problem::new(place, "something else", EXPECTED));
+                return Err(Problem::new(place, "a list or a single value", SETTINGS));
             }
         }
         Ok(configuration)
@@ -196,6 +198,29 @@ impl Configuration {
     /// The value of a key.
     pub fn get(&self, key: &str) -> Option<&Entry> {
         self.entries.get(key)
+    }
+}
+
+/// What was found in a text that is no YAML of keys and values, and what was expected there.
+fn in_our_words(error: &serde_saphyr::Error) -> (String, &'static str) {
+    use serde_saphyr::Error;
+    match error {
+        Error::DuplicateMappingKey { key, .. } => {
+            let key = key
+                .as_deref()
+                .map_or("a key".to_owned(), |key| format!("the key `{key}`"));
+            (format!("{key} twice"), "each key once")
+        }
+        Error::NonFiniteFloat { value, .. } => (format!("`{value}`"), "a finite number"),
+        Error::Budget { .. }
+        | Error::AliasReplayLimitExceeded { .. }
+        | Error::AliasExpansionLimitExceeded { .. }
+        | Error::AliasReplayStackDepthExceeded { .. }
+        | Error::RecursiveReferencesRequireWeakTypes { .. } => (
+            "more values, levels or aliases than a configuration has".to_owned(),
+            SETTINGS,
+        ),
+        other => (other.to_string(), SETTINGS),
     }
 }
 

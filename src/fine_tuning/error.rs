@@ -52,7 +52,9 @@ pub enum FineTuningError {
         source: std::io::Error,
     },
     /// A number was not finite, and no guard was to say why.
-    #[error("training cannot go on\n  found: {what} in update {step}, which changed nothing\n  hint: leave out `--no-guards` to read why, or lower `--learning-rate` or `--lora-scale`")]
+    #[error(
+        "training cannot go on\n  found: {what} in update {step}, which changed nothing\n  hint: leave out `--no-guards` to read why, or lower `--learning-rate` or `--lora-scale`"
+    )]
     NotFinite {
         /// The update, counted from 1.
         step: usize,

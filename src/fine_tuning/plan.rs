@@ -8,8 +8,8 @@ use crate::adapter::{
     AdapterFileError, AttachError, LoraSettings, attach, attach_magnitudes, check_rank, load_adapter, target_modules,
 };
 use crate::data::{
-    Batches, BatchesError, DataError, DataFiles, Dataset, Example, ExampleError, ExampleSettings, HeldOut, HeldOutError,
-    RecordFile,
+    Batches, BatchesError, DataError, DataFiles, Dataset, Example, ExampleError, ExampleSettings, HeldOut,
+    HeldOutError, RecordFile,
 };
 use crate::device::{
     Backend, BackendError, FittedStep, MemoryBudget, PrecisionChoice, Selection, TrainedPart, TrainingSize, dtype_named,
@@ -81,6 +81,9 @@ pub enum PlanError {
         /// What would fit.
         hint: String,
     },
+    /// Data and model cannot be used, each for its own reason.
+    #[error("{}\n{}", .0[0], .0[1])]
+    Both(Box<[PlanError; 2]>),
     /// Nothing is to be learnt.
     #[error(
         "no row has a token to learn\n  found: {rows} rows whose answers are empty or cut off\n  hint: raise `max_seq_length`, or look at the rows with `diagnose --check-only`"
@@ -156,7 +159,18 @@ pub fn prepare(mut settings: FineTuneSettings, source: &ModelSource) -> Result<P
         TemplateChoice::Own => Vec::new(),
         TemplateChoice::Bundled(template) => template.notes(&tokenizer),
     };
-    let (training_rows, validation_rows) = rows(&settings, &mut notes)?;
+    let (training_rows, validation_rows) = match rows(&settings, &mut notes) {
+        Ok(rows) => rows,
+        Err(error) => {
+            // Everything that is wrong is told at once.
+            let loaded = files.load(configuration, precision).map_err(PlanError::from);
+            let of_model = loaded.and_then(|loaded| trainable(&settings, &loaded));
+            return Err(match of_model {
+                Ok(_) => error,
+                Err(other) => PlanError::Both(Box::new([error, other])),
+            });
+        }
+    };
     let example_settings = ExampleSettings {
         supervision: settings.supervision,
         max_sequence_length: settings.max_sequence_length.min(configuration.max_position_embeddings),
@@ -247,7 +261,9 @@ fn rows(settings: &FineTuneSettings, notes: &mut Vec<String>) -> Result<(RecordF
                 HeldOutError::Amount { rows: 1, .. } | HeldOutError::AllTheSame { rows: 1 } => {
                     "there is only one row".to_owned()
                 }
-                HeldOutError::Amount { found, rows, .. } => format!("{found} of {rows} rows would leave none to train on"),
+                HeldOutError::Amount { found, rows, .. } => {
+                    format!("{found} of {rows} rows would leave none to train on")
+                }
                 HeldOutError::AllTheSame { rows } => format!("all {rows} rows are the same"),
             };
             notes.push(format!(

@@ -23,7 +23,10 @@ pub struct RunInputs {
 
 /// A run cannot go on, since it would be another one.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
-#[error("the {what} is not what the run began with\n  found: {found}\n  expected: the {what} of the run\n  hint: {}", hint(what))]
+#[error(
+    "the {what} is not what the run began with\n  found: {found}\n  expected: the {what} of the run\n  hint: {}",
+    hint(what)
+)]
 pub struct OtherInputs {
     what: &'static str,
     found: String,
@@ -53,7 +56,10 @@ impl RunInputs {
         let data = plan.settings.data.display();
         let (what, found) = if now.model != self.model {
             let files = plan.files.path().display();
-            ("model", format!("other weights, or another configuration, at `{files}`"))
+            (
+                "model",
+                format!("other weights, or another configuration, at `{files}`"),
+            )
         } else if (now.rows, now.updates) != (self.rows, self.updates) {
             ("data", format!("other rows, or another tokenizer, at `{data}`"))
         } else if now.validation_rows != self.validation_rows {

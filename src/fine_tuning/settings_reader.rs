@@ -571,7 +571,11 @@ impl<'a> SettingsReader<'a> {
                 continue;
             }
             let prefix = format!("{key}.");
-            let below: Vec<&str> = self.known.iter().filter_map(|known| known.strip_prefix(&prefix)).collect();
+            let below: Vec<&str> = self
+                .known
+                .iter()
+                .filter_map(|known| known.strip_prefix(&prefix))
+                .collect();
             if !below.is_empty() {
                 let expected = format!("a table with {}", below.join(", "));
                 self.problem(key, entry, expected);

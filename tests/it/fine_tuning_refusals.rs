@@ -157,10 +157,7 @@ fn a_checkpoint_whose_bytes_were_lost_on_disk_is_not_gone_on_from() {
 fn a_run_trains_on_as_many_batches_as_were_asked_for(#[case] accumulated: &str, #[case] updates: usize) {
     let folder = tempfile::tempdir().unwrap();
     let run = folder.path().join("run");
-    completed(start(
-        &run,
-        &["--iters", "4", "--grad-accumulation-steps", accumulated],
-    ));
+    completed(start(&run, &["--iters", "4", "--grad-accumulation-steps", accumulated]));
     let progress = &state(&run, &format!("{updates:07}"))["progress"];
     assert_eq!(progress["batches"], 4);
     assert_eq!(progress["update"], updates);
@@ -280,15 +277,15 @@ fn a_second_interrupt_ends_a_run_at_once_and_cleanly() {
         waited_for(&run.join("metrics.jsonl"));
         std::thread::sleep(Duration::from_millis(40 * round));
         let id = Pid::from_raw(process.id().cast_signed());
-        kill(id, Signal::SIGINT).unwrap();
-        // A signal that is still to be delivered takes up another of its kind.
-        std::thread::sleep(Duration::from_millis(2));
-        kill(id, Signal::SIGINT).unwrap();
-        assert_eq!(
-            process.wait().unwrap().code(),
-            Some(EXIT_KILLED_BY_INTERRUPT),
-            "round {round}"
-        );
+        let ended = loop {
+            // A signal that is still to be delivered takes up another of its kind: it is sent until it was heard twice.
+            kill(id, Signal::SIGINT).unwrap();
+            std::thread::sleep(Duration::from_millis(2));
+            if let Some(ended) = process.try_wait().unwrap() {
+                break ended;
+            }
+        };
+        assert_eq!(ended.code(), Some(EXIT_KILLED_BY_INTERRUPT), "round {round}");
     }
 }
 
@@ -348,4 +345,147 @@ fn a_run_that_made_no_update_names_no_curves() {
     let said = text(&output.stdout);
     assert!(!said.contains("loss.html"), "{said}");
     assert!(said.contains("diagnosis.md"), "{said}");
+}
+
+#[test]
+fn a_disk_that_takes_no_more_is_named_with_what_goes_on_later() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = folder.path().join("run");
+    // A limit on the length of files fails in the middle of one, as a full disk does.
+    let mut limited = Command::new("sh");
+    limited
+        .args(["-c", "ulimit -f 64; trap '' XFSZ; exec \"$@\"", "sh"])
+        .arg(PROGRAM)
+        .args(["train", "start"])
+        .arg(model())
+        .arg(data())
+        .arg("--out")
+        .arg(&run)
+        .args(["--iters", "4", "--save-every", "2"]);
+    let output = limited.output().unwrap();
+    let said = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{said}");
+    assert!(
+        said.contains("cannot be written\n  found: File too large (os error 27)"),
+        "{said}"
+    );
+    assert!(said.contains("diagnose train resume"), "{said}");
+    assert!(!said.contains(".rs:") && !said.contains("download"), "{said}");
+    completed(resume(&run));
+    let whole = folder.path().join("whole");
+    completed(start(&whole, &["--iters", "4", "--save-every", "2"]));
+    assert_eq!(adapter(&run), adapter(&whole));
+}
+
+#[test]
+fn an_adapter_with_a_number_that_is_not_finite_is_named_and_not_the_model() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = folder.path().join("run");
+    completed(start(&run, &["--iters", "1"]));
+    let path = run.join("adapters.safetensors");
+    let mut bytes = std::fs::read(&path).unwrap();
+    let last = bytes.len() - 4;
+    bytes[last..].copy_from_slice(&f32::NAN.to_le_bytes());
+    std::fs::write(&path, bytes).unwrap();
+    let mut fuse = Command::new(PROGRAM);
+    fuse.arg("fuse").arg(&run).arg("--out").arg(folder.path().join("fused"));
+    refused(fuse, "the adapter holds numbers that are not finite");
+    let again = folder.path().join("again");
+    let resumed = start(&again, &["--iters", "1", "--resume-adapter", run.to_str().unwrap()]);
+    refused(resumed, "holds numbers that are not finite");
+}
+
+#[test]
+fn a_run_is_fused_by_its_folder_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = folder.path().join("run");
+    completed(start(&run, &["--iters", "2"]));
+    let fused = folder.path().join("fused");
+    // A process that was killed in the middle of writing the same folder.
+    let left_behind = folder.path().join(".partial-fused-killed");
+    std::fs::create_dir(&left_behind).unwrap();
+    let of_another = folder.path().join(".partial-fused2-killed");
+    std::fs::create_dir(&of_another).unwrap();
+    let mut fuse = Command::new(PROGRAM);
+    fuse.arg("fuse").arg(&run).arg("--out").arg(&fused);
+    let said = text(&completed(fuse).stdout);
+    assert!(said.contains("layers fused"), "{said}");
+    assert!(!left_behind.exists());
+    assert!(of_another.exists());
+    let asked = |arguments: &[&str]| {
+        let mut command = Command::new(PROGRAM);
+        command
+            .arg("generate")
+            .args(arguments)
+            .args(["--prompt", "Where is Tom?", "--max-tokens", "8"]);
+        text(&completed(command).stdout)
+    };
+    assert_eq!(
+        asked(&[run.to_str().unwrap()]),
+        asked(&["--model", fused.to_str().unwrap()])
+    );
+}
+
+#[test]
+fn a_fix_of_a_run_is_a_command_of_training() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = folder.path().join("run");
+    let output = start(&run, &["--epochs", "40", "--learning-rate", "0.3"])
+        .output()
+        .unwrap();
+    let said = text(&output.stdout).split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(said.contains("diagnose train start"), "{said}");
+    assert!(said.contains("--learning-rate 1e-4"), "{said}");
+    assert!(said.contains("run-again"), "{said}");
+    assert!(!said.contains("--check-only") && !said.contains("0.3 --"), "{said}");
+}
+
+#[test]
+fn what_is_wrong_in_several_places_is_told_at_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("run");
+    let begun = |options: &[&str]| {
+        let mut command = train(&["start"]);
+        command.args(options).arg("--out").arg(&out);
+        let output = command.output().unwrap();
+        assert_eq!(output.status.code(), Some(2));
+        text(&output.stderr)
+    };
+    let here = model();
+    let here = here.to_str().unwrap();
+    let said = begun(&["/nope", "/nope2"]);
+    assert!(
+        said.contains("`/nope`") && said.contains("data `/nope2` cannot be read"),
+        "{said}"
+    );
+    let said = begun(&["/nope", "/nope2", "--batch-size", "0"]);
+    assert!(said.contains("--batch-size: batch_size: found 0"), "{said}");
+    assert!(
+        said.contains("`/nope`") && said.contains("data `/nope2` cannot be read"),
+        "{said}"
+    );
+    let said = begun(&[here, "/nope2", "--lora-rank", "100000"]);
+    assert!(said.contains("data `/nope2` cannot be read"), "{said}");
+    assert!(said.contains("rank is too large"), "{said}");
+}
+
+#[test]
+fn what_is_noteworthy_of_a_run_is_noted() {
+    let folder = tempfile::tempdir().unwrap();
+    let rows = folder.path().join("rows.jsonl");
+    let row = r#"{"prompt": "Where is Tom?", "completion": "In the harbour, matey."}"#;
+    std::fs::write(&rows, format!("{row}\n")).unwrap();
+    let mut command = train(&["start"]);
+    command
+        .arg(model())
+        .arg(&rows)
+        .arg("--out")
+        .arg(folder.path().join("run"));
+    command.args(["--iters", "2", "--warmup-steps", "9", "--no-guards"]);
+    let said = text(&completed(command).stderr);
+    assert!(said.contains("since there is only one row"), "{said}");
+    assert!(
+        said.contains("the warm-up of 9 updates is longer than the run of 2"),
+        "{said}"
+    );
 }

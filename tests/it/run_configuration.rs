@@ -135,7 +135,10 @@ fn every_wrong_value_is_told_at_once_with_its_line() {
 #[case::a_scale_beyond_single_precision("lora_parameters: {scale: 1e300}\n", "a number from 0 to 3.4e38")]
 #[case::an_alpha_beyond_single_precision("lora_parameters: {alpha: 1e300}\n", "a number from 0 to 3.4e38")]
 #[case::a_norm_that_would_be_zero("clip_norm: 1e-300\n", "a number above 0")]
-#[case::infinity_as_a_text("lr_schedule: {name: exponential_decay, arguments: [1e-4, inf]}\n", "a list of numbers")]
+#[case::infinity_as_a_text(
+    "lr_schedule: {name: exponential_decay, arguments: [1e-4, inf]}\n",
+    "a list of numbers"
+)]
 #[case::an_adapter_where_all_weights_are_trained(
     "fine_tune_type: full\nresume_adapter_file: a\n",
     "`fine_tune_type: lora` or `dora`"
@@ -166,6 +169,8 @@ fn nothing_given_names_what_is_missing() {
 #[case::twice_the_same_key("model: m\nmodel: n\n", "run.yml:2")]
 #[case::not_a_number("model: m\nlearning_rate: .nan\n", "run.yml:2")]
 #[case::infinite("clip_norm: .inf\n", "run.yml:1")]
+#[case::said_of_a_key_in_our_words("model: m\nmodel: n\n", "found the key `model` twice, expected each key once")]
+#[case::said_of_a_number_in_our_words("clip_norm: .inf\n", "expected a finite number")]
 fn what_is_not_keys_and_values_is_refused_with_its_line(#[case] text: &str, #[case] place: &str) {
     let error = read(text).unwrap_err().to_string();
     assert!(error.contains(place), "{error}");
