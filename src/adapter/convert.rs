@@ -45,7 +45,7 @@ pub enum ConvertError {
     #[error(transparent)]
     File(#[from] AdapterFileError),
     /// MLX failed.
-    #[error("the adapter could not be converted: {0}")]
+    #[error("the adapter could not be converted: {}", .0.what())]
     Mlx(#[from] mlx_rs::error::Exception),
 }
 

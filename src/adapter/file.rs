@@ -82,7 +82,7 @@ pub enum AdapterFileError {
     #[error(transparent)]
     WholeModel(#[from] LoadError),
     /// MLX failed.
-    #[error("the adapter's tensors could not be read: {0}")]
+    #[error("the adapter's tensors could not be read: {}", .0.what())]
     Mlx(#[from] mlx_rs::error::Exception),
     /// Training went wrong.
     #[error("the adapter in `{}` holds numbers that are not finite\n  found: {found}\n  expected: finite numbers in every tensor\n  hint: {NOT_FINITE_HINT}", folder.display())]

@@ -42,7 +42,7 @@ pub enum FuseFolderError {
     #[error(transparent)]
     Write(#[from] WriteFolderError),
     /// MLX failed.
-    #[error("the adapter could not be fused: {0}")]
+    #[error("the adapter could not be fused: {}", .0.what())]
     Mlx(#[from] mlx_rs::error::Exception),
 }
 

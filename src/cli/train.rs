@@ -109,20 +109,20 @@ fn inputs(configuration: &Configuration) -> Result<(FineTuneSettings, ModelSourc
             let model = model.and_then(|model| resolve_model(model).err());
             let data = given("data").filter(|data| !Path::new(data).exists());
             let data = data.and_then(|data| DataFiles::read(data.as_ref()).err());
-            return Err(together([Some(error), model, data.map(Into::into)]));
+            return Err(together(&[Some(error), model, data.map(Into::into)]));
         }
     };
     match resolve_model(&settings.model) {
         Ok(source) => Ok((settings, source)),
         Err(error) => {
             let data = DataFiles::read_with(&settings.data, &settings.record_keys).err();
-            Err(together([Some(error), data.map(Into::into)]))
+            Err(together(&[Some(error), data.map(Into::into)]))
         }
     }
 }
 
 /// Several errors as one, each with its own headline.
-fn together<const COUNT: usize>(errors: [Option<anyhow::Error>; COUNT]) -> anyhow::Error {
+fn together(errors: &[Option<anyhow::Error>]) -> anyhow::Error {
     let texts: Vec<String> = errors.iter().flatten().map(ToString::to_string).collect();
     anyhow!("{}", texts.join("\n"))
 }

@@ -277,14 +277,14 @@ pub fn summary(plan: &Plan, folder: &RunFolder, ended: &RunSummary) -> String {
     if folder.loss_plot().is_file() {
         entry(&mut text, "curves", &folder.loss_plot().display().to_string());
     }
-    if matches!(ended.end, RunEnd::Diagnosed(_)) {
-        entry(&mut text, "report", &folder.diagnosis().display().to_string());
+    match ended.end {
+        RunEnd::Diagnosed(_) => entry(&mut text, "report", &folder.diagnosis().display().to_string()),
+        RunEnd::Completed | RunEnd::StoppedEarly | RunEnd::Interrupted => entry(
+            &mut text,
+            "ask it",
+            &format!("diagnose generate {}", folder.path().display()),
+        ),
     }
-    entry(
-        &mut text,
-        "ask it",
-        &format!("diagnose generate {}", folder.path().display()),
-    );
     text
 }
 

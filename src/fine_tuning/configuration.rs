@@ -164,6 +164,11 @@ impl Configuration {
         }
     }
 
+    /// A number as a value. JSON has no infinity and no NaN; as a text it is refused where it is read as a number.
+    pub fn number(value: f64) -> Value {
+        Number::from_f64(value).map_or_else(|| value.to_string().into(), Value::Number)
+    }
+
     /// Gives `key` a value; null leaves it as it is.
     pub fn set(&mut self, key: &str, value: Value, origin: Origin) {
         if !value.is_null() {
@@ -222,11 +227,6 @@ fn in_our_words(error: &serde_saphyr::Error) -> (String, &'static str) {
         ),
         other => (other.to_string(), SETTINGS),
     }
-}
-
-/// A number as a value. JSON has no infinity and no NaN; as a text it is refused where it is read as a number.
-pub fn number(value: f64) -> Value {
-    Number::from_f64(value).map_or_else(|| value.to_string().into(), Value::Number)
 }
 
 /// A value of YAML before its keys are joined.
@@ -288,7 +288,7 @@ impl<'de> Visitor<'de> for NodeVisitor {
     }
 
     fn visit_f64<E>(self, value: f64) -> Result<Node, E> {
-        Ok(Node::Value(number(value)))
+        Ok(Node::Value(Configuration::number(value)))
     }
 
     fn visit_str<E>(self, value: &str) -> Result<Node, E> {

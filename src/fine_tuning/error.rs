@@ -14,7 +14,7 @@ use crate::train::{RestoreError, TrainError};
 #[derive(Debug, Error)]
 pub enum FineTuningError {
     /// MLX failed.
-    #[error("training failed: {0}")]
+    #[error("training failed: {}", .0.what())]
     Mlx(#[from] Exception),
     /// A step failed.
     #[error(transparent)]

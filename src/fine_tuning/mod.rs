@@ -15,7 +15,7 @@ mod settings;
 mod settings_reader;
 
 pub use checkpoint::{CheckpointError, Progress, RunCheckpoint};
-pub use configuration::{Configuration, ConfigurationFileError, Entry, Origin, number};
+pub use configuration::{Configuration, ConfigurationFileError, Entry, Origin};
 pub use error::FineTuningError;
 pub use guards::{Guards, Verdict};
 pub use metrics::{MetricsError, MetricsFile, MetricsLine, ValidationRecord};

@@ -5,7 +5,7 @@ use thiserror::Error;
 use super::checkpoint::Progress;
 use super::settings::{FineTuneSettings, Method, RunLength};
 use crate::adapter::{
-    AdapterFileError, AttachError, LoraSettings, attach, attach_magnitudes, check_rank, load_adapter, target_modules,
+    AdapterFileError, AttachError, LoraSettings, attach, attach_faults, attach_magnitudes, load_adapter,
 };
 use crate::data::{
     Batches, BatchesError, DataError, DataFiles, Dataset, Example, ExampleError, ExampleSettings, HeldOut,
@@ -51,7 +51,7 @@ pub enum PlanError {
     #[error(transparent)]
     Adapter(#[from] AdapterFileError),
     /// MLX failed.
-    #[error("the model could not be examined: {0}")]
+    #[error("the model could not be examined: {}", .0.what())]
     Mlx(mlx_rs::error::Exception),
     /// All weights are to be trained and some are packed.
     #[error(
@@ -81,9 +81,9 @@ pub enum PlanError {
         /// What would fit.
         hint: String,
     },
-    /// Data and model cannot be used, each for its own reason.
-    #[error("{}\n{}", .0[0], .0[1])]
-    Both(Box<[PlanError; 2]>),
+    /// Several things cannot be used, each for its own reason.
+    #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
+    Several(Vec<PlanError>),
     /// Nothing is to be learnt.
     #[error(
         "no row has a token to learn\n  found: {rows} rows whose answers are empty or cut off\n  hint: raise `max_seq_length`, or look at the rows with `diagnose --check-only`"
@@ -167,7 +167,7 @@ pub fn prepare(mut settings: FineTuneSettings, source: &ModelSource) -> Result<P
             let of_model = loaded.and_then(|loaded| trainable(&settings, &loaded));
             return Err(match of_model {
                 Ok(_) => error,
-                Err(other) => PlanError::Both(Box::new([error, other])),
+                Err(other) => PlanError::Several(vec![error, other]),
             });
         }
     };
@@ -333,8 +333,10 @@ fn trainable(settings: &FineTuneSettings, loaded: &LoadedModel) -> Result<(Causa
         (Method::Full, _) if model.is_packed() => return Err(PlanError::PackedWeights),
         (Method::Full, _) => model.unfreeze_parameters(true),
         (Method::Lora | Method::Dora, None) => {
-            let targets = target_modules(&model, &settings.lora)?;
-            check_rank(&model, &settings.lora, &targets)?;
+            let faults = attach_faults(&model, &settings.lora);
+            if !faults.is_empty() {
+                return Err(PlanError::Several(faults.into_iter().map(Into::into).collect()));
+            }
             attach(&mut model, &settings.lora, settings.seed)?;
         }
         (Method::Lora | Method::Dora, Some(adapter)) => {

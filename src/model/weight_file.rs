@@ -10,7 +10,7 @@ use thiserror::Error;
 /// Largest header that is read, as the safetensors format itself limits it.
 const LARGEST_HEADER: u64 = 100_000_000;
 /// Bytes that are written to find out why MLX could not: more than a block that a full disk may still have.
-const MORE: usize = 1 << 16;
+const MORE: usize = 1 << 13;
 
 /// Why a safetensors file could not be read or written.
 #[derive(Debug, Error)]

@@ -344,6 +344,7 @@ fn a_run_that_made_no_update_names_no_curves() {
     assert_eq!(output.status.code(), Some(1), "{}", text(&output.stderr));
     let said = text(&output.stdout);
     assert!(!said.contains("loss.html"), "{said}");
+    assert!(!said.contains("diagnose generate"), "{said}");
     assert!(said.contains("diagnosis.md"), "{said}");
 }
 
@@ -464,9 +465,17 @@ fn what_is_wrong_in_several_places_is_told_at_once() {
         said.contains("`/nope`") && said.contains("data `/nope2` cannot be read"),
         "{said}"
     );
-    let said = begun(&[here, "/nope2", "--lora-rank", "100000"]);
-    assert!(said.contains("data `/nope2` cannot be read"), "{said}");
-    assert!(said.contains("rank is too large"), "{said}");
+    let adapters = ["--lora-rank", "100000", "--lora-keys", "foo,bar", "--num-layers", "9"];
+    let said = begun(&[&[here, "/nope2"], &adapters[..]].concat());
+    for expected in [
+        "data `/nope2` cannot be read",
+        "the adapters' rank is too large",
+        "no linear layer matches `foo`",
+        "no linear layer matches `bar`",
+        "cannot adapt the last 9 blocks",
+    ] {
+        assert!(said.contains(expected), "{said}");
+    }
 }
 
 #[test]

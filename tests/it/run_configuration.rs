@@ -247,6 +247,7 @@ fn what_is_written_down_is_read_back_the_same() {
         format!(
             "{LEAST}iters: 7\noptimizer: adafactor\nclip_norm: 0.1\ndtype: bfloat16\nbackend: cpu\nnum_layers: 2\n"
         ),
+        format!("{LEAST}fine_tune_type: full\n"),
         format!("{LEAST}lr_schedule: {{name: step_decay, warmup: 3, arguments: [1e-4, 0.5, 10]}}\n"),
         format!("{LEAST}early_stopping: {{patience: 3}}\noptimizer: muon\nlora_parameters: {{keys: [mlp.up_proj]}}\n"),
     ] {
