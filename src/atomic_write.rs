@@ -1,5 +1,7 @@
 //! Files and folders that appear whole or not at all: written under a temporary name beside the target, then renamed.
 
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
@@ -9,11 +11,13 @@ use tempfile::TempDir;
 const FILE_MODE: u32 = 0o644;
 /// Permission bits of a finished folder.
 const FOLDER_MODE: u32 = 0o755;
+/// Beginning of temporary names.
+const UNFINISHED: &str = ".partial-";
 
 /// Writes `contents` to `path`.
 pub fn write_file(path: &Path, contents: &[u8]) -> std::io::Result<()> {
     let mut temporary = tempfile::Builder::new()
-        .prefix(".partial-")
+        .prefix(UNFINISHED)
         .tempfile_in(folder_of(path))?;
     temporary.write_all(contents)?;
     temporary.as_file().sync_all()?;
@@ -28,7 +32,7 @@ pub fn replace_file<E: From<std::io::Error>>(path: &Path, write: impl FnOnce(&Pa
         .extension()
         .map_or_else(String::new, |extension| format!(".{}", extension.to_string_lossy()));
     let temporary = tempfile::Builder::new()
-        .prefix(".partial-")
+        .prefix(UNFINISHED)
         .suffix(&extension)
         .tempfile_in(folder_of(path))?
         .into_temp_path();
@@ -43,15 +47,22 @@ pub fn replace_file<E: From<std::io::Error>>(path: &Path, write: impl FnOnce(&Pa
 pub struct UnfinishedFolder {
     temporary: TempDir,
     target: PathBuf,
+    /// Locked while this process writes, by which those of killed processes are told; `None` where there are no locks.
+    _lock: Option<File>,
 }
 
 impl UnfinishedFolder {
-    /// An empty folder that will be `target`.
+    /// An empty folder that will be `target`. What killed processes left of the same target is removed.
     pub fn for_target(target: &Path) -> std::io::Result<Self> {
+        let folder = folder_of(target);
+        let mut prefix = OsString::from(UNFINISHED);
+        prefix.push(target.file_name().unwrap_or_default());
+        prefix.push("-");
+        remove_left_behind(folder, &prefix);
+        let temporary = tempfile::Builder::new().prefix(&prefix).tempdir_in(folder)?;
         Ok(Self {
-            temporary: tempfile::Builder::new()
-                .prefix(".partial-")
-                .tempdir_in(folder_of(target))?,
+            _lock: locked(temporary.path()),
+            temporary,
             target: target.to_owned(),
         })
     }
@@ -68,6 +79,27 @@ impl UnfinishedFolder {
         // Nothing is left under the temporary name to be removed.
         let _ = self.temporary.keep();
         Ok(())
+    }
+}
+
+/// The folder, locked; `None` where another process holds it, or it cannot be locked.
+fn locked(folder: &Path) -> Option<File> {
+    let folder = File::open(folder).ok()?;
+    folder.try_lock().ok()?;
+    Some(folder)
+}
+
+/// Removes unfinished folders whose names begin with `prefix` and that no process writes any more. One that stays is in
+/// nobody's way.
+fn remove_left_behind(folder: &Path, prefix: &OsStr) {
+    for entry in folder.read_dir().into_iter().flatten().flatten() {
+        let is_unfinished = entry
+            .file_name()
+            .as_encoded_bytes()
+            .starts_with(prefix.as_encoded_bytes());
+        if is_unfinished && let Some(_lock) = locked(&entry.path()) {
+            let _ = std::fs::remove_dir_all(entry.path());
+        }
     }
 }
 

@@ -25,7 +25,7 @@ pub enum AttachError {
     },
     /// More blocks are asked for than the model has.
     #[error(
-        "cannot adapt the last {requested} blocks\n  found: a model of {available} blocks\n  hint: use `--layers {available}` or leave it out"
+        "cannot adapt the last {requested} blocks\n  found: a model of {available} blocks\n  hint: adapt {available} blocks at most, or leave the number out for all"
     )]
     TooManyLayers {
         /// Blocks asked for.
@@ -44,10 +44,10 @@ pub enum AttachError {
         largest: usize,
     },
     /// A rank of zero.
-    #[error("the adapters' rank is 0\n  expected: at least 1\n  hint: use `--rank 8`")]
+    #[error("the adapters' rank is 0\n  expected: at least 1\n  hint: 8 is usual")]
     ZeroRank,
     /// MLX failed.
-    #[error("failed to make the adapters: {0}")]
+    #[error("failed to make the adapters: {}", .0.what())]
     Mlx(#[from] mlx_rs::error::Exception),
 }
 
@@ -189,6 +189,30 @@ pub fn check_rank(model: &CausalModel, settings: &LoraSettings, targets: &[Strin
         }),
         _ => Ok(()),
     }
+}
+
+/// Everything that keeps adapters with `settings` from `model`; empty where [`attach`] would succeed.
+pub fn attach_faults(model: &CausalModel, settings: &LoraSettings) -> Vec<AttachError> {
+    let mut settings = settings.clone();
+    let mut faults = Vec::new();
+    let targets = loop {
+        match target_modules(model, &settings) {
+            Ok(targets) => break targets,
+            // What is wrong is left out, and what remains is looked at.
+            Err(fault) => {
+                match &fault {
+                    AttachError::TooManyLayers { .. } => settings.layers = None,
+                    AttachError::UnknownKey { key, .. } => settings.keys.retain(|given| given != key),
+                    AttachError::RankTooLarge { .. } | AttachError::ZeroRank | AttachError::Mlx(_) => {
+                        return vec![fault];
+                    }
+                }
+                faults.push(fault);
+            }
+        }
+    };
+    faults.extend(check_rank(model, &settings, &targets).err());
+    faults
 }
 
 fn attach_one(layer: &mut dyn Adaptable, settings: &LoraSettings, key: &Array) -> Result<(), AttachError> {

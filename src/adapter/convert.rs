@@ -13,7 +13,7 @@ use super::attach::path_within_block;
 use super::file::{CONFIGURATION, WEIGHTS};
 use super::stored::{LORA_A, LORA_B, MAGNITUDE};
 use super::{AdapterFileError, AdapterKind, StoredAdapter, peft};
-use crate::atomic_write::{replace_file, write_file};
+use crate::atomic_write::{UnfinishedFolder, write_file};
 use crate::model::save_safetensors;
 
 /// What the paths of embeddings end in.
@@ -45,11 +45,11 @@ pub enum ConvertError {
     #[error(transparent)]
     File(#[from] AdapterFileError),
     /// MLX failed.
-    #[error("the adapter could not be converted: {0}")]
+    #[error("the adapter could not be converted: {}", .0.what())]
     Mlx(#[from] mlx_rs::error::Exception),
 }
 
-/// Writes `adapter` to `folder` and returns the number of tensors written.
+/// Writes `adapter` to the new or empty `folder` and returns the number of tensors written.
 ///
 /// mlx-lm has one rank and one scale for all modules: smaller ranks are filled up with zeros and other scales go into
 /// `lora_b`, which changes nothing about what the adapter does. It adapts the same layers in each of the last blocks of the
@@ -101,13 +101,11 @@ pub fn convert(
         let path = path.to_owned();
         move |source| AdapterFileError::Io { path, source }
     };
-    std::fs::create_dir_all(folder).map_err(io_error(folder))?;
-    replace_file(&folder.join(weights), |temporary| {
-        save_safetensors(&tensors, None, temporary)
-    })
-    .map_err(AdapterFileError::from)?;
-    let path = folder.join(CONFIGURATION);
+    let unfinished = UnfinishedFolder::for_target(folder).map_err(io_error(folder))?;
+    save_safetensors(&tensors, None, &unfinished.path().join(weights)).map_err(AdapterFileError::from)?;
+    let path = unfinished.path().join(CONFIGURATION);
     write_file(&path, format!("{configuration:#}\n").as_bytes()).map_err(io_error(&path))?;
+    unfinished.finish().map_err(io_error(folder))?;
     Ok(tensors.len())
 }
 

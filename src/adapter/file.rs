@@ -2,20 +2,27 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use mlx_rs::Array;
+use mlx_rs::error::Exception;
 use mlx_rs::module::{ModuleParameters, Param};
 use serde_json::{Value, json};
 use thiserror::Error;
 
 use super::{LoraSettings, attached_modules};
 use crate::atomic_write::{replace_file, write_file};
+use crate::evidence::Listing;
 use crate::model::{
     CausalModel, LoadError, LowRankSettings, WeightFileError, adapter_shapes, load_safetensors, save_safetensors,
 };
+use crate::readback::is_finite;
 
 /// mlx-lm's name for the adapter's tensors.
 pub(super) const WEIGHTS: &str = "adapters.safetensors";
 /// mlx-lm's name for the adapter's settings.
 pub(super) const CONFIGURATION: &str = "adapter_config.json";
+
+/// What mends an adapter of numbers that are not finite.
+pub(super) const NOT_FINITE_HINT: &str =
+    "no base makes it usable: train it again, `diagnose train` stops at such a number";
 
 /// Why an adapter folder could not be written or read.
 #[derive(Debug, Error)]
@@ -64,7 +71,7 @@ pub enum AdapterFileError {
         found: Value,
     },
     /// The folder holds no adapter.
-    #[error("there is no adapter in `{}`\n  found: {found}\n  expected: `adapters.safetensors` (mlx-lm), `adapter_model.safetensors` (PEFT) or `adapters.npz` (mlx-examples)\n  hint: a model folder of whole weights is given with `--trained`", folder.display())]
+    #[error("there is no adapter in `{}`\n  found: {found}\n  expected: `adapters.safetensors` (mlx-lm), `adapter_model.safetensors` (PEFT) or `adapters.npz` (mlx-examples)\n  hint: a folder of whole weights is no adapter: `diagnose --trained DIR` judges it, and `--model DIR` loads it", folder.display())]
     NoAdapter {
         /// The folder.
         folder: PathBuf,
@@ -75,8 +82,16 @@ pub enum AdapterFileError {
     #[error(transparent)]
     WholeModel(#[from] LoadError),
     /// MLX failed.
-    #[error("the adapter's tensors could not be read: {0}")]
+    #[error("the adapter's tensors could not be read: {}", .0.what())]
     Mlx(#[from] mlx_rs::error::Exception),
+    /// Training went wrong.
+    #[error("the adapter in `{}` holds numbers that are not finite\n  found: {found}\n  expected: finite numbers in every tensor\n  hint: {NOT_FINITE_HINT}", folder.display())]
+    NotFinite {
+        /// The folder.
+        folder: PathBuf,
+        /// The tensors.
+        found: Listing,
+    },
     /// The model carries no adapter.
     #[error("there is no adapter to save\n  found: no layer with adapter tensors")]
     NothingToSave,
@@ -156,6 +171,13 @@ pub fn load_adapter(model: &mut CausalModel, folder: &Path) -> Result<LoraSettin
     let (settings, has_magnitudes) = read_configuration(folder)?;
     let path = folder.join(WEIGHTS);
     let mut tensors = stored_tensors(folder)?;
+    let not_finite = not_finite(&tensors)?;
+    if !not_finite.is_empty() {
+        return Err(AdapterFileError::NotFinite {
+            folder: folder.to_owned(),
+            found: not_finite,
+        });
+    }
     let targets = super::target_modules(model, &settings).map_err(|error| AdapterFileError::Mismatch {
         path: path.clone(),
         problems: vec![error.to_string()],
@@ -201,6 +223,17 @@ pub fn load_adapter(model: &mut CausalModel, folder: &Path) -> Result<LoraSettin
     } else {
         Err(AdapterFileError::Mismatch { path, problems })
     }
+}
+
+/// The tensors that hold a number that is not finite.
+pub(super) fn not_finite(tensors: &BTreeMap<String, Array>) -> Result<Listing, Exception> {
+    let mut names = Vec::new();
+    for (name, tensor) in tensors {
+        if !is_finite(tensor)? {
+            names.push(name.as_str());
+        }
+    }
+    Ok(names.into_iter().collect())
 }
 
 /// The tensors in an mlx-lm adapter folder, by name.

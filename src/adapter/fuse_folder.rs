@@ -7,7 +7,9 @@ use mlx_rs::Array;
 use mlx_rs::module::ModuleParameters;
 use thiserror::Error;
 
+use super::file::{NOT_FINITE_HINT, not_finite};
 use super::{Application, StoredAdapter, fuse};
+use crate::evidence::Listing;
 use crate::model::{
     CausalModel, ConversionSettings, ConvertModelError, LoadError, ModelFiles, Precision, SamplePass, SamplePassError,
     WeightType, WriteFolderError, folder_settings, sample_pass, try_folder, write_model_folder,
@@ -25,6 +27,11 @@ pub enum FuseFolderError {
     /// Base and adapter do not fit, all at once.
     #[error("the adapter does not fit the model\n  {}\n  hint: use the base model it was trained on", .0.join("\n  "))]
     Mismatch(Vec<String>),
+    /// Training the adapter went wrong.
+    #[error(
+        "the adapter holds numbers that are not finite\n  found: {0}\n  expected: finite numbers in every tensor\n  hint: {NOT_FINITE_HINT}"
+    )]
+    NotFinite(Listing),
     /// The settings of the base cannot be written.
     #[error(transparent)]
     Settings(#[from] ConvertModelError),
@@ -35,7 +42,7 @@ pub enum FuseFolderError {
     #[error(transparent)]
     Write(#[from] WriteFolderError),
     /// MLX failed.
-    #[error("the adapter could not be fused: {0}")]
+    #[error("the adapter could not be fused: {}", .0.what())]
     Mlx(#[from] mlx_rs::error::Exception),
 }
 
@@ -67,6 +74,10 @@ pub fn fuse_into_folder(
     target: &Path,
     dequantize: bool,
 ) -> Result<FusedFolder, FuseFolderError> {
+    let not_finite = not_finite(&adapter.tensors)?;
+    if !not_finite.is_empty() {
+        return Err(FuseFolderError::NotFinite(not_finite));
+    }
     let configuration = files.configuration().map_err(LoadError::from)?;
     let dtype = configuration.dtype.unwrap_or(WeightType::Float32);
     let precision = Precision {
@@ -104,17 +115,7 @@ pub fn fuse_into_folder(
 
 /// Everything of the adapter must have found its place.
 fn check(adapter: &StoredAdapter, application: &Application) -> Result<(), FuseFolderError> {
-    let clause =
-        |what: &str, names: &[String]| -> Vec<String> { names.iter().map(|name| format!("{what}: {name}")).collect() };
-    let mut problems = [
-        clause("in its settings", &adapter.problems),
-        clause("not applied", &adapter.set_aside),
-        application.faults(),
-    ]
-    .concat();
-    if application.applied.is_empty() {
-        problems.push("no tensor of it could be applied".to_owned());
-    }
+    let problems = adapter.faults(application);
     if problems.is_empty() {
         Ok(())
     } else {

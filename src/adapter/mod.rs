@@ -14,7 +14,9 @@ mod settings;
 mod stored;
 mod whole_model;
 
-pub use attach::{AttachError, attach, attach_magnitudes, attached_modules, check_rank, target_modules, target_places};
+pub use attach::{
+    AttachError, attach, attach_faults, attach_magnitudes, attached_modules, check_rank, target_modules, target_places,
+};
 pub use convert::{ConvertError, TargetFormat, convert};
 pub use file::{AdapterFileError, load_adapter, save_adapter, stored_configuration, stored_tensors};
 pub use fuse::fuse;

@@ -35,7 +35,7 @@ pub enum AdapterSetError {
         found: String,
     },
     /// MLX failed.
-    #[error("the adapter could not be applied: {0}")]
+    #[error("the adapter could not be applied: {}", .0.what())]
     Mlx(#[from] Exception),
 }
 

@@ -208,6 +208,27 @@ impl StoredAdapter {
             .collect()
     }
 
+    /// Everything of it that is wrong, unclear or found no place where it was applied, one clause each; empty for an adapter
+    /// that did what it was trained to do.
+    pub fn faults(&self, application: &Application) -> Vec<String> {
+        let clauses = |what: &str, names: &[String]| -> Vec<String> {
+            names.iter().map(|name| format!("{what}: {name}")).collect()
+        };
+        let mut faults = [
+            clauses("in its settings", &self.problems),
+            clauses("not applied", &self.set_aside),
+            application.faults(),
+        ]
+        .concat();
+        if self.kind == AdapterKind::Dora && !self.has_magnitudes() {
+            faults.push("missing: the magnitudes (`<layer>.m`) that `dora` calls for".to_owned());
+        }
+        if application.applied.is_empty() {
+            faults.push("no tensor of it could be applied".to_owned());
+        }
+        faults
+    }
+
     /// Puts everything that fits onto `model`, whose own adapters it replaces and whose base it freezes.
     ///
     /// Lenient, as loaders that people use are: what does not fit is left out, and told.

@@ -1,6 +1,6 @@
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 
 use super::generate::GenerateArguments;
 use super::train_arguments::Train;
@@ -240,13 +240,17 @@ impl From<RecipeArgument> for MixedBits {
 
 /// Options of fusing.
 #[derive(Debug, Args)]
+#[command(group = ArgGroup::new("fused").required(true).args(["run", "adapter"]))]
 pub struct FuseArguments {
+    /// The folder of a run of `diagnose train`, which knows its base
+    #[arg(conflicts_with_all = ["model", "adapter"])]
+    pub run: Option<PathBuf>,
     /// The base: model folder, GGUF file or hub id
-    #[arg(long, value_name = "DIR|FILE.gguf|HUB_ID")]
-    pub model: String,
+    #[arg(long, value_name = "DIR|FILE.gguf|HUB_ID", requires = "adapter")]
+    pub model: Option<String>,
     /// The finished adapter: a folder of mlx-lm, mlx-examples or PEFT
-    #[arg(long, value_name = "DIR")]
-    pub adapter: PathBuf,
+    #[arg(long, value_name = "DIR", requires = "model")]
+    pub adapter: Option<PathBuf>,
     /// A new folder for the fused model
     #[arg(long, value_name = "DIR")]
     pub out: PathBuf,
@@ -619,7 +623,7 @@ impl From<DtypeArgument> for WeightType {
     }
 }
 
-fn at_least_one(text: &str) -> Result<usize, String> {
+pub(super) fn at_least_one(text: &str) -> Result<usize, String> {
     match text.parse() {
         Ok(0) => Err("must be at least 1".to_owned()),
         Ok(number) => Ok(number),

@@ -1,19 +1,27 @@
 //! `diagnose fuse`: a model with its adapter in its own weights.
 
-use anyhow::Result;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Result, anyhow};
 
 use super::arguments::FuseArguments;
 use super::output::{note, print};
 use super::run::resolve_model;
 use crate::adapter::{StoredAdapter, fuse_into_folder};
+use crate::fine_tuning::{Configuration, FineTuneSettings, Method, RunFolder};
 
 /// Share of the adapter's effect that fusing may lose before it is worth a word.
 const NOTABLE_LOSS: f32 = 0.1;
 
 /// Fuses, and says what was written and how much of the adapter's effect it has.
 pub fn run(arguments: &FuseArguments) -> Result<()> {
-    let files = resolve_model(&arguments.model)?.open()?;
-    let adapter = StoredAdapter::read(&arguments.adapter)?;
+    let (model, adapter) = match (&arguments.run, &arguments.model, &arguments.adapter) {
+        (Some(run), ..) => of_run(run)?,
+        (None, Some(model), Some(adapter)) => (model.clone(), adapter.clone()),
+        (None, ..) => return Err(anyhow!("no adapter was given")),
+    };
+    let files = resolve_model(&model)?.open()?;
+    let adapter = StoredAdapter::read(&adapter)?;
     let fused = fuse_into_folder(&files, &adapter, &arguments.out, arguments.dequantize)?;
     if fused.is_packed && fused.fuse_error > NOTABLE_LOSS * fused.adapter_effect {
         note(
@@ -29,4 +37,18 @@ pub fn run(arguments: &FuseArguments) -> Result<()> {
         fused.adapter_effect,
         fused.fuse_error,
     ))
+}
+
+/// The base and the adapter of a run.
+fn of_run(folder: &Path) -> Result<(String, PathBuf)> {
+    let (run, record) = RunFolder::open(folder)?;
+    let (settings, _) = FineTuneSettings::read(&Configuration::from_json(&record.settings, "run.json"))?;
+    match settings.method {
+        Method::Lora | Method::Dora => Ok((settings.model, folder.to_owned())),
+        Method::Full => Err(anyhow!(
+            "there is no adapter to fuse in `{}`\n  found: a run that trained all weights\n  hint: `{}` is a whole model already",
+            folder.display(),
+            run.model().display()
+        )),
+    }
 }

@@ -5,11 +5,12 @@ use std::io::{BufRead, IsTerminal, Write as _};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow};
-use clap::Args;
+use clap::{ArgGroup, Args};
 
+use super::arguments::at_least_one;
 use super::output::{note, print};
 use super::run::{listen_for_interrupt, resolve_model};
-use crate::adapter::{Application, StoredAdapter};
+use crate::adapter::StoredAdapter;
 use crate::device::{PrecisionChoice, Selection};
 use crate::engine::{DecodeLimits, decode_greedily};
 use crate::fine_tuning::{Configuration, FineTuneSettings, Method, RunFolder};
@@ -18,9 +19,9 @@ use crate::model::{CausalModel, Message, StopSet, TemplateChoice, Tokenizer, Unk
 
 /// What is asked, and of which model.
 #[derive(Debug, Args)]
+#[command(group = ArgGroup::new("asked").required(true).args(["folder", "model"]))]
 pub struct GenerateArguments {
     /// The folder of a run of `diagnose train`
-    #[arg(conflicts_with = "model", required_unless_present = "model")]
     pub folder: Option<PathBuf>,
     /// Model folder, GGUF file or hub id
     #[arg(long, value_name = "DIR|FILE.gguf|HUB_ID")]
@@ -35,7 +36,7 @@ pub struct GenerateArguments {
     #[arg(long, value_name = "TEXT")]
     pub system: Option<String>,
     /// Longest answer in tokens
-    #[arg(long, value_name = "N", default_value_t = 256)]
+    #[arg(long, value_name = "N", default_value_t = 256, value_parser = at_least_one)]
     pub max_tokens: usize,
     /// Chat template to ask through: `own`, `chatml`, `llama3`, `mistral`, `alpaca` or `plain` [default: that of the run,
     /// or the model's own]
@@ -121,8 +122,9 @@ fn load(arguments: &GenerateArguments) -> Result<Asked> {
     let tokenizer = arguments.template.unwrap_or(template).apply(files.tokenizer()?)?;
     let mut loaded = files.load(configuration, precision)?;
     if let Some(adapter) = adapter {
-        let applied = StoredAdapter::read(&adapter)?.apply(&mut loaded.model)?;
-        check_whole(&adapter, &applied)?;
+        let stored = StoredAdapter::read(&adapter)?;
+        let applied = stored.apply(&mut loaded.model)?;
+        check_whole(&adapter, &stored.faults(&applied))?;
     }
     Ok(Asked {
         stop_ids: StopSet::of(&tokenizer)?.ids().into_iter().collect(),
@@ -134,8 +136,8 @@ fn load(arguments: &GenerateArguments) -> Result<Asked> {
 }
 
 /// Answers of a part of an adapter would be nobody's.
-fn check_whole(folder: &Path, applied: &Application) -> Result<()> {
-    match applied.faults().first() {
+fn check_whole(folder: &Path, faults: &[String]) -> Result<()> {
+    match faults.first() {
         None => Ok(()),
         Some(fault) => Err(anyhow!(
             "the adapter `{}` does not fit the model\n  found: {fault}\n  expected: an adapter of this model\n  hint: \

@@ -16,6 +16,7 @@ mod run;
 mod selftest;
 mod train;
 mod train_arguments;
+mod train_command;
 mod train_observer;
 mod training_memory;
 mod verify;

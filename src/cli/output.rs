@@ -29,3 +29,9 @@ pub fn print(text: &str) -> Result<()> {
 pub fn note(line: &str) {
     let _ = writeln!(std::io::stderr().lock(), "{line}");
 }
+
+/// The text without what steers a terminal: paths and data may hold anything.
+pub fn without_controls(mut text: String) -> String {
+    text.retain(|character| character == '\n' || !character.is_control());
+    text
+}

@@ -9,7 +9,7 @@ use super::arguments::{
     Arguments, BackendArgument, Command, CrossCheckArgument, DiagnoseArguments, Format, OutputArguments,
 };
 use super::baseline::Baseline;
-use super::output::{choose_colour, note, print};
+use super::output::{choose_colour, note, print, without_controls};
 use super::{
     apply_fix, convert, embedded, environment, fuse, generate, manual, models, progress, selftest, train, verify,
 };
@@ -60,12 +60,6 @@ fn described(error: &anyhow::Error) -> String {
         }
     }
     without_controls(text)
-}
-
-/// A path may hold what steers a terminal.
-fn without_controls(mut text: String) -> String {
-    text.retain(|character| character == '\n' || !character.is_control());
-    text
 }
 
 fn dispatch(arguments: Arguments) -> Result<u8> {
@@ -418,11 +412,9 @@ pub(super) fn listen_for_interrupt(interrupt: &Interrupt) -> Result<()> {
     let interrupt = interrupt.clone();
     ctrlc::set_handler(move || {
         if interrupt.request() {
-            #[expect(
-                clippy::exit,
-                reason = "the user asked twice; a running MLX kernel cannot be ended otherwise"
-            )]
-            std::process::exit(EXIT_KILLED_BY_INTERRUPT);
+            // The user asked twice, and a running MLX kernel cannot be ended otherwise. `std::process::exit` would take apart
+            // what other threads still compute with.
+            signal_hook::low_level::exit(EXIT_KILLED_BY_INTERRUPT);
         }
         note("interrupted: finishing with a report of what was done; press Ctrl-C again to stop at once");
     })

@@ -5,17 +5,19 @@ use std::path::Path;
 use anyhow::{Result, anyhow};
 use serde_json::json;
 
-use super::output::{note, print};
+use super::output::{note, print, without_controls};
 use super::run::{listen_for_interrupt, resolve_model, width};
 use super::train_arguments::{StartArguments, Train};
+use super::train_command::StartCommand;
 use super::train_observer::{Lines, summary};
 use crate::atomic_write::write_file;
+use crate::data::DataFiles;
 use crate::device::{PrecisionChoice, dtype_named};
 use crate::diagnosis::{DataSource, DiagnosisOptions, Silent, diagnose};
 use crate::evidence::{Evidence, FineTuneKind, RunSettings};
 use crate::fine_tuning::{
-    Configuration, FineTuneSettings, Method, MetricsLine, Origin, Plan, RunCheckpoint, RunEnd, RunFolder, RunRecord,
-    prepare, profile, run as run_plan,
+    Configuration, FineTuneSettings, Method, MetricsLine, Origin, Plan, RunCheckpoint, RunEnd, RunFolder, RunInputs,
+    RunRecord, prepare, profile, run as run_plan,
 };
 use crate::interrupt::Interrupt;
 use crate::model::ModelSource;
@@ -88,20 +90,50 @@ fn layered(file: Configuration, named: Option<&str>, typed: Configuration) -> Re
 fn settings(configuration: &Configuration) -> Result<FineTuneSettings> {
     let (settings, notes) = FineTuneSettings::read(configuration)?;
     for line in notes {
-        note(&format!("note: {line}"));
+        note(&without_controls(format!("note: {line}")));
     }
     Ok(settings)
 }
 
+/// The settings, and where the model lies.
+///
+/// # Errors
+/// Everything that can be found wrong without either, at once.
+fn inputs(configuration: &Configuration) -> Result<(FineTuneSettings, ModelSource)> {
+    let settings = match settings(configuration) {
+        Ok(settings) => settings,
+        Err(error) => {
+            let given = |key: &str| configuration.get(key).and_then(|entry| entry.value.as_str());
+            // A hub id would be looked up in the network.
+            let model = given("model").filter(|model| model.starts_with(['/', '.']));
+            let model = model.and_then(|model| resolve_model(model).err());
+            let data = given("data").filter(|data| !Path::new(data).exists());
+            let data = data.and_then(|data| DataFiles::read(data.as_ref()).err());
+            return Err(together(&[Some(error), model, data.map(Into::into)]));
+        }
+    };
+    match resolve_model(&settings.model) {
+        Ok(source) => Ok((settings, source)),
+        Err(error) => {
+            let data = DataFiles::read_with(&settings.data, &settings.record_keys).err();
+            Err(together(&[Some(error), data.map(Into::into)]))
+        }
+    }
+}
+
+/// Several errors as one, each with its own headline.
+fn together(errors: &[Option<anyhow::Error>]) -> anyhow::Error {
+    let texts: Vec<String> = errors.iter().flatten().map(ToString::to_string).collect();
+    anyhow!("{}", texts.join("\n"))
+}
+
 fn start(configuration: &Configuration) -> Result<u8> {
-    let settings = placed(settings(configuration)?)?;
-    let source = resolve_model(&settings.model)?;
+    let (settings, source) = inputs(configuration)?;
+    let settings = placed(settings)?;
     // Refused before anything is computed.
     let folder = RunFolder::create(&settings.output)?;
     let ended = begin(settings, &source, &folder);
-    if !matches!(ended, Ok(EXIT_HEALTHY)) {
-        folder.remove_if_empty();
-    }
+    folder.remove_if_unused();
     ended
 }
 
@@ -125,38 +157,27 @@ fn begin(settings: FineTuneSettings, source: &ModelSource, folder: &RunFolder) -
         Judged::Refused => return Ok(EXIT_FAULT),
         Judged::Fit(evidence) => evidence,
     };
-    folder.write_record(&RunRecord::new(
-        plan.settings.to_json(),
-        plan.data_checksum,
-        plan.updates,
-    ))?;
+    folder.write_record(&RunRecord::new(plan.settings.to_json(), RunInputs::of(&plan)))?;
     go(&plan, folder, None, before, &interrupt)
 }
 
 fn resume(path: &Path) -> Result<u8> {
-    let (folder, record) = RunFolder::open(path)?;
+    let (folder, record) = RunFolder::resume(path)?;
     let mut configuration = Configuration::from_json(&record.settings, "run.json");
     // The folder may have been moved.
     configuration.set("adapter_path", json!(path), Origin::Option("DIR".to_owned()));
-    let settings = settings(&configuration)?;
-    let source = resolve_model(&settings.model)?;
+    let (settings, source) = inputs(&configuration)?;
     let interrupt = Interrupt::default();
     listen_for_interrupt(&interrupt)?;
     let plan = prepare(settings, &source)?;
-    if plan.data_checksum != record.data_checksum || plan.updates != record.updates {
-        return Err(anyhow!(
-            "the data is not what the run began with\n  found: other rows, or another tokenizer, at `{}`\n  expected: the data of \
-             the run\n  hint: begin a new run",
-            plan.settings.data.display()
-        ));
-    }
+    record.inputs.check(&plan)?;
     let (checkpoint, broken) = RunCheckpoint::newest(&folder.checkpoints())?;
     for error in broken {
         note(&format!("note: {error}; going on from an earlier one"));
     }
     match &checkpoint {
-        Some(checkpoint) if checkpoint.progress.update >= plan.updates => {
-            note("all updates are made already");
+        Some(checkpoint) if plan.is_over(&checkpoint.progress) => {
+            return go(&plan, &folder, Some(checkpoint.clone()), None, &interrupt);
         }
         Some(checkpoint) => note(&format!("going on after update {}", checkpoint.progress.update)),
         None => note("there is no checkpoint yet: beginning again"),
@@ -170,9 +191,9 @@ fn resume(path: &Path) -> Result<u8> {
 
 fn validate(config: &Path) -> Result<u8> {
     let configuration = layered(Configuration::read(config)?, None, Configuration::default())?;
-    let settings = settings(&configuration)?;
+    let (settings, source) = inputs(&configuration)?;
     print(&super::train_observer::effective(&settings, &configuration))?;
-    let source = resolve_model(&settings.model)?;
+    RunFolder::check_new(&settings.output)?;
     let plan = prepare(settings, &source)?;
     print(&super::train_observer::opening(&plan))?;
     match judged(&plan, &source, &Interrupt::default())? {
@@ -199,7 +220,7 @@ fn judged(plan: &Plan, source: &ModelSource, interrupt: &Interrupt) -> Result<Ju
         return Ok(Judged::Fit(None));
     }
     let evidence = diagnose(&options(plan, source), &ReferenceWorkflow, interrupt, &mut Silent);
-    let report = Report::new(&evidence, Vec::new());
+    let report = in_commands_of_training(Report::new(&evidence, Vec::new()), None);
     let findings = findings_to_text(&report, width());
     if !findings.is_empty() {
         note(&findings);
@@ -214,6 +235,18 @@ fn judged(plan: &Plan, source: &ModelSource, interrupt: &Interrupt) -> Result<Ju
         return Ok(Judged::Refused);
     }
     Ok(Judged::Fit(Some(Box::new(evidence))))
+}
+
+/// The report with the commands of its fixes as those of a training, into another folder where `used` has something in it.
+fn in_commands_of_training(mut report: Report, used: Option<&Path>) -> Report {
+    let typed = StartCommand::typed();
+    let given = &report.settings;
+    for fix in report.findings.iter_mut().flat_map(|finding| &mut finding.fixes) {
+        if let Some(fixed) = &fix.settings {
+            fix.command = typed.as_ref().and_then(|typed| typed.with(given, fixed, used));
+        }
+    }
+    report
 }
 
 /// The plan as a diagnosis of its inputs.
@@ -267,16 +300,20 @@ fn go(
     before: Option<Box<Evidence>>,
     interrupt: &Interrupt,
 ) -> Result<u8> {
-    note(&super::train_observer::opening(plan));
+    let has_more_to_do = checkpoint
+        .as_ref()
+        .is_none_or(|checkpoint| !plan.is_over(&checkpoint.progress));
+    if has_more_to_do {
+        note(&super::train_observer::opening(plan));
+    }
     let mut observer = Lines::new(plan.settings.report_every);
-    let ended = run_plan(
-        plan,
-        folder,
-        checkpoint,
-        before.map(|before| *before),
-        &mut observer,
-        interrupt,
-    )?;
+    let before = before.map(|before| *before);
+    let ended = run_plan(plan, folder, checkpoint, before, &mut observer, interrupt).map_err(|error| {
+        let folder = folder.path().display();
+        anyhow!(
+            "{error}\n  note: when that is mended, `diagnose train resume {folder}` goes on from the last checkpoint"
+        )
+    })?;
     let written = write_loss_plot(folder, plan, &ended.metrics);
     print(&summary(plan, folder, &ended))?;
     written?;
@@ -285,6 +322,7 @@ fn go(
         RunEnd::Interrupted => EXIT_INCOMPLETE,
         RunEnd::Diagnosed(evidence) => {
             let report = Report::new(evidence, vec![folder.diagnosis()]);
+            let report = in_commands_of_training(report, Some(folder.path()));
             print(&findings_to_text(&report, width()))?;
             write_text(&folder.diagnosis(), &to_markdown(&report))?;
             EXIT_FAULT

@@ -192,7 +192,7 @@ impl StartArguments {
         set("data", "DATA", json!(self.data));
         set("adapter_path", "--out", json!(self.out));
         set("template", "--template", json!(self.template));
-        set("epochs", "--epochs", json!(self.epochs));
+        set("epochs", "--epochs", json!(self.epochs.map(Configuration::number)));
         set("iters", "--iters", json!(self.iters));
         set("batch_size", "--batch-size", json!(self.batch_size));
         set(
@@ -202,20 +202,48 @@ impl StartArguments {
         );
         set("fine_tune_type", "--fine-tune-type", json!(self.fine_tune_type));
         set("lora_parameters.rank", "--lora-rank", json!(self.lora_rank));
-        set("lora_parameters.scale", "--lora-scale", json!(self.lora_scale));
-        set("lora_parameters.alpha", "--lora-alpha", json!(self.lora_alpha));
-        set("lora_parameters.dropout", "--lora-dropout", json!(self.lora_dropout));
+        set(
+            "lora_parameters.scale",
+            "--lora-scale",
+            json!(self.lora_scale.map(Configuration::number)),
+        );
+        set(
+            "lora_parameters.alpha",
+            "--lora-alpha",
+            json!(self.lora_alpha.map(Configuration::number)),
+        );
+        set(
+            "lora_parameters.dropout",
+            "--lora-dropout",
+            json!(self.lora_dropout.map(Configuration::number)),
+        );
         set("num_layers", "--num-layers", json!(self.num_layers));
-        set("learning_rate", "--learning-rate", json!(self.learning_rate));
+        set(
+            "learning_rate",
+            "--learning-rate",
+            json!(self.learning_rate.map(Configuration::number)),
+        );
         set("lr_schedule", "--schedule", json!(self.schedule));
         set("warmup_steps", "--warmup-steps", json!(self.warmup_steps));
         set("optimizer", "--optimizer", json!(self.optimizer));
-        set("weight_decay", "--weight-decay", json!(self.weight_decay));
-        set("clip_norm", "--clip-norm", json!(self.clip_norm));
+        set(
+            "weight_decay",
+            "--weight-decay",
+            json!(self.weight_decay.map(Configuration::number)),
+        );
+        set(
+            "clip_norm",
+            "--clip-norm",
+            json!(self.clip_norm.map(Configuration::number)),
+        );
         set("max_seq_length", "--max-seq-length", json!(self.max_seq_length));
         set("supervision", "--supervision", json!(self.supervision));
         set("row_order", "--row-order", json!(self.row_order));
-        set("validation_split", "--validation-split", json!(self.validation_split));
+        set(
+            "validation_split",
+            "--validation-split",
+            json!(self.validation_split.map(Configuration::number)),
+        );
         set("steps_per_eval", "--steps-per-eval", json!(self.steps_per_eval));
         set("val_batches", "--val-batches", json!(self.val_batches));
         set("early_stopping.patience", "--patience", json!(self.patience));

@@ -3,7 +3,8 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use super::output::note;
+use super::output::{note, without_controls};
+use crate::as_written::as_written;
 use crate::data::Example;
 use crate::evidence::StepRecord;
 use crate::fine_tuning::{
@@ -17,9 +18,13 @@ const LABEL: usize = 13;
 /// Seconds of a minute and an hour.
 const MINUTE: f64 = 60.0;
 const HOUR: f64 = 3600.0;
+const DAY: f64 = 24.0 * HOUR;
+/// Above it, hours are counted in days.
+const LONGEST_IN_HOURS: f64 = 2.0 * DAY;
 
 /// A line with a label.
 fn entry(text: &mut String, label: &str, value: &str) {
+    let value = without_controls(value.to_owned());
     let _ = writeln!(text, "  {label:LABEL$}{value}");
 }
 
@@ -31,7 +36,7 @@ pub fn effective(settings: &FineTuneSettings, given: &Configuration) -> String {
 }
 
 fn list(text: &mut String, above: &str, table: &Value, given: &Configuration) {
-    const KEY: usize = 38;
+    const KEY: usize = 40;
     const VALUE: usize = 26;
     for (key, value) in table.as_object().into_iter().flatten() {
         let key = format!("{above}{key}");
@@ -46,7 +51,7 @@ fn list(text: &mut String, above: &str, table: &Value, given: &Configuration) {
         let origin = given
             .get(&key)
             .map_or("default".to_owned(), |entry| entry.origin.to_string());
-        let _ = writeln!(text, "  {key:KEY$}{shown:VALUE$}  {origin}");
+        let _ = writeln!(text, "  {key:KEY$}  {shown:VALUE$}  {origin}");
     }
 }
 
@@ -76,7 +81,7 @@ pub fn opening(plan: &Plan) -> String {
                 "LoRA"
             },
             settings.lora.rank,
-            shortest(f64::from(settings.lora.scale))
+            shortest(as_written(settings.lora.scale))
         ),
     };
     entry(
@@ -133,7 +138,7 @@ fn run(plan: &Plan) -> String {
     let length = match settings.length {
         RunLength::Epochs(epochs) => format!("{} epochs", shortest(epochs)),
         RunLength::Batches(1) => "1 batch".to_owned(),
-        RunLength::Batches(batches) => format!("{batches} batches"),
+        RunLength::Batches(batches) => format!("{} batches", grouped(batches as u64)),
     };
     let warmup = match settings.schedule.warmup_of(plan.updates) {
         0 => String::new(),
@@ -182,7 +187,7 @@ impl Observer for Lines {
         let left = (plan.updates - step.step) as f64 * progress.seconds / step.step as f64;
         let memory = step
             .active_memory
-            .map_or_else(String::new, |held| format!("  {}", bytes(held)));
+            .map_or_else(String::new, |held| format!("  {} held", bytes(held)));
         note(&format!(
             "update {:>width$} of {}  loss {loss:.4}  learning rate {:.2e}  {} tokens/s{memory}  {} left",
             step.step,
@@ -217,6 +222,9 @@ impl Observer for Lines {
 pub fn summary(plan: &Plan, folder: &RunFolder, ended: &RunSummary) -> String {
     let progress = &ended.progress;
     let mut text = match &ended.end {
+        _ if ended.peak_memory.is_none() => {
+            "nothing is left to train: the result of the finished run was written again".to_owned()
+        }
         RunEnd::Completed => "trained".to_owned(),
         RunEnd::StoppedEarly => "trained: ended early, since held-out rows got no better".to_owned(),
         RunEnd::Interrupted => format!(
@@ -229,16 +237,18 @@ pub fn summary(plan: &Plan, folder: &RunFolder, ended: &RunSummary) -> String {
     };
     text.push('\n');
     let rate = progress.tokens as f64 / progress.seconds.max(f64::MIN_POSITIVE);
+    let peak = ended
+        .peak_memory
+        .map_or_else(String::new, |peak| format!(", {} at the peak", bytes(peak)));
     entry(
         &mut text,
         "updates",
         &format!(
-            "{}, {} tokens in {} ({} tokens/s), {} at the peak",
+            "{}, {} tokens in {} ({} tokens/s){peak}",
             progress.update,
             grouped(progress.tokens),
             time(progress.seconds),
             grouped(rate as u64),
-            bytes(ended.peak_memory)
         ),
     );
     let losses: Vec<f64> = ended.metrics.iter().filter_map(training_loss).collect();
@@ -247,15 +257,16 @@ pub fn summary(plan: &Plan, folder: &RunFolder, ended: &RunSummary) -> String {
     }
     let held_out: Vec<&ValidationRecord> = ended.metrics.iter().filter_map(validation).collect();
     if let ([first, .., last], Some((update, best))) = (held_out.as_slice(), progress.best) {
+        // The first figures may be lost.
+        let before = match first.update {
+            0 => format!("{:.4} before", first.loss),
+            update => format!("{:.4} after {}", first.loss, counted(update, "update")),
+        };
+        let best = format!("best {best:.4} after {}", counted(update, "update"));
         entry(
             &mut text,
             "held out",
-            &format!(
-                "{:.4} before, {:.4} after; best {best:.4} after {}",
-                first.loss,
-                last.loss,
-                counted(update, "update")
-            ),
+            &format!("{before}, {:.4} at the end; {best}", last.loss),
         );
     }
     let result = ended.result.display();
@@ -263,12 +274,17 @@ pub fn summary(plan: &Plan, folder: &RunFolder, ended: &RunSummary) -> String {
         Method::Lora | Method::Dora => entry(&mut text, "adapter", &format!("{result} (mlx-lm's format)")),
         Method::Full => entry(&mut text, "model", &result.to_string()),
     }
-    entry(&mut text, "curves", &folder.loss_plot().display().to_string());
-    entry(
-        &mut text,
-        "ask it",
-        &format!("diagnose generate {}", folder.path().display()),
-    );
+    if folder.loss_plot().is_file() {
+        entry(&mut text, "curves", &folder.loss_plot().display().to_string());
+    }
+    match ended.end {
+        RunEnd::Diagnosed(_) => entry(&mut text, "report", &folder.diagnosis().display().to_string()),
+        RunEnd::Completed | RunEnd::StoppedEarly | RunEnd::Interrupted => entry(
+            &mut text,
+            "ask it",
+            &format!("diagnose generate {}", folder.path().display()),
+        ),
+    }
     text
 }
 
@@ -287,7 +303,9 @@ fn validation(line: &MetricsLine) -> Option<&ValidationRecord> {
 }
 
 fn time(seconds: f64) -> String {
-    if seconds >= HOUR {
+    if seconds >= LONGEST_IN_HOURS {
+        format!("{} days", grouped((seconds / DAY).round() as u64))
+    } else if seconds >= HOUR {
         format!("{:.1} h", seconds / HOUR)
     } else if seconds >= MINUTE {
         format!("{:.0} min {:02.0} s", (seconds / MINUTE).floor(), seconds % MINUTE)

@@ -27,6 +27,16 @@ pub enum ExampleError {
         /// What failed.
         source: TokenizerError,
     },
+    /// The chat template cannot write a content that is a list of parts.
+    #[error(
+        "row {row} (line {line}) has a message whose content is a list of parts\n  found: a chat template that writes texts alone\n  expected: one text\n  hint: join the parts of each message into one text"
+    )]
+    Parts {
+        /// Position in the data, counted from 1.
+        row: usize,
+        /// Line of the file, counted from 1.
+        line: usize,
+    },
     /// A row came out without any token.
     #[error(
         "row {row} (line {line}) has no tokens\n  found: an empty rendering\n  expected: at least one token\n  hint: check the chat template"
@@ -132,7 +142,12 @@ impl Dataset {
         for (index, (record, &line)) in file.records.iter().zip(&file.lines).enumerate() {
             let row = index + 1;
             let example = Example::new(record, tokenizer, settings)
-                .map_err(|source| ExampleError::Row { row, line, source })?
+                .map_err(|source| match record {
+                    Record::Chat { messages, .. } if messages.iter().any(has_parts) => {
+                        ExampleError::Parts { row, line }
+                    }
+                    _ => ExampleError::Row { row, line, source },
+                })?
                 .ok_or(ExampleError::NoTokens { row, line })?;
             examples.push(example);
         }
@@ -296,4 +311,9 @@ impl Example {
             source: Arc::new(source),
         })
     }
+}
+
+/// Whether a message's content is a list, as OpenAI writes texts beside pictures.
+fn has_parts(message: &Message) -> bool {
+    message.fields().get("content").is_some_and(Value::is_array)
 }

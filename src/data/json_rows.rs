@@ -4,6 +4,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
+use super::strict_json::StrictValue;
 use crate::model::Problem;
 
 /// Longest part of a row that an error repeats, in characters.
@@ -40,13 +41,28 @@ impl Layout {
         }
     }
 
-    /// What makes a file of unusable rows usable.
-    pub fn hint(self) -> &'static str {
-        match self {
-            Self::Lines => "write one whole JSON object on each line, or one array of objects into a .json file",
-            Self::Array => "write one array of whole JSON objects, with a comma between them",
+    /// What makes a file of rows usable, the first of whose faults is `fault`.
+    pub fn hint(self, fault: RowFault) -> &'static str {
+        match (fault, self) {
+            (RowFault::Encoding, _) => "save the file as UTF-8",
+            (RowFault::Json, Self::Lines) => {
+                "write one whole JSON object on each line, or one array of objects into a .json file"
+            }
+            (RowFault::Json, Self::Array) => "write one array of whole JSON objects, with a comma between them",
+            (RowFault::Content, _) => "mend these rows, or leave them out",
         }
     }
+}
+
+/// What keeps a row from being used; what has to be mended first comes first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum RowFault {
+    /// It is no UTF-8.
+    Encoding,
+    /// It is not one JSON object.
+    Json,
+    /// The object has other fields than a row.
+    Content,
 }
 
 /// One row of a file.
@@ -59,7 +75,7 @@ pub struct Row<'file> {
     /// Its beginning, for messages.
     pub text: &'file str,
     /// Its value, or what keeps it from being one; the location is empty.
-    pub value: Result<Value, Problem>,
+    pub value: Result<Value, (RowFault, Problem)>,
 }
 
 /// The rows of a file, in order. A problem inside a line is followed by the next line, one in an array ends the rows.
@@ -100,10 +116,12 @@ fn lines(bytes: &[u8]) -> impl Iterator<Item = Row<'_>> {
         let (text, value) = match std::str::from_utf8(line) {
             Ok(text) => (
                 text,
-                serde_json::from_str(text).map_err(|error| {
-                    let found = format!("`{}`, {} at column {}", shorten(text), cause(&error), error.column());
-                    Problem::new("", found, "one JSON object")
-                }),
+                serde_json::from_str(text)
+                    .map(|StrictValue(value)| value)
+                    .map_err(|error| {
+                        let found = format!("`{}`, {} at column {}", shorten(text), cause(&error), error.column());
+                        (RowFault::Json, Problem::new("", found, "one JSON object"))
+                    }),
             ),
             Err(error) => ("", Err(not_utf8(error.valid_up_to()))),
         };
@@ -116,9 +134,9 @@ fn lines(bytes: &[u8]) -> impl Iterator<Item = Row<'_>> {
     })
 }
 
-fn not_utf8(valid: usize) -> Problem {
+fn not_utf8(valid: usize) -> (RowFault, Problem) {
     let found = format!("bytes that are not UTF-8 at column {}", valid + 1);
-    Problem::new("", found, "UTF-8 text")
+    (RowFault::Encoding, Problem::new("", found, "UTF-8 text"))
 }
 
 fn count_lines(bytes: &[u8]) -> usize {
@@ -182,7 +200,7 @@ impl<'file> ArrayRows<'file> {
             line,
             element: Some(self.elements + 1),
             text: "",
-            value: Err(Problem::new("", found, expected)),
+            value: Err((RowFault::Json, Problem::new("", found, expected))),
         }
     }
 
@@ -229,9 +247,9 @@ impl<'file> Iterator for ArrayRows<'file> {
         }
         let text = self.rest();
         let line = self.line;
-        let mut values = serde_json::Deserializer::from_str(text).into_iter::<Value>();
+        let mut values = serde_json::Deserializer::from_str(text).into_iter::<StrictValue>();
         match values.next() {
-            Some(Ok(value)) => {
+            Some(Ok(StrictValue(value))) => {
                 let length = values.byte_offset();
                 self.advance(length);
                 self.elements += 1;

@@ -13,6 +13,7 @@ mod random;
 mod record;
 mod records;
 mod sharegpt;
+mod strict_json;
 mod supervision;
 
 pub use batch::{Batch, Documents};
@@ -20,7 +21,7 @@ pub use batches::{BatchSettings, BatchState, Batches, BatchesError, RowOrder};
 pub use example::{Dataset, Example, ExampleError, ExampleSettings, PromptReference, RowSource};
 pub use files::DataFiles;
 pub use held_out::{HeldOut, HeldOutError};
-pub use json_rows::Layout;
+pub use json_rows::{Layout, RowFault};
 pub use record::{DataFormat, Record, RecordKeys};
 pub use records::{DataError, RecordFile};
 pub use supervision::Supervision;

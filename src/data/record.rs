@@ -128,7 +128,7 @@ impl RecordKeys {
     }
 
     /// The format of a row, in mlx-lm's order of preference and then ours.
-    fn format(&self, object: &Map<String, Value>) -> Option<DataFormat> {
+    pub(super) fn format(&self, object: &Map<String, Value>) -> Option<DataFormat> {
         let has = |key: &str| object.contains_key(key);
         if has(&self.prompt_feature) && has(&self.completion_feature) {
             Some(DataFormat::Completions)

@@ -4,17 +4,19 @@
 //! fails in the middle of training, every row is checked before anything else is done.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
-use std::io;
+use std::fs::File;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 use thiserror::Error;
 
-use super::json_rows::{Layout, Row, rows, shorten};
+use super::json_rows::{Layout, Row, RowFault, rows, shorten};
 use super::record::{DataFormat, Record, RecordKeys};
 use crate::model::{Problem, Problems};
 
+/// Most bytes that are read of what is no file.
+const LARGEST_STREAM: u64 = 256 << 20;
 /// How many lines an error about mixed formats shows for each.
 const SHOWN_LINES: usize = 10;
 
@@ -28,6 +30,12 @@ pub enum DataError {
         path: PathBuf,
         /// What the system said.
         source: io::Error,
+    },
+    /// What comes from a pipe or a device does not end.
+    #[error("data `{}` is too large for what is no file\n  found: more than {LARGEST_STREAM} bytes\n  expected: rows that end\n  hint: write them to a file", path.display())]
+    Endless {
+        /// The pipe or device.
+        path: PathBuf,
     },
     /// A folder does not say what to train on.
     #[error("data folder `{}` has no training file\n  found: {found}\n  expected: train.jsonl or train.json\n  hint: {hint}", path.display())]
@@ -56,16 +64,28 @@ pub enum DataError {
         path: PathBuf,
     },
     /// Rows could not be used.
-    #[error("data `{}` has {} that cannot be used ({} of {rows})\n{problems}\n  hint: {}", path.display(), layout.rows(), problems.len(), layout.hint())]
+    #[error("data `{}` has {} that cannot be used ({} of {rows})\n{problems}\n  hint: {}", path.display(), layout.rows(), problems.len(), layout.hint(*fault))]
     Rows {
         /// The file.
         path: PathBuf,
         /// How the file holds its rows.
         layout: Layout,
+        /// What has to be mended first.
+        fault: RowFault,
         /// Rows that were met: lines that are not blank, or elements up to one that ends the reading.
         rows: usize,
         /// One entry per unusable row, located as `file:line`, in arrays with the number of the element.
         problems: Problems,
+    },
+    /// The rows stand in the file in another way.
+    #[error("data `{}` holds its rows in another way\n  found: {found}\n  expected: one JSON object on each line, or one array of them in a .json file\n  hint: {hint}", path.display())]
+    OtherLayout {
+        /// The file.
+        path: PathBuf,
+        /// How they stand there.
+        found: String,
+        /// What to do.
+        hint: String,
     },
     /// The rows are not all of one format.
     #[error("data `{}` mixes formats\n  found: {found}\n  expected: one format in all rows\n  hint: split the file by format", path.display())]
@@ -107,11 +127,7 @@ impl RecordFile {
     /// # Errors
     /// As [`Self::read`].
     pub fn read_with(path: &Path, keys: &RecordKeys) -> Result<Self, DataError> {
-        let bytes = fs::read(path).map_err(|source| DataError::Read {
-            path: path.to_owned(),
-            source,
-        })?;
-        Self::parse_with(path, &bytes, keys)
+        Self::parse_with(path, &content(path)?, keys)
     }
 
     /// Reads the content of a file; `path` is named in errors, and its extension says whether it may be an array.
@@ -134,6 +150,7 @@ impl RecordFile {
         let mut lines = Vec::new();
         let mut lines_by_format: BTreeMap<DataFormat, Vec<usize>> = BTreeMap::new();
         let mut unread_keys = BTreeSet::new();
+        let mut faults = BTreeSet::new();
         let mut met = 0;
         for row in rows(layout, bytes) {
             met += 1;
@@ -144,16 +161,24 @@ impl RecordFile {
                     lines.push(line);
                     lines_by_format.entry(format).or_default().push(line);
                 }
-                Err(problem) => problems.push(Problem {
-                    location: locate(path, line, element, &problem.location),
-                    ..problem
-                }),
+                Err((fault, problem)) => {
+                    faults.insert(fault);
+                    problems.push(Problem {
+                        location: locate(path, line, element, &problem.location),
+                        ..problem
+                    });
+                }
             }
         }
-        if !problems.is_empty() {
+        if let Some(&fault) = faults.first() {
+            if let Some((found, hint)) = other_layout(layout, bytes, keys).filter(|_| records.is_empty()) {
+                let path = path.to_owned();
+                return Err(DataError::OtherLayout { path, found, hint });
+            }
             return Err(DataError::Rows {
                 path: path.to_owned(),
                 layout,
+                fault,
                 rows: met,
                 problems,
             });
@@ -200,18 +225,70 @@ impl RecordFile {
     }
 }
 
-/// One row as a record. Keys that nothing reads are added to `unread`.
-fn read_row(row: Row<'_>, keys: &RecordKeys, unread: &mut BTreeSet<String>) -> Result<(DataFormat, Record), Problem> {
-    let Value::Object(object) = row.value? else {
-        return Err(Problem::new("", format!("`{}`", shorten(row.text)), keys.expected()));
+/// All bytes of a file, or of a pipe or device, which states no length and may have no end.
+fn content(path: &Path) -> Result<Vec<u8>, DataError> {
+    let unreadable = |source| DataError::Read {
+        path: path.to_owned(),
+        source,
     };
-    let (format, record, unread_here) = keys.read(&object)?;
+    let mut file = File::open(path).map_err(unreadable)?;
+    let mut bytes = Vec::new();
+    if file.metadata().map_err(unreadable)?.is_file() {
+        file.read_to_end(&mut bytes).map_err(unreadable)?;
+        return Ok(bytes);
+    }
+    let read = file
+        .take(LARGEST_STREAM + 1)
+        .read_to_end(&mut bytes)
+        .map_err(unreadable)?;
+    if read as u64 > LARGEST_STREAM {
+        return Err(DataError::Endless { path: path.to_owned() });
+    }
+    Ok(bytes)
+}
+
+/// One row as a record. Keys that nothing reads are added to `unread`.
+fn read_row(
+    row: Row<'_>,
+    keys: &RecordKeys,
+    unread: &mut BTreeSet<String>,
+) -> Result<(DataFormat, Record), (RowFault, Problem)> {
+    let Value::Object(object) = row.value? else {
+        let found = format!("`{}`", shorten(row.text));
+        return Err((RowFault::Json, Problem::new("", found, keys.expected())));
+    };
+    let (format, record, unread_here) = keys.read(&object).map_err(|problem| (RowFault::Content, problem))?;
     for key in unread_here {
         if !unread.contains(key) {
             unread.insert(key.to_owned());
         }
     }
     Ok((format, record))
+}
+
+/// How the rows stand in a file whose lines are none, and what to do; `None` where they are not found anywhere.
+fn other_layout(layout: Layout, bytes: &[u8], keys: &RecordKeys) -> Option<(String, String)> {
+    if layout != Layout::Lines {
+        return None;
+    }
+    let has_rows = |value: &Value| {
+        let first = value.as_array().and_then(|rows| rows.first()?.as_object());
+        first.is_some_and(|row| keys.format(row).is_some())
+    };
+    match serde_json::from_slice(bytes).ok()? {
+        Value::Object(object) => {
+            let (key, _) = object.iter().find(|(_, value)| has_rows(value))?;
+            Some((
+                format!("one JSON object with the rows in `{key}`"),
+                format!("write what stands under `{key}` alone into a .json file"),
+            ))
+        }
+        rows if has_rows(&rows) => Some((
+            "one JSON array in a file of lines".to_owned(),
+            "give the file the ending .json, or write one element on each line".to_owned(),
+        )),
+        _ => None,
+    }
 }
 
 fn locate(path: &Path, line: usize, element: Option<usize>, field: &str) -> String {

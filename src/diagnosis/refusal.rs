@@ -19,7 +19,7 @@ fn of_diagnosis(error: &DiagnosisError) -> RefusalKind {
     match error {
         DiagnosisError::Load(error) => of_load(error),
         DiagnosisError::Tokenizer(error) | DiagnosisError::Prompt(PromptError::Tokenizer(error)) => of_tokenizer(error),
-        DiagnosisError::Data(_) => RefusalKind::DataFormat,
+        DiagnosisError::Data(_) | DiagnosisError::Example(ExampleError::Parts { .. }) => RefusalKind::DataFormat,
         DiagnosisError::Example(ExampleError::Row { source, .. }) => of_tokenizer(source),
         DiagnosisError::Example(ExampleError::NoTokens { .. }) => RefusalKind::ChatTemplateFailed,
         DiagnosisError::Adapter(error) => of_adapter(error),

@@ -2,21 +2,28 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
+use flate2::Crc;
 use mlx_rs::Array;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use super::settings::EarlyStopping;
 use crate::atomic_write::{UnfinishedFolder, write_file};
 use crate::data::BatchState;
 use crate::model::{WeightFileError, load_safetensors, save_safetensors};
 
 /// Version of `state.json`.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 const STATE: &str = "state.json";
 const PARAMETERS: &str = "parameters.safetensors";
 const OPTIMIZER: &str = "optimizer.safetensors";
+/// The files of tensors.
+const TENSORS: [&str; 2] = [PARAMETERS, OPTIMIZER];
+/// Bytes that are read at once for a checksum.
+const PART: usize = 1 << 20;
 /// Digits of a checkpoint's name, so that names sort as numbers do.
 const NAME_DIGITS: usize = 7;
 
@@ -46,12 +53,21 @@ pub struct Progress {
     pub updates_at_loss_scale: usize,
 }
 
+impl Progress {
+    /// Whether held-out rows got no better for as long as `stopping` waits.
+    pub fn has_lost_patience(&self, stopping: Option<EarlyStopping>) -> bool {
+        stopping.is_some_and(|stopping| self.worse_in_a_row >= stopping.patience)
+    }
+}
+
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct StoredState {
     version: u32,
     optimizer: String,
     optimizer_updates: u64,
+    /// Checksums (CRC-32) of the files of tensors, by name: a disk that failed gives back other bytes.
+    files: BTreeMap<String, u32>,
     progress: Progress,
 }
 
@@ -84,7 +100,15 @@ pub enum CheckpointError {
         /// What the system said.
         source: std::io::Error,
     },
-    /// Its state is broken.
+    /// There are checkpoints, and none is whole.
+    #[error("no checkpoint of the run can be used\n  found: {newest}\n  expected: one that is whole, in `{}`\n  hint: begin a new run with another `--out`; what is in the folder of this one is left as it is", folder.display())]
+    NoneWhole {
+        /// The folder of the checkpoints.
+        folder: PathBuf,
+        /// What is wrong with the newest.
+        newest: String,
+    },
+    /// A file of it is broken.
     #[error("checkpoint `{}` cannot be used\n  found: {found}", path.display())]
     Broken {
         /// The file.
@@ -113,10 +137,18 @@ impl RunCheckpoint {
         let path = |name: &str| unfinished.path().join(name);
         save_safetensors(&self.parameters, None, &path(PARAMETERS))?;
         save_safetensors(&self.optimizer_state, None, &path(OPTIMIZER))?;
+        let mut files = BTreeMap::new();
+        for name in TENSORS {
+            let path = path(name);
+            // Renamed files whose bytes are still on their way would be empty after a loss of power.
+            File::open(&path).and_then(|file| file.sync_all()).map_err(io(&path))?;
+            files.insert(name.to_owned(), checksum(&path).map_err(io(&path))?);
+        }
         let state = StoredState {
             version: VERSION,
             optimizer: self.optimizer.clone(),
             optimizer_updates: self.optimizer_updates,
+            files,
             progress: self.progress.clone(),
         };
         let text = serde_json::to_string_pretty(&state).map_err(|error| CheckpointError::Broken {
@@ -124,11 +156,6 @@ impl RunCheckpoint {
             found: error.to_string(),
         })?;
         write_file(&path(STATE), format!("{text}\n").as_bytes()).map_err(io(&target))?;
-        // Renamed files whose bytes are still on their way would be empty after a loss of power.
-        for name in [PARAMETERS, OPTIMIZER] {
-            let path = path(name);
-            File::open(&path).and_then(|file| file.sync_all()).map_err(io(&path))?;
-        }
         unfinished.finish().map_err(io(&target))?;
         for old in numbered(folder)?.into_iter().rev().skip(keep.max(1)) {
             std::fs::remove_dir_all(&old).map_err(io(&old))?;
@@ -151,6 +178,19 @@ impl RunCheckpoint {
         if state.version != VERSION {
             return Err(broken(format!("version {}, this program has {VERSION}", state.version)));
         }
+        for name in TENSORS {
+            let file = folder.join(name);
+            let found = checksum(&file).map_err(|source| CheckpointError::Io {
+                path: file.clone(),
+                source,
+            })?;
+            if state.files.get(name) != Some(&found) {
+                return Err(CheckpointError::Broken {
+                    path: file,
+                    found: "other bytes than were written".to_owned(),
+                });
+            }
+        }
         Ok(Self {
             progress: state.progress,
             parameters: load_safetensors(&folder.join(PARAMETERS))?,
@@ -160,7 +200,10 @@ impl RunCheckpoint {
         })
     }
 
-    /// The newest checkpoint in `folder` that is whole, and what is wrong with newer ones; `None` when there is none.
+    /// The newest checkpoint in `folder` that is whole, and what is wrong with newer ones; `None` when there is none yet.
+    ///
+    /// # Errors
+    /// There are some, and none of them is whole.
     pub fn newest(folder: &Path) -> Result<(Option<Self>, Vec<CheckpointError>), CheckpointError> {
         let mut broken = Vec::new();
         for path in numbered(folder)?.into_iter().rev() {
@@ -169,8 +212,32 @@ impl RunCheckpoint {
                 Err(error) => broken.push(error),
             }
         }
-        Ok((None, broken))
+        match broken.first() {
+            None => Ok((None, broken)),
+            Some(newest) => Err(CheckpointError::NoneWhole {
+                folder: folder.to_owned(),
+                newest: newest.to_string().lines().collect::<Vec<_>>().join(";"),
+            }),
+        }
     }
+}
+
+fn checksum(path: &Path) -> std::io::Result<u32> {
+    let mut file = File::open(path)?;
+    let mut checksum = Crc::new();
+    let mut part = vec![0; PART];
+    loop {
+        match file.read(&mut part)? {
+            0 => return Ok(checksum.sum()),
+            read => checksum.update(&part[..read]),
+        }
+    }
+}
+
+/// The number of the newest checkpoint in `folder`, whole or not; `None` where there is none that can be seen.
+pub(super) fn newest_update(folder: &Path) -> Option<u64> {
+    let path = numbered(folder).ok()?.pop()?;
+    path.file_name()?.to_str()?.parse().ok()
 }
 
 /// The checkpoints in `folder`, the oldest first.

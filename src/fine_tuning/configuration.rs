@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::fs::File;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
@@ -13,6 +15,9 @@ use crate::model::{Problem, Problems};
 
 /// Largest configuration file that is read, in bytes; a larger one is another file by mistake.
 const LARGEST_FILE: u64 = 1 << 20;
+
+/// What a configuration is.
+const SETTINGS: &str = "keys and values, one `key: value` on each line";
 
 /// Where a value was given.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -61,15 +66,13 @@ pub enum ConfigurationFileError {
         source: std::io::Error,
     },
     /// The file is far too large.
-    #[error("configuration `{}` is too large\n  found: {bytes} bytes\n  expected: a YAML file with the settings of a run", path.display())]
+    #[error("configuration `{}` is too large\n  found: more than {LARGEST_FILE} bytes\n  expected: a YAML file with the settings of a run", path.display())]
     TooLarge {
         /// The file.
         path: PathBuf,
-        /// Its size.
-        bytes: u64,
     },
     /// The file is not YAML, or not of keys and values.
-    #[error("configuration `{}` is not a list of keys and values\n{problems}\n  hint: write one `key: value` on each line", path.display())]
+    #[error("configuration `{}` cannot be used\n{problems}", path.display())]
     NotSettings {
         /// The file.
         path: PathBuf,
@@ -91,14 +94,13 @@ impl Configuration {
             path: path.to_owned(),
             source,
         };
-        let bytes = path.metadata().map_err(reading)?.len();
-        if bytes > LARGEST_FILE {
-            return Err(ConfigurationFileError::TooLarge {
-                path: path.to_owned(),
-                bytes,
-            });
+        let mut text = String::new();
+        let file = File::open(path).map_err(reading)?;
+        // A device states no length, and may have no end.
+        let read = file.take(LARGEST_FILE + 1).read_to_string(&mut text).map_err(reading)?;
+        if read as u64 > LARGEST_FILE {
+            return Err(ConfigurationFileError::TooLarge { path: path.to_owned() });
         }
-        let text = std::fs::read_to_string(path).map_err(reading)?;
         let name = path.file_name().unwrap_or(path.as_os_str()).display().to_string();
         Self::parse(&text, |line| Origin::File {
             name: name.clone(),
@@ -112,11 +114,10 @@ impl Configuration {
 
     /// Reads YAML; `origin` says what a line is called.
     pub(super) fn parse(text: &str, origin: impl Fn(u64) -> Origin) -> Result<Self, Problem> {
-        const EXPECTED: &str = "keys and values";
         let root: Spanned<Node> = serde_saphyr::from_str(text).map_err(|error| {
             let line = error.location().map_or(1, |location| location.line());
-            let found = error.without_snippet().to_string();
-            Problem::new(origin(line).to_string(), found, EXPECTED)
+            let (found, expected) = in_our_words(error.without_snippet());
+            Problem::new(origin(line).to_string(), found, expected)
         })?;
         let mut configuration = Self::default();
         match root.value {
@@ -124,7 +125,7 @@ impl Configuration {
             Node::Value(Value::Null) => {}
             Node::Value(_) | Node::List(_) => {
                 let place = origin(root.referenced.line()).to_string();
-                return Err(Problem::new(place, "something else", EXPECTED));
+                return Err(Problem::new(place, "a list or a single value", SETTINGS));
             }
         }
         Ok(configuration)
@@ -163,6 +164,11 @@ impl Configuration {
         }
     }
 
+    /// A number as a value. JSON has no infinity and no NaN; as a text it is refused where it is read as a number.
+    pub fn number(value: f64) -> Value {
+        Number::from_f64(value).map_or_else(|| value.to_string().into(), Value::Number)
+    }
+
     /// Gives `key` a value; null leaves it as it is.
     pub fn set(&mut self, key: &str, value: Value, origin: Origin) {
         if !value.is_null() {
@@ -197,6 +203,29 @@ impl Configuration {
     /// The value of a key.
     pub fn get(&self, key: &str) -> Option<&Entry> {
         self.entries.get(key)
+    }
+}
+
+/// What was found in a text that is no YAML of keys and values, and what was expected there.
+fn in_our_words(error: &serde_saphyr::Error) -> (String, &'static str) {
+    use serde_saphyr::Error;
+    match error {
+        Error::DuplicateMappingKey { key, .. } => {
+            let key = key
+                .as_deref()
+                .map_or("a key".to_owned(), |key| format!("the key `{key}`"));
+            (format!("{key} twice"), "each key once")
+        }
+        Error::NonFiniteFloat { value, .. } => (format!("`{value}`"), "a finite number"),
+        Error::Budget { .. }
+        | Error::AliasReplayLimitExceeded { .. }
+        | Error::AliasExpansionLimitExceeded { .. }
+        | Error::AliasReplayStackDepthExceeded { .. }
+        | Error::RecursiveReferencesRequireWeakTypes { .. } => (
+            "more values, levels or aliases than a configuration has".to_owned(),
+            SETTINGS,
+        ),
+        other => (other.to_string(), SETTINGS),
     }
 }
 
@@ -259,9 +288,7 @@ impl<'de> Visitor<'de> for NodeVisitor {
     }
 
     fn visit_f64<E>(self, value: f64) -> Result<Node, E> {
-        // JSON has no infinity and no NaN; as a text it is refused where it is read as a number.
-        let number = Number::from_f64(value).map(Value::Number);
-        Ok(Node::Value(number.unwrap_or_else(|| value.to_string().into())))
+        Ok(Node::Value(Configuration::number(value)))
     }
 
     fn visit_str<E>(self, value: &str) -> Result<Node, E> {

@@ -14,7 +14,7 @@ use crate::train::{RestoreError, TrainError};
 #[derive(Debug, Error)]
 pub enum FineTuningError {
     /// MLX failed.
-    #[error("training failed: {0}")]
+    #[error("training failed: {}", .0.what())]
     Mlx(#[from] Exception),
     /// A step failed.
     #[error(transparent)]
@@ -50,6 +50,16 @@ pub enum FineTuningError {
         path: PathBuf,
         /// What the system said.
         source: std::io::Error,
+    },
+    /// A number was not finite, and no guard was to say why.
+    #[error(
+        "training cannot go on\n  found: {what} in update {step}, which changed nothing\n  hint: leave out `--no-guards` to read why, or lower `--learning-rate` or `--lora-scale`"
+    )]
+    NotFinite {
+        /// The update, counted from 1.
+        step: usize,
+        /// What is not finite.
+        what: &'static str,
     },
     /// A checkpoint has other parameters than the model.
     #[error("the checkpoint does not fit the model\n  found: {found}\n  expected: the values that this run trains")]

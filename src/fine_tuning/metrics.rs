@@ -55,16 +55,6 @@ pub enum MetricsError {
         /// What the system said.
         source: std::io::Error,
     },
-    /// A line is none of this program's.
-    #[error("`{}` has a line that is no measurement\n  found: line {line}: {found}", path.display())]
-    Line {
-        /// The file.
-        path: PathBuf,
-        /// Counted from 1.
-        line: usize,
-        /// What is wrong.
-        found: String,
-    },
 }
 
 /// The file, open at its end.
@@ -77,7 +67,8 @@ pub struct MetricsFile {
 impl MetricsFile {
     /// A new file, or an earlier one cut behind update number `update`; returns its lines up to there.
     ///
-    /// A killed run wrote lines of updates that the resumed run makes again, and perhaps a part of a line.
+    /// A killed run wrote lines of updates that the resumed run makes again, and perhaps a part of a line. What is no line
+    /// of figures, and what follows it, is cut off too: figures are no reason not to go on.
     pub fn resume(path: &Path, update: usize) -> Result<(Self, Vec<MetricsLine>), MetricsError> {
         let lines = kept_lines(path, update)?;
         let texts: Vec<&str> = lines.iter().flat_map(|(text, _)| [text.as_str(), "\n"]).collect();
@@ -106,29 +97,19 @@ impl MetricsFile {
     }
 }
 
-/// The lines up to `update`, as text and as they are read. A last line without an end was cut by a kill.
+/// The lines up to `update`, as text and as they are read.
 fn kept_lines(path: &Path, update: usize) -> Result<Vec<(String, MetricsLine)>, MetricsError> {
     if update == 0 || !path.exists() {
         return Ok(Vec::new());
     }
-    let text = std::fs::read_to_string(path).map_err(|source| MetricsError::Io {
+    let bytes = std::fs::read(path).map_err(|source| MetricsError::Io {
         path: path.to_owned(),
         source,
     })?;
-    let mut kept = Vec::new();
-    for (index, line) in text.split_inclusive('\n').enumerate() {
-        let Some(line) = line.strip_suffix('\n') else {
-            break;
-        };
-        let parsed: MetricsLine = serde_json::from_str(line).map_err(|error| MetricsError::Line {
-            path: path.to_owned(),
-            line: index + 1,
-            found: error.to_string(),
-        })?;
-        if parsed.update() > update {
-            break;
-        }
-        kept.push((line.to_owned(), parsed));
-    }
-    Ok(kept)
+    let whole = bytes.split_inclusive(|&byte| byte == b'\n').map_while(|line| {
+        let text = std::str::from_utf8(line.strip_suffix(b"\n")?).ok()?;
+        let parsed: MetricsLine = serde_json::from_str(text).ok()?;
+        Some((text.to_owned(), parsed))
+    });
+    Ok(whole.take_while(|(_, line)| line.update() <= update).collect())
 }

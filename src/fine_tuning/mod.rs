@@ -9,6 +9,8 @@ mod plan;
 mod profile;
 mod run;
 mod run_folder;
+mod run_inputs;
+mod run_lock;
 mod settings;
 mod settings_reader;
 
@@ -21,6 +23,7 @@ pub use plan::{Plan, PlanError, prepare};
 pub use profile::{PROFILES, ProfileError, UnknownProfile, profile};
 pub use run::{Observer, RunEnd, RunSummary, run};
 pub use run_folder::{RunFolder, RunFolderError, RunRecord};
+pub use run_inputs::{OtherInputs, RunInputs};
 pub use settings::{
     EarlyStopping, FineTuneSettings, Method, RunLength, ScheduleSettings, ScheduleShape, SettingsError, Validation,
 };

@@ -1,14 +1,15 @@
 //! Model and data in memory, and how long the run will be.
 
-use flate2::Crc;
 use thiserror::Error;
 
+use super::checkpoint::Progress;
 use super::settings::{FineTuneSettings, Method, RunLength};
 use crate::adapter::{
-    AdapterFileError, AttachError, LoraSettings, attach, attach_magnitudes, check_rank, load_adapter, target_modules,
+    AdapterFileError, AttachError, LoraSettings, attach, attach_faults, attach_magnitudes, load_adapter,
 };
 use crate::data::{
-    Batches, BatchesError, DataError, DataFiles, Dataset, Example, ExampleError, ExampleSettings, HeldOut, RecordFile,
+    Batches, BatchesError, DataError, DataFiles, Dataset, Example, ExampleError, ExampleSettings, HeldOut,
+    HeldOutError, RecordFile,
 };
 use crate::device::{
     Backend, BackendError, FittedStep, MemoryBudget, PrecisionChoice, Selection, TrainedPart, TrainingSize, dtype_named,
@@ -50,7 +51,7 @@ pub enum PlanError {
     #[error(transparent)]
     Adapter(#[from] AdapterFileError),
     /// MLX failed.
-    #[error("the model could not be examined: {0}")]
+    #[error("the model could not be examined: {}", .0.what())]
     Mlx(mlx_rs::error::Exception),
     /// All weights are to be trained and some are packed.
     #[error(
@@ -80,6 +81,9 @@ pub enum PlanError {
         /// What would fit.
         hint: String,
     },
+    /// Several things cannot be used, each for its own reason.
+    #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
+    Several(Vec<PlanError>),
     /// Nothing is to be learnt.
     #[error(
         "no row has a token to learn\n  found: {rows} rows whose answers are empty or cut off\n  hint: raise `max_seq_length`, or look at the rows with `diagnose --check-only`"
@@ -121,8 +125,23 @@ pub struct Plan {
     pub memory: Option<FittedStep>,
     /// What was decided beside the settings, one sentence each without a final period.
     pub notes: Vec<String>,
-    /// Checksum of the rows as tokens.
-    pub data_checksum: u32,
+    /// Checksum of the base model's files.
+    pub model_fingerprint: u32,
+    /// Batches of the whole run.
+    batches: usize,
+}
+
+impl Plan {
+    /// Batches of update number `update`, counted from 1: the last one takes what is left.
+    pub fn batches_of(&self, update: usize) -> usize {
+        let before = (update - 1) * self.settings.accumulation;
+        self.batches.saturating_sub(before).min(self.settings.accumulation)
+    }
+
+    /// Whether a run that is there has nothing left to do.
+    pub fn is_over(&self, progress: &Progress) -> bool {
+        progress.update >= self.updates || progress.has_lost_patience(self.settings.early_stopping)
+    }
 }
 
 /// Loads model and data for `settings`.
@@ -140,7 +159,18 @@ pub fn prepare(mut settings: FineTuneSettings, source: &ModelSource) -> Result<P
         TemplateChoice::Own => Vec::new(),
         TemplateChoice::Bundled(template) => template.notes(&tokenizer),
     };
-    let (training_rows, validation_rows) = rows(&settings, &mut notes)?;
+    let (training_rows, validation_rows) = match rows(&settings, &mut notes) {
+        Ok(rows) => rows,
+        Err(error) => {
+            // Everything that is wrong is told at once.
+            let loaded = files.load(configuration, precision).map_err(PlanError::from);
+            let of_model = loaded.and_then(|loaded| trainable(&settings, &loaded));
+            return Err(match of_model {
+                Ok(_) => error,
+                Err(other) => PlanError::Several(vec![error, other]),
+            });
+        }
+    };
     let example_settings = ExampleSettings {
         supervision: settings.supervision,
         max_sequence_length: settings.max_sequence_length.min(configuration.max_position_embeddings),
@@ -180,16 +210,26 @@ pub fn prepare(mut settings: FineTuneSettings, source: &ModelSource) -> Result<P
     let batches = match settings.length {
         RunLength::Batches(batches) => batches,
         RunLength::Epochs(epochs) => (epochs * batches_per_epoch as f64).ceil() as usize,
-    };
+    }
+    .max(1);
+    let updates = batches.div_ceil(settings.accumulation);
+    let warmup = settings.schedule.warmup_of(updates);
+    if warmup > updates {
+        notes.push(format!(
+            "the warm-up of {warmup} updates is longer than the run of {updates}: the learning rate never rises to {}",
+            settings.learning_rate
+        ));
+    }
     let memory = memory(&settings, &model, &loaded, all_rows())?;
     let environment = selection.environment(precision, choice, !loaded.packings.is_empty());
     Ok(Plan {
-        updates: batches.div_ceil(settings.accumulation).max(1),
+        updates,
+        batches,
         batches_per_epoch,
         trainable_values,
         memory,
         notes,
-        data_checksum: checksum(&train.examples),
+        model_fingerprint: files.fingerprint().map_err(LoadError::from)?,
         backend: selection.backend,
         settings,
         model,
@@ -217,9 +257,18 @@ fn rows(settings: &FineTuneSettings, notes: &mut Vec<String>) -> Result<(RecordF
     {
         Ok((train, valid)) => Ok((train, Some(valid))),
         Err(error) => {
-            let headline = error.to_string();
-            let headline = headline.lines().next().unwrap_or_default().to_owned();
-            notes.push(format!("{headline}: no loss on held-out rows will be known"));
+            let reason = match error {
+                HeldOutError::Amount { rows: 1, .. } | HeldOutError::AllTheSame { rows: 1 } => {
+                    "there is only one row".to_owned()
+                }
+                HeldOutError::Amount { found, rows, .. } => {
+                    format!("{found} of {rows} rows would leave none to train on")
+                }
+                HeldOutError::AllTheSame { rows } => format!("all {rows} rows are the same"),
+            };
+            notes.push(format!(
+                "no rows are held out for validation, since {reason}: no loss on such rows will be known"
+            ));
             Ok((files.train, None))
         }
     }
@@ -284,8 +333,10 @@ fn trainable(settings: &FineTuneSettings, loaded: &LoadedModel) -> Result<(Causa
         (Method::Full, _) if model.is_packed() => return Err(PlanError::PackedWeights),
         (Method::Full, _) => model.unfreeze_parameters(true),
         (Method::Lora | Method::Dora, None) => {
-            let targets = target_modules(&model, &settings.lora)?;
-            check_rank(&model, &settings.lora, &targets)?;
+            let faults = attach_faults(&model, &settings.lora);
+            if !faults.is_empty() {
+                return Err(PlanError::Several(faults.into_iter().map(Into::into).collect()));
+            }
             attach(&mut model, &settings.lora, settings.seed)?;
         }
         (Method::Lora | Method::Dora, Some(adapter)) => {
@@ -298,16 +349,4 @@ fn trainable(settings: &FineTuneSettings, loaded: &LoadedModel) -> Result<(Causa
         attach_magnitudes(&mut model)?;
     }
     Ok((model, lora))
-}
-
-fn checksum(examples: &[Example]) -> u32 {
-    let mut checksum = Crc::new();
-    for example in examples {
-        checksum.update(&(example.tokens.len() as u64).to_le_bytes());
-        for (token, supervised) in example.tokens.iter().zip(&example.supervised) {
-            checksum.update(&token.to_le_bytes());
-            checksum.update(&[u8::from(*supervised)]);
-        }
-    }
-    checksum.sum()
 }

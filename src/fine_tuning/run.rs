@@ -67,8 +67,8 @@ pub struct RunSummary {
     pub progress: Progress,
     /// Every line of figures, those of a resumed run's beginning among them.
     pub metrics: Vec<MetricsLine>,
-    /// Highest memory that MLX held, in bytes.
-    pub peak_memory: u64,
+    /// Highest memory that MLX held, in bytes; `None` where nothing was left to be trained.
+    pub peak_memory: Option<u64>,
     /// The folder of the trained adapter or model.
     pub result: PathBuf,
 }
@@ -115,7 +115,11 @@ pub fn run(
         None => Progress::default(),
         Some(checkpoint) => restore(&mut model, &mut *optimizer, checkpoint)?,
     };
+    let was_over = plan.is_over(&progress);
     let (metrics_file, metrics) = MetricsFile::resume(&folder.metrics(), progress.update)?;
+    if let Some(note) = missing_figures(&metrics, progress.update) {
+        observer.note(&note);
+    }
     let is_half = plan.environment.dtype == "float16";
     let loss_scale = is_half.then(|| {
         let factor = progress.loss_scale.unwrap_or(FIRST_LOSS_SCALE);
@@ -138,7 +142,15 @@ pub fn run(
     };
     mlx_rs::memory::reset_peak_memory()?;
     let end = run.updates()?;
-    run.finish(end)
+    let peak_memory = mlx_rs::memory::peak_memory()? as u64;
+    run.finish(end, (!was_over).then_some(peak_memory))
+}
+
+/// What is said where the figures of updates that were made are lost.
+fn missing_figures(metrics: &[MetricsLine], updates: usize) -> Option<String> {
+    let known = metrics.iter().filter(|line| matches!(line, MetricsLine::Update(_)));
+    let lost = updates.saturating_sub(known.count());
+    (lost > 0).then(|| format!("metrics.jsonl lacks the figures of {lost} of the {updates} updates that were made"))
 }
 
 /// Puts what a checkpoint holds in the place of fresh values.
@@ -183,6 +195,9 @@ impl Run<'_> {
             None => Batches::with_settings(examples, settings.batches())?,
             Some(state) => Batches::from_state(examples, settings.batches(), state)?,
         };
+        if self.progress.has_lost_patience(settings.early_stopping) {
+            return Ok(RunEnd::StoppedEarly);
+        }
         if self.progress.update == 0 {
             self.validate()?;
         }
@@ -192,7 +207,7 @@ impl Run<'_> {
                 return Ok(RunEnd::Interrupted);
             }
             let update = self.progress.update + 1;
-            let group: Vec<Batch> = batches.by_ref().take(settings.accumulation).collect();
+            let group: Vec<Batch> = batches.by_ref().take(self.plan.batches_of(update)).collect();
             let outcome = self.update(&group, update)?;
             self.progress.batches += group.len();
             match outcome {
@@ -315,8 +330,7 @@ impl Run<'_> {
         let is_best = self.is_best(record.loss)?;
         self.observer.validated(&record, is_best);
         self.file(MetricsLine::Validation(record))?;
-        let patience = settings.early_stopping.map(|stopping| stopping.patience);
-        Ok(patience.is_some_and(|patience| self.progress.worse_in_a_row >= patience))
+        Ok(self.progress.has_lost_patience(settings.early_stopping))
     }
 
     /// Compares a loss with the best one; keeps the values where the run may end early.
@@ -368,7 +382,7 @@ impl Run<'_> {
         };
         match self.judge(Some(outcome))? {
             Some(end) => Ok(end),
-            None => Err(Exception::custom(format!("update {step}: {what}; nothing was changed by it")).into()),
+            None => Err(FineTuningError::NotFinite { step, what }),
         }
     }
 
@@ -404,9 +418,8 @@ impl Run<'_> {
     }
 
     /// Leaves the result where it is looked for.
-    fn finish(mut self, end: RunEnd) -> Result<RunSummary, FineTuningError> {
+    fn finish(mut self, end: RunEnd, peak_memory: Option<u64>) -> Result<RunSummary, FineTuningError> {
         let settings = &self.plan.settings;
-        let peak_memory = mlx_rs::memory::peak_memory()? as u64;
         if settings.early_stopping.is_some() && self.folder.best().is_file() {
             put(&mut self.model, &load_safetensors(&self.folder.best())?)?;
         }

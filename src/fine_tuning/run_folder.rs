@@ -6,10 +6,13 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use thiserror::Error;
 
+use super::checkpoint::newest_update;
+use super::run_inputs::RunInputs;
+use super::run_lock::RunLock;
 use crate::atomic_write::write_file;
 
 /// Version of `run.json`.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 /// Beginning of the names under which unfinished files and folders stand.
 const UNFINISHED: &str = ".partial-";
 
@@ -20,20 +23,17 @@ pub struct RunRecord {
     version: u32,
     /// Every setting of the run.
     pub settings: Value,
-    /// Checksum of the rows as tokens, by which changed data is noticed.
-    pub data_checksum: u32,
-    /// Optimizer updates of the whole run.
-    pub updates: usize,
+    /// What it was given beside them.
+    pub inputs: RunInputs,
 }
 
 impl RunRecord {
     /// A record of a run that begins now.
-    pub fn new(settings: Value, data_checksum: u32, updates: usize) -> Self {
+    pub fn new(settings: Value, inputs: RunInputs) -> Self {
         Self {
             version: VERSION,
             settings,
-            data_checksum,
-            updates,
+            inputs,
         }
     }
 }
@@ -50,6 +50,12 @@ pub enum RunFolderError {
         found: String,
         /// What to do.
         hint: String,
+    },
+    /// Another process trains in it.
+    #[error("a run is going on in `{}`\n  expected: a folder that no other process trains in\n  hint: wait for its end, or choose another `--out`", path.display())]
+    InUse {
+        /// The folder.
+        path: PathBuf,
     },
     /// There is no run in it.
     #[error("there is no run in `{}`\n  found: {source}\n  expected: a folder that `diagnose train` left, with a run.json", path.display())]
@@ -78,48 +84,75 @@ pub enum RunFolderError {
 }
 
 /// The folder of a run.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct RunFolder {
     path: PathBuf,
+    /// Held while a run goes on; a folder that is only read has none.
+    lock: Option<RunLock>,
 }
 
 impl RunFolder {
     /// A new folder for a run, which is made where it does not exist.
     ///
     /// # Errors
-    /// Something is in it already: nothing is ever overwritten.
+    /// Something is in it already: nothing is ever overwritten. Or another run is going on in it.
     pub fn create(path: &Path) -> Result<Self, RunFolderError> {
-        let writing = |source| RunFolderError::Write {
+        std::fs::create_dir_all(path).map_err(writing(path))?;
+        let mut folder = Self {
             path: path.to_owned(),
-            source,
+            lock: None,
         };
-        std::fs::create_dir_all(path).map_err(writing)?;
-        let folder = Self { path: path.to_owned() };
-        let mut names = folder.names().map_err(writing)?;
-        names.sort();
-        match names.into_iter().find(|name| !name.starts_with(UNFINISHED)) {
-            None => {
-                folder.remove_unfinished()?;
-                Ok(folder)
-            }
-            Some(found) => Err(RunFolderError::Used {
-                path: path.to_owned(),
-                found,
-                hint: if folder.record_path().is_file() {
-                    format!(
-                        "go on with it by `diagnose train resume {}`, or choose another `--out`",
-                        path.display()
-                    )
-                } else {
-                    "choose another `--out`".to_owned()
-                },
-            }),
+        // A folder of something else does not even get the file that is locked.
+        if !RunLock::path(path).exists() {
+            folder.refuse_used()?;
         }
+        folder.lock = Some(RunLock::take(path)?);
+        folder.refuse_used()?;
+        folder.remove_unfinished()?;
+        Ok(folder)
     }
 
-    /// The folder of a run that began earlier, and its record.
+    /// Finds out whether [`Self::create`] would succeed, and leaves everything as it is.
+    ///
+    /// # Errors
+    /// As of [`Self::create`].
+    pub fn check_new(path: &Path) -> Result<(), RunFolderError> {
+        if path.is_dir() {
+            if RunLock::path(path).exists() {
+                RunLock::take(path)?;
+            }
+            let folder = Self {
+                path: path.to_owned(),
+                lock: None,
+            };
+            folder.refuse_used()?;
+        }
+        // What does not exist yet will lie in the first folder above it that does.
+        let whole = std::path::absolute(path).map_err(writing(path))?;
+        let place = whole.ancestors().find(|place| place.exists()).unwrap_or(path);
+        tempfile::tempfile_in(place).map(drop).map_err(writing(path))
+    }
+
+    /// The folder of a run that began earlier, to go on with it, and its record.
+    ///
+    /// # Errors
+    /// There is no run in it, or the run is going on.
+    pub fn resume(path: &Path) -> Result<(Self, RunRecord), RunFolderError> {
+        let (mut folder, record) = Self::open(path)?;
+        folder.lock = Some(RunLock::take(path)?);
+        folder.remove_unfinished()?;
+        Ok((folder, record))
+    }
+
+    /// The folder of a run, which may be going on, to read from it, and its record.
+    ///
+    /// # Errors
+    /// There is no run in it.
     pub fn open(path: &Path) -> Result<(Self, RunRecord), RunFolderError> {
-        let folder = Self { path: path.to_owned() };
+        let folder = Self {
+            path: path.to_owned(),
+            lock: None,
+        };
         let text = std::fs::read_to_string(folder.record_path()).map_err(|source| RunFolderError::NoRun {
             path: path.to_owned(),
             source,
@@ -135,8 +168,37 @@ impl RunFolder {
                 record.version
             )));
         }
-        folder.remove_unfinished()?;
         Ok((folder, record))
+    }
+
+    /// Refuses a folder with anything in it but what a killed run left unfinished.
+    fn refuse_used(&self) -> Result<(), RunFolderError> {
+        let path = &self.path;
+        let is_ours = |name: &String| name.starts_with(UNFINISHED) || path.join(name) == RunLock::path(path);
+        let mut names = self.names().map_err(writing(path))?;
+        names.sort();
+        let Some(found) = names.into_iter().find(|name| !is_ours(name)) else {
+            return Ok(());
+        };
+        let hint = match Self::open(path) {
+            Ok((folder, record)) if folder.has_all_updates(&record) => {
+                "choose another `--out`: the run in this folder is finished".to_owned()
+            }
+            Ok(_) => format!(
+                "go on with it by `diagnose train resume {}`, or choose another `--out`",
+                path.display()
+            ),
+            Err(_) => "choose another `--out`".to_owned(),
+        };
+        Err(RunFolderError::Used {
+            path: path.clone(),
+            found,
+            hint,
+        })
+    }
+
+    fn has_all_updates(&self, record: &RunRecord) -> bool {
+        newest_update(&self.checkpoints()) >= Some(record.inputs.updates as u64)
     }
 
     /// Writes what the run begins with.
@@ -146,13 +208,15 @@ impl RunFolder {
             path: path.clone(),
             found: error.to_string(),
         })?;
-        write_file(&path, format!("{text}\n").as_bytes()).map_err(|source| RunFolderError::Write { path, source })
+        write_file(&path, format!("{text}\n").as_bytes()).map_err(writing(&path))
     }
 
     /// Removes the folder of a run that did not begin, where nothing is in it.
-    pub fn remove_if_empty(&self) {
-        // A folder with something in it is not removed, and an empty one that stays harms nobody.
-        let _ = std::fs::remove_dir(&self.path);
+    pub fn remove_if_unused(self) {
+        if self.refuse_used().is_ok() {
+            // An empty folder that stays harms nobody.
+            let _ = std::fs::remove_file(RunLock::path(&self.path)).and_then(|()| std::fs::remove_dir(&self.path));
+        }
     }
 
     /// Removes what a killed run was in the middle of writing.
@@ -169,7 +233,7 @@ impl RunFolder {
                     } else {
                         std::fs::remove_file(&path)
                     };
-                    removed.map_err(|source| RunFolderError::Write { path, source })?;
+                    removed.map_err(writing(&path))?;
                 }
             }
         }
@@ -221,4 +285,9 @@ impl RunFolder {
     pub fn diagnosis(&self) -> PathBuf {
         self.path.join("diagnosis.md")
     }
+}
+
+fn writing(path: &Path) -> impl FnOnce(std::io::Error) -> RunFolderError {
+    let path = path.to_owned();
+    move |source| RunFolderError::Write { path, source }
 }

@@ -251,17 +251,21 @@ impl FineTuneSettings {
 
     /// Every setting under its key in a configuration, as a YAML or JSON table that [`Self::read`] takes back.
     pub fn to_json(&self) -> Value {
+        let (layers, lora) = match self.method {
+            // Nothing of adapters applies.
+            Method::Full => (None, None),
+            Method::Lora | Method::Dora => (
+                Some(self.lora.layers.map_or(-1, |layers| layers as i64)),
+                Some(lora_json(&self.lora)),
+            ),
+        };
         let mut table = json!({
             "model": self.model,
             "data": self.data,
             "adapter_path": self.output,
             "fine_tune_type": self.method.name(),
-            "num_layers": self.lora.layers.map_or(-1, |layers| layers as i64),
-            "lora_parameters": {
-                "rank": self.lora.rank,
-                "scale": as_written(self.lora.scale),
-                "dropout": as_written(self.lora.dropout),
-            },
+            "num_layers": layers,
+            "lora_parameters": lora,
             "template": self.template.name(),
             "supervision": name_of(&SUPERVISIONS, self.supervision),
             "row_order": name_of(&ROW_ORDERS, self.row_order),
@@ -300,9 +304,6 @@ impl FineTuneSettings {
         ] {
             table[key] = json!(name);
         }
-        if !self.lora.keys.is_empty() {
-            table["lora_parameters"]["keys"] = json!(self.lora.keys);
-        }
         let mut set = |key: &str, value: Option<Value>| {
             if let Some(value) = value {
                 table[key] = value;
@@ -321,8 +322,23 @@ impl FineTuneSettings {
                 |stopping| json!({"patience": stopping.patience, "least_improvement": stopping.least_improvement}),
             ),
         );
+        if let Some(table) = table.as_object_mut() {
+            table.retain(|_, value| !value.is_null());
+        }
         table
     }
+}
+
+fn lora_json(lora: &LoraSettings) -> Value {
+    let mut table = json!({
+        "rank": lora.rank,
+        "scale": as_written(lora.scale),
+        "dropout": as_written(lora.dropout),
+    });
+    if !lora.keys.is_empty() {
+        table["keys"] = json!(lora.keys);
+    }
+    table
 }
 
 fn schedule_json(schedule: &ScheduleSettings, peak: f64) -> Value {
@@ -365,7 +381,7 @@ fn read_all(reader: &mut SettingsReader<'_>) -> FineTuneSettings {
         record_keys: reader.record_keys(),
         method,
         lora: reader.lora(),
-        resume_adapter: reader.text("resume_adapter_file").map(Into::into),
+        resume_adapter: reader.resume_adapter(method),
         template: reader.template(),
         supervision: reader.supervision(),
         row_order: reader.choice("row_order", &ROW_ORDERS).unwrap_or(RowOrder::Shuffled),
@@ -399,6 +415,9 @@ fn read_all(reader: &mut SettingsReader<'_>) -> FineTuneSettings {
     reader.required("model");
     reader.required("data");
     reader.without_effect();
+    if method == Method::Full {
+        reader.without_adapters();
+    }
     reader.unknown_keys();
     settings
 }

@@ -1,12 +1,15 @@
 //! Reads values out of a configuration and collects everything that is wrong.
 
 use std::collections::BTreeSet;
+use std::path::PathBuf;
 use std::str::FromStr;
 
 use serde_json::Value;
 
 use super::configuration::{Configuration, Entry, Origin};
-use super::settings::{EarlyStopping, GIGABYTE, RunLength, SUPERVISIONS, ScheduleSettings, ScheduleShape, Validation};
+use super::settings::{
+    EarlyStopping, GIGABYTE, Method, RunLength, SUPERVISIONS, ScheduleSettings, ScheduleShape, Validation,
+};
 use crate::adapter::LoraSettings;
 use crate::data::{RecordKeys, Supervision};
 use crate::device::{BackendKind, MemoryBudget, dtype_named};
@@ -27,8 +30,27 @@ const WITHOUT_EFFECT: [(&str, &str); 9] = [
     ("config", "a configuration names no other one"),
 ];
 
-/// Longest run and rows that are believed: far above any real one, so that a slip is noticed.
-const LARGEST_COUNT: u64 = 1 << 32;
+/// Names that other programs, mlx-lm before 0.20 or the command line have for a key.
+const OTHER_NAMES: [(&str, &str); 13] = [
+    ("alpha", "lora_parameters.alpha"),
+    ("dropout", "lora_parameters.dropout"),
+    ("lora_alpha", "lora_parameters.alpha"),
+    ("lora_dropout", "lora_parameters.dropout"),
+    ("lora_keys", "lora_parameters.keys"),
+    ("lora_layers", "num_layers"),
+    ("lora_rank", "lora_parameters.rank"),
+    ("lora_scale", "lora_parameters.scale"),
+    ("out", "adapter_path"),
+    ("patience", "early_stopping.patience"),
+    ("rank", "lora_parameters.rank"),
+    ("resume_adapter", "resume_adapter_file"),
+    ("scale", "lora_parameters.scale"),
+];
+
+/// Largest counts that are believed: far above any real one, so that a slip is noticed.
+const LARGEST_COUNT: u64 = 1_000_000_000;
+/// Most passes over the data that are believed.
+const MOST_EPOCHS: f64 = 1e6;
 
 pub(super) struct SettingsReader<'a> {
     configuration: &'a Configuration,
@@ -113,7 +135,7 @@ impl<'a> SettingsReader<'a> {
 
     /// A whole number of at least 1.
     pub(super) fn size(&mut self, key: &str) -> Option<usize> {
-        self.read(key, "a whole number of at least 1", |value| {
+        self.read(key, &format!("a whole number from 1 to {LARGEST_COUNT}"), |value| {
             let number = value.as_u64().filter(|number| (1..=LARGEST_COUNT).contains(number))?;
             usize::try_from(number).ok()
         })
@@ -121,7 +143,7 @@ impl<'a> SettingsReader<'a> {
 
     /// A whole number of at least 0.
     fn count(&mut self, key: &str) -> Option<usize> {
-        self.read(key, "a whole number of at least 0", |value| {
+        self.read(key, &format!("a whole number from 0 to {LARGEST_COUNT}"), |value| {
             let number = value.as_u64().filter(|number| *number <= LARGEST_COUNT)?;
             usize::try_from(number).ok()
         })
@@ -129,7 +151,8 @@ impl<'a> SettingsReader<'a> {
 
     /// A number of batches or layers, where -1 and 0 stand for all; `default` where nothing is said.
     fn count_or_all(&mut self, key: &str, default: Option<usize>) -> Option<usize> {
-        let given = self.read(key, "a whole number of at least 1, or -1 for all", |value| {
+        let expected = format!("a whole number from 1 to {LARGEST_COUNT}, or -1 or 0 for all");
+        let given = self.read(key, &expected, |value| {
             value
                 .as_i64()
                 .filter(|number| (-1..=LARGEST_COUNT as i64).contains(number))
@@ -141,15 +164,16 @@ impl<'a> SettingsReader<'a> {
     }
 
     pub(super) fn positive(&mut self, key: &str) -> Option<f64> {
-        self.read(key, "a number above 0", |value| {
-            number(value).filter(|number| *number > 0.0 && number.is_finite())
+        // What single precision takes for zero is none above it.
+        let expected = format!("a number above 0, at most {:.1e}", f32::MAX);
+        self.read(key, &expected, |value| {
+            number(value).filter(|number| *number as f32 > 0.0)
         })
     }
 
     fn at_least_zero(&mut self, key: &str) -> Option<f64> {
-        self.read(key, "a number of at least 0", |value| {
-            number(value).filter(|number| *number >= 0.0 && number.is_finite())
-        })
+        let expected = format!("a number from 0 to {:.1e}", f32::MAX);
+        self.read(key, &expected, |value| number(value).filter(|number| *number >= 0.0))
     }
 
     /// A part of a whole.
@@ -192,7 +216,10 @@ impl<'a> SettingsReader<'a> {
     }
 
     pub(super) fn length(&mut self) -> RunLength {
-        let epochs = self.positive("epochs");
+        let expected = format!("a number above 0, at most {MOST_EPOCHS}");
+        let epochs = self.read("epochs", &expected, |value| {
+            number(value).filter(|epochs| *epochs > 0.0 && *epochs <= MOST_EPOCHS)
+        });
         let batches = self.size("iters");
         match (epochs, batches) {
             (Some(_), Some(_)) => {
@@ -484,6 +511,32 @@ impl<'a> SettingsReader<'a> {
         ScheduleShape::Given(decay.unwrap_or(Decay::Constant))
     }
 
+    /// The adapter that is gone on from.
+    pub(super) fn resume_adapter(&mut self, method: Method) -> Option<PathBuf> {
+        let key = "resume_adapter_file";
+        let adapter = self.text(key)?;
+        if method == Method::Full
+            && let Some(entry) = self.configuration.get(key)
+        {
+            let expected = "`fine_tune_type: lora` or `dora`, which train adapters";
+            self.problem_saying(key, entry, "an adapter where all weights are trained", expected);
+        }
+        Some(adapter.into())
+    }
+
+    /// Says which settings of adapters were given where there are none. A profile is for every kind of training.
+    pub(super) fn without_adapters(&mut self) {
+        for (key, entry) in self.configuration.entries() {
+            let is_of_adapters = key.starts_with("lora_parameters.")
+                || key == "num_layers" && entry.value.as_i64().is_some_and(|layers| layers > 0);
+            if is_of_adapters && !matches!(entry.origin, Origin::Profile(_)) {
+                let reason = "all weights of all blocks are trained";
+                self.notes
+                    .push(format!("{}: `{key}` has no effect: {reason}", entry.origin));
+            }
+        }
+    }
+
     /// Says what does not apply.
     pub(super) fn without_effect(&mut self) {
         for (key, reason) in WITHOUT_EFFECT {
@@ -517,20 +570,42 @@ impl<'a> SettingsReader<'a> {
             if self.known.contains(key) {
                 continue;
             }
-            let nearest = closest(key, self.known.iter().map(String::as_str));
-            let expected = nearest.map_or_else(
+            let prefix = format!("{key}.");
+            let below: Vec<&str> = self
+                .known
+                .iter()
+                .filter_map(|known| known.strip_prefix(&prefix))
+                .collect();
+            if !below.is_empty() {
+                let expected = format!("a table with {}", below.join(", "));
+                self.problem(key, entry, expected);
+                continue;
+            }
+            let expected = self.meant_by(key).map_or_else(
                 || "a setting of a run; `diagnose train start --help` lists them".to_owned(),
-                |nearest| format!("a setting of a run; did you mean `{nearest}`?"),
+                |meant| format!("a setting of a run; did you mean `{meant}`?"),
             );
             self.problem_saying(key, entry, "an unknown key", expected);
         }
     }
+
+    /// The key that somebody may have meant by one that there is not.
+    fn meant_by(&self, key: &str) -> Option<&str> {
+        // On the command line, words are joined by dashes.
+        let key = key.replace('-', "_");
+        let other = OTHER_NAMES.iter().find(|(other, _)| *other == key);
+        other
+            .map(|(_, known)| *known)
+            .or_else(|| closest(&key, self.known.iter().map(String::as_str)))
+    }
 }
 
-/// A number; YAML of other programs gives `1e-5` as a text.
+/// A number that is finite in single precision too, in which everything is computed; YAML of other programs gives `1e-5`
+/// as a text.
 fn number(value: &Value) -> Option<f64> {
-    match value {
-        Value::String(text) => text.trim().parse().ok(),
-        other => other.as_f64(),
-    }
+    let number: f64 = match value {
+        Value::String(text) => text.trim().parse().ok()?,
+        other => other.as_f64()?,
+    };
+    (number as f32).is_finite().then_some(number)
 }

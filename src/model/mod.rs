@@ -19,6 +19,7 @@ mod decoder;
 mod element_type;
 mod embedding;
 mod feed_forward;
+mod fingerprint;
 mod folder_files;
 mod foreign_model;
 mod foreign_packing;

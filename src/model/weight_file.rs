@@ -1,6 +1,6 @@
 use std::collections::{BTreeMap, HashMap};
-use std::fs::File;
-use std::io::Read;
+use std::fs::{File, OpenOptions};
+use std::io::{ErrorKind, Read, Write};
 use std::path::{Path, PathBuf};
 
 use mlx_rs::Array;
@@ -9,6 +9,8 @@ use thiserror::Error;
 
 /// Largest header that is read, as the safetensors format itself limits it.
 const LARGEST_HEADER: u64 = 100_000_000;
+/// Bytes that are written to find out why MLX could not: more than a block that a full disk may still have.
+const MORE: usize = 1 << 13;
 
 /// Why a safetensors file could not be read or written.
 #[derive(Debug, Error)]
@@ -61,6 +63,14 @@ pub enum WeightFileError {
         /// The file.
         path: PathBuf,
     },
+    /// The system did not let it be written.
+    #[error("`{}` cannot be written\n  found: {source}\n  hint: {}", path.display(), writing_hint(source))]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
     /// MLX refused.
     #[error("MLX cannot use `{}`\n  found: {message}\n  hint: download or export the file again", path.display())]
     Mlx {
@@ -79,6 +89,13 @@ fn resave(path: &Path) -> String {
          value in state.get('state_dict', state).items()}}, sys.argv[2])\" {} model.safetensors`",
         path.display()
     )
+}
+
+fn writing_hint(error: &std::io::Error) -> &'static str {
+    match error.kind() {
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => "free some space there, or write to another disk",
+        _ => "check that the folder exists and can be written to",
+    }
 }
 
 impl From<std::io::Error> for WeightFileError {
@@ -102,7 +119,7 @@ pub fn load_safetensors(path: &Path) -> Result<BTreeMap<String, Array>, WeightFi
     let tensors = Array::load_safetensors(path).map_err(|error| mlx_error(error.to_string()))?;
     let tensors: BTreeMap<String, Array> = tensors.into_iter().collect();
     // Loading is lazy; read now so that the file may be replaced or removed afterwards.
-    mlx_rs::transforms::eval(tensors.values()).map_err(|error| mlx_error(error.to_string()))?;
+    mlx_rs::transforms::eval(tensors.values()).map_err(|error| mlx_error(error.what().to_owned()))?;
     Ok(tensors)
 }
 
@@ -113,11 +130,21 @@ pub fn save_safetensors(
     path: &Path,
 ) -> Result<(), WeightFileError> {
     let metadata: Option<HashMap<String, String>> = metadata.map(|metadata| metadata.clone().into_iter().collect());
-    Array::save_safetensors(tensors, metadata.as_ref(), path).map_err(|error| WeightFileError::Mlx {
-        path: path.to_owned(),
-        message: error.to_string(),
-    })?;
+    Array::save_safetensors(tensors, metadata.as_ref(), path).map_err(|error| unwritten(path, error.to_string()))?;
     check_whole(path)
+}
+
+/// MLX does not say why the system refused to write; trying to write more to the file does.
+fn unwritten(path: &Path, message: String) -> WeightFileError {
+    let more = OpenOptions::new()
+        .append(true)
+        .open(path)
+        .and_then(|mut file| file.write_all(&[0; MORE]));
+    let path = path.to_owned();
+    match more {
+        Err(source) => WeightFileError::Write { path, source },
+        Ok(()) => WeightFileError::Mlx { path, message },
+    }
 }
 
 /// A tensor as the header of its file describes it.

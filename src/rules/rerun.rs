@@ -239,7 +239,7 @@ impl Command {
 }
 
 /// The argument as a POSIX shell reads it back.
-fn quoted(argument: &str) -> String {
+pub fn quoted(argument: &str) -> String {
     let is_plain = |character: char| character.is_ascii_alphanumeric() || "/._-+=:,@%".contains(character);
     if !argument.is_empty() && argument.chars().all(is_plain) {
         argument.to_owned()

@@ -81,7 +81,7 @@ pub enum TrainingOutcome {
 #[derive(Debug, Error)]
 pub enum TrainError {
     /// MLX failed.
-    #[error("training failed: {0}")]
+    #[error("training failed: {}", .0.what())]
     Mlx(#[from] Exception),
 }
 

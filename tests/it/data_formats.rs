@@ -553,3 +553,62 @@ fn rows_of_other_formats_are_written_as_conversations() -> TestResult {
     assert!(!array("[{\"text\": \"a\"}]")?.is_for_mlx_lm());
     Ok(())
 }
+
+#[rstest]
+#[case::a_broken_line("{\"text\": \n", "hint: write one whole JSON object on each line")]
+#[case::no_utf_8(b"{\"text\": \"\xff\"}\n", "hint: save the file as UTF-8")]
+#[case::a_wrong_role(
+    "{\"messages\": [{\"role\": \"captain\", \"content\": \"Ahoy\"}]}\n",
+    "hint: mend these rows, or leave them out"
+)]
+#[case::no_content(
+    "{\"prompt\": \"Hi\", \"completion\": null}\n",
+    "hint: mend these rows, or leave them out"
+)]
+fn rows_that_cannot_be_used_are_mended_where_their_fault_is(#[case] text: impl AsRef<[u8]>, #[case] hint: &str) {
+    let message = message(lines(text));
+    assert!(message.contains(hint), "{message}");
+}
+
+#[test]
+fn rows_that_stand_in_a_file_in_another_way_are_told_in_one_sentence() {
+    let rows = json!(vec![json!({"text": "Ahoy"}); 12]);
+    let said = message(lines(format!("{rows:#}")));
+    assert!(said.contains("found: one JSON array in a file of lines"), "{said}");
+    let said = message(array(json!({"version": 1, "data": rows}).to_string()));
+    assert!(
+        said.contains("found: one JSON object with the rows in `data`"),
+        "{said}"
+    );
+    // A single row whose key was misspelt is no file of rows.
+    let said = message(lines(
+        json!({"mesages": [{"role": "user", "content": "Hi"}]}).to_string(),
+    ));
+    assert!(said.contains("did you mean `messages`"), "{said}");
+}
+
+#[test]
+fn a_key_that_a_row_has_twice_is_refused() {
+    let twice = r#"{"prompt": "Hi", "completion": "one", "completion": "two"}"#;
+    let said = message(lines(twice));
+    assert!(said.contains("the key `completion` twice"), "{said}");
+    let said = message(array(format!("[{{\"text\": \"Ahoy\"}}, {twice}]")));
+    assert!(said.contains("the key `completion` twice"), "{said}");
+}
+
+#[test]
+fn a_content_of_parts_is_the_fault_of_the_row_and_not_of_the_template() -> TestResult {
+    let row = json!({"messages": [
+        {"role": "user", "content": [{"type": "text", "text": "Where is Tom?"}]},
+        {"role": "assistant", "content": "In the harbour."},
+    ]});
+    let file = lines(row.to_string())?;
+    let tokenizer = Tokenizer::from_folder(&root().join("fixtures/embedded/model"))?;
+    let settings = ExampleSettings {
+        supervision: Supervision::LastAnswer,
+        max_sequence_length: 64,
+    };
+    let said = message(Dataset::new(&file, &tokenizer, settings));
+    assert!(said.contains("content is a list of parts"), "{said}");
+    Ok(())
+}

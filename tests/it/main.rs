@@ -29,6 +29,7 @@ mod engine_text_stream;
 mod environment;
 mod external_generators;
 mod external_trainers;
+mod fine_tuning_refusals;
 mod fine_tuning_runs;
 mod finished_adapters;
 mod finished_models;

@@ -106,9 +106,9 @@ fn every_wrong_value_is_told_at_once_with_its_line() {
     );
     insta::assert_snapshot!(error.to_string(), @r"
     the settings of the run cannot be used (6 wrong)
-      run.yml:3: batch_size: found 0, expected a whole number of at least 1
-      run.yml:4: learning_rate: found -1, expected a number above 0
-      run.yml:6: lora_parameters.rank: found `many`, expected a whole number of at least 1
+      run.yml:3: batch_size: found 0, expected a whole number from 1 to 1000000000
+      run.yml:4: learning_rate: found -1, expected a number above 0, at most 3.4e38
+      run.yml:6: lora_parameters.rank: found `many`, expected a whole number from 1 to 1000000000
       run.yml:7: lora_parameters.dropout: found 1, expected a number of at least 0 and below 1
       run.yml:8: epocs: found an unknown key, expected a setting of a run; did you mean `epochs`?
       run.yml:9: optimizer: found `adamx`, expected one of adam, adamw, sgd, adafactor, lion, muon
@@ -129,7 +129,24 @@ fn every_wrong_value_is_told_at_once_with_its_line() {
 #[case::hub_dataset("hf_dataset: {path: a/b}\n", "`data` with a folder or file")]
 #[case::far_too_high("learning_rate: 3\n", "a number below 1")]
 #[case::patience_missing("early_stopping: {least_improvement: 0.1}\n", "`early_stopping.patience` beside it")]
-#[case::a_negative_count("save_every: -5\n", "a whole number of at least 1")]
+#[case::a_negative_count("save_every: -5\n", "a whole number from 1")]
+#[case::a_count_beyond_belief("batch_size: 9223372036854775807\n", "to 1000000000")]
+#[case::more_epochs_than_anybody_waits_for("epochs: 1e18\n", "at most 1000000")]
+#[case::a_scale_beyond_single_precision("lora_parameters: {scale: 1e300}\n", "a number from 0 to 3.4e38")]
+#[case::an_alpha_beyond_single_precision("lora_parameters: {alpha: 1e300}\n", "a number from 0 to 3.4e38")]
+#[case::a_norm_that_would_be_zero("clip_norm: 1e-300\n", "a number above 0")]
+#[case::infinity_as_a_text(
+    "lr_schedule: {name: exponential_decay, arguments: [1e-4, inf]}\n",
+    "a list of numbers"
+)]
+#[case::an_adapter_where_all_weights_are_trained(
+    "fine_tune_type: full\nresume_adapter_file: a\n",
+    "`fine_tune_type: lora` or `dora`"
+)]
+#[case::a_number_for_a_table("lora_parameters: 3\n", "a table with alpha, dropout, keys, rank")]
+#[case::the_option_s_name("patience: 2\n", "did you mean `early_stopping.patience`?")]
+#[case::mlx_lm_s_old_name("lora_layers: 4\n", "did you mean `num_layers`?")]
+#[case::words_joined_by_a_dash("batch-size: 4\n", "did you mean `batch_size`?")]
 #[case::a_table_for_a_number("batch_size: {a: 1}\n", "a setting of a run")]
 fn what_cannot_be_is_refused_with_what_can(#[case] text: &str, #[case] expected: &str) {
     let error = refused(&format!("{LEAST}{text}")).to_string();
@@ -152,9 +169,17 @@ fn nothing_given_names_what_is_missing() {
 #[case::twice_the_same_key("model: m\nmodel: n\n", "run.yml:2")]
 #[case::not_a_number("model: m\nlearning_rate: .nan\n", "run.yml:2")]
 #[case::infinite("clip_norm: .inf\n", "run.yml:1")]
+#[case::said_of_a_key_in_our_words("model: m\nmodel: n\n", "found the key `model` twice, expected each key once")]
+#[case::said_of_a_number_in_our_words("clip_norm: .inf\n", "expected a finite number")]
 fn what_is_not_keys_and_values_is_refused_with_its_line(#[case] text: &str, #[case] place: &str) {
     let error = read(text).unwrap_err().to_string();
     assert!(error.contains(place), "{error}");
+}
+
+#[test]
+fn a_configuration_without_an_end_is_refused() {
+    let error = Configuration::read("/dev/zero".as_ref()).unwrap_err().to_string();
+    assert!(error.contains("is too large"), "{error}");
 }
 
 #[test]
@@ -176,6 +201,19 @@ fn mlx_lm_s_keys_without_a_meaning_here_are_said_and_not_dropped() {
     assert!(
         notes.iter().any(|note| note.contains("run.yml:3: `wandb`")),
         "{notes:?}"
+    );
+}
+
+#[test]
+fn settings_of_adapters_are_said_to_have_no_effect_on_whole_weights() {
+    let given = "fine_tune_type: full\nlora_parameters: {rank: 4}\nnum_layers: 2\n";
+    let (_, notes) = settings(&format!("{LEAST}{given}"));
+    assert_eq!(
+        notes,
+        [
+            "run.yml:4: `lora_parameters.rank` has no effect: all weights of all blocks are trained",
+            "run.yml:5: `num_layers` has no effect: all weights of all blocks are trained",
+        ]
     );
 }
 
@@ -209,6 +247,7 @@ fn what_is_written_down_is_read_back_the_same() {
         format!(
             "{LEAST}iters: 7\noptimizer: adafactor\nclip_norm: 0.1\ndtype: bfloat16\nbackend: cpu\nnum_layers: 2\n"
         ),
+        format!("{LEAST}fine_tune_type: full\n"),
         format!("{LEAST}lr_schedule: {{name: step_decay, warmup: 3, arguments: [1e-4, 0.5, 10]}}\n"),
         format!("{LEAST}early_stopping: {{patience: 3}}\noptimizer: muon\nlora_parameters: {{keys: [mlp.up_proj]}}\n"),
     ] {
