@@ -66,7 +66,8 @@ impl AdapterSet {
             return Err(AdapterSetError::Taken { name: name.to_owned() });
         }
         let mut model = self.base.clone();
-        if let Some(found) = adapter.apply(&mut model)?.faults().into_iter().next() {
+        let applied = adapter.apply(&mut model)?;
+        if let Some(found) = adapter.faults(&applied).into_iter().next() {
             return Err(AdapterSetError::Unfit {
                 name: name.to_owned(),
                 found,

@@ -1,21 +1,28 @@
 //! `diagnose generate`: asks a model, with or without an adapter.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::io::{BufRead, IsTerminal, Write as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context, Result, anyhow};
 use clap::{ArgGroup, Args};
 
 use super::arguments::at_least_one;
 use super::output::{note, print};
-use super::run::{listen_for_interrupt, resolve_model};
-use crate::adapter::StoredAdapter;
-use crate::device::{PrecisionChoice, Selection};
-use crate::engine::{DecodeLimits, decode_greedily};
+use super::run::{EXIT_KILLED_BY_INTERRUPT, resolve_model};
+use crate::device::Selection;
+use crate::engine::{EngineSettings, Event, FinishReason, Request, SamplingSettings, SchedulerLimits};
 use crate::fine_tuning::{Configuration, FineTuneSettings, Method, RunFolder};
-use crate::interrupt::Interrupt;
-use crate::model::{CausalModel, Message, StopSet, TemplateChoice, Tokenizer, UnknownTemplate};
+use crate::model::{Message, TemplateChoice, UnknownTemplate};
+use crate::serving::ServedModel;
+
+/// The name under which the engine has the adapter.
+const ADAPTER: &str = "adapter";
+
+/// Keys and values that are kept of a conversation, so that each turn computes what it adds.
+const CONVERSATION_BYTES: usize = 1 << 30;
 
 /// What is asked, and of which model.
 #[derive(Debug, Args)]
@@ -38,6 +45,21 @@ pub struct GenerateArguments {
     /// Longest answer in tokens
     #[arg(long, value_name = "N", default_value_t = 256, value_parser = at_least_one)]
     pub max_tokens: usize,
+    /// Draw tokens by their probability, flattened by this much; 0 takes the likeliest
+    #[arg(long, value_name = "F", default_value_t = 0.0)]
+    pub temperature: f32,
+    /// Draw from the likeliest tokens that have this probability together; 0 and 1 for all
+    #[arg(long, value_name = "F", default_value_t = 0.0)]
+    pub top_p: f32,
+    /// Draw from as many of the likeliest tokens; 0 for all
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub top_k: usize,
+    /// Draw from the tokens that are at least this many times as likely as the likeliest
+    #[arg(long, value_name = "F", default_value_t = 0.0)]
+    pub min_p: f32,
+    /// Where the draws begin
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub seed: u64,
     /// Chat template to ask through: `own`, `chatml`, `llama3`, `mistral`, `alpaca` or `plain` [default: that of the run,
     /// or the model's own]
     #[arg(long, value_name = "NAME", value_parser = template)]
@@ -53,11 +75,49 @@ fn template(name: &str) -> Result<TemplateChoice, UnknownTemplate> {
 
 /// A model that can be asked.
 struct Asked {
-    model: CausalModel,
-    tokenizer: Tokenizer,
-    stop_ids: BTreeSet<u32>,
+    served: ServedModel,
+    adapter: Option<String>,
+    sampling: SamplingSettings,
     max_tokens: usize,
-    interrupt: Interrupt,
+    interrupt: AnswerInterrupt,
+}
+
+/// An answer that was printed.
+struct Told {
+    text: String,
+    /// Whether the user ended it.
+    is_interrupted: bool,
+}
+
+/// Ctrl-C ends the answer that is being given, and the program between answers.
+#[derive(Clone, Default)]
+struct AnswerInterrupt {
+    is_answering: Arc<AtomicBool>,
+    is_cancelled: Arc<AtomicBool>,
+}
+
+impl AnswerInterrupt {
+    fn listen(&self) -> Result<()> {
+        let own = self.clone();
+        ctrlc::set_handler(move || {
+            let is_first = !own.is_cancelled.swap(true, Ordering::SeqCst);
+            if !(is_first && own.is_answering.load(Ordering::SeqCst)) {
+                signal_hook::low_level::exit(EXIT_KILLED_BY_INTERRUPT);
+            }
+        })
+        .context("cannot listen for Ctrl-C")
+    }
+
+    fn begin(&self) {
+        self.is_cancelled.store(false, Ordering::SeqCst);
+        self.is_answering.store(true, Ordering::SeqCst);
+    }
+
+    /// Returns whether the answer was cancelled.
+    fn end(&self) -> bool {
+        self.is_answering.store(false, Ordering::SeqCst);
+        self.is_cancelled.swap(false, Ordering::SeqCst)
+    }
 }
 
 /// Answers the prompts, or talks until the input ends.
@@ -76,13 +136,15 @@ pub fn run(arguments: &GenerateArguments) -> Result<()> {
                 let question = Message::new("user", prompt);
                 asked.answer(&[&conversation[..], &[question]].concat())?
             };
-            print(&format!("{answer}\n"))?;
+            if answer.is_interrupted {
+                return Err(anyhow!("interrupted"));
+            }
         }
         return Ok(());
     }
     let is_terminal = std::io::stdin().is_terminal();
     if is_terminal {
-        note("an empty line or Ctrl-D ends the conversation");
+        note("an empty line or Ctrl-D ends the conversation; Ctrl-C ends an answer");
     }
     let mut lines = std::io::stdin().lock().lines();
     loop {
@@ -93,22 +155,24 @@ pub fn run(arguments: &GenerateArguments) -> Result<()> {
             return Ok(());
         };
         if line.trim().is_empty() {
-            return Ok(());
+            if is_terminal {
+                return Ok(());
+            }
+            continue;
         }
         if arguments.plain {
-            print(&format!("{}\n", asked.continued(&line)?))?;
+            asked.continued(&line)?;
             continue;
         }
         conversation.push(Message::new("user", &line));
         let answer = asked.answer(&conversation)?;
-        print(&format!("{answer}\n"))?;
-        conversation.push(Message::new("assistant", &answer));
+        conversation.push(Message::new("assistant", &answer.text));
     }
 }
 
 fn load(arguments: &GenerateArguments) -> Result<Asked> {
-    let interrupt = Interrupt::default();
-    listen_for_interrupt(&interrupt)?;
+    let interrupt = AnswerInterrupt::default();
+    interrupt.listen()?;
     let (model, adapter, template) = match (&arguments.folder, &arguments.model) {
         (Some(folder), _) => of_run(folder)?,
         (None, Some(model)) => (model.clone(), arguments.adapter.clone(), TemplateChoice::Own),
@@ -116,35 +180,39 @@ fn load(arguments: &GenerateArguments) -> Result<Asked> {
     };
     let source = resolve_model(&model)?;
     let selection = Selection::of(None)?;
-    let files = source.open()?;
-    let configuration = files.configuration()?;
-    let precision = selection.backend.precision(&configuration, PrecisionChoice::default());
-    let tokenizer = arguments.template.unwrap_or(template).apply(files.tokenizer()?)?;
-    let mut loaded = files.load(configuration, precision)?;
-    if let Some(adapter) = adapter {
-        let stored = StoredAdapter::read(&adapter)?;
-        let applied = stored.apply(&mut loaded.model)?;
-        check_whole(&adapter, &stored.faults(&applied))?;
+    let adapters: BTreeMap<String, PathBuf> = adapter
+        .iter()
+        .map(|folder| (ADAPTER.to_owned(), folder.clone()))
+        .collect();
+    // One answer at a time, which may take the whole context.
+    let alone = EngineSettings {
+        limits: SchedulerLimits {
+            max_sequences: 1,
+            cache_tokens: usize::MAX,
+            ..EngineSettings::default().limits
+        },
+        prefix_bytes: CONVERSATION_BYTES,
+        seed: arguments.seed,
+        ..EngineSettings::default()
+    };
+    let template = arguments.template.unwrap_or(template);
+    let served = ServedModel::start(&source, &adapters, template, selection.backend, alone)?;
+    for line in &served.notes {
+        note(&format!("note: {line}"));
     }
     Ok(Asked {
-        stop_ids: StopSet::of(&tokenizer)?.ids().into_iter().collect(),
-        model: loaded.model,
-        tokenizer,
+        served,
+        adapter: adapter.map(|_| ADAPTER.to_owned()),
+        sampling: SamplingSettings {
+            temperature: arguments.temperature,
+            top_p: arguments.top_p,
+            top_k: arguments.top_k,
+            min_p: arguments.min_p,
+            ..SamplingSettings::default()
+        },
         max_tokens: arguments.max_tokens,
         interrupt,
     })
-}
-
-/// Answers of a part of an adapter would be nobody's.
-fn check_whole(folder: &Path, faults: &[String]) -> Result<()> {
-    match faults.first() {
-        None => Ok(()),
-        Some(fault) => Err(anyhow!(
-            "the adapter `{}` does not fit the model\n  found: {fault}\n  expected: an adapter of this model\n  hint: \
-             `diagnose --model MODEL --adapter DIR --data DATA` lists everything",
-            folder.display()
-        )),
-    }
 }
 
 /// The base and the adapter of a run, or the whole model that it left, and the chat template that it was trained with.
@@ -158,44 +226,65 @@ fn of_run(folder: &Path) -> Result<(String, Option<PathBuf>, TemplateChoice)> {
 }
 
 impl Asked {
-    fn answer(&self, conversation: &[Message]) -> Result<String> {
-        if self.tokenizer.chat_template().is_none() {
+    fn answer(&self, conversation: &[Message]) -> Result<Told> {
+        let tokenizer = &self.served.tokenizer;
+        if tokenizer.chat_template().is_none() {
             return Err(anyhow!(
                 "the model has no chat template\n  expected: one in its tokenizer_config.json\n  hint: `--plain` continues a text"
             ));
         }
-        self.decoded(&self.tokenizer.encode_chat(conversation, None, true)?)
+        self.told(tokenizer.encode_chat(conversation, None, true)?)
     }
 
-    fn continued(&self, text: &str) -> Result<String> {
-        self.decoded(&self.tokenizer.encode(text, true)?)
+    fn continued(&self, text: &str) -> Result<Told> {
+        self.told(self.served.tokenizer.encode(text, true)?)
     }
 
-    fn decoded(&self, prompt: &[u32]) -> Result<String> {
-        let vocabulary = self.model.model.embed_tokens.vocabulary_size();
-        if prompt.is_empty() {
-            return Err(anyhow!("the prompt is empty"));
-        }
-        if let Some(id) = prompt.iter().find(|&&id| id >= vocabulary.cast_unsigned()) {
+    /// Prints the answer while it is given, and returns it.
+    fn told(&self, prompt: Vec<u32>) -> Result<Told> {
+        let context = self.served.engine.request_limits().context;
+        let room = context.saturating_sub(prompt.len());
+        if room == 0 {
             return Err(anyhow!(
-                "the tokenizer and the model do not fit\n  found: token id {id}\n  expected: an id below {vocabulary}"
+                "the prompt is longer than the model's context\n  found: {} tokens\n  expected: fewer than {context}\n  hint: \
+                 ask for less, or begin a new conversation",
+                prompt.len()
             ));
         }
-        let limits = DecodeLimits {
-            answer: self.max_tokens,
-            at_least: 0,
+        self.interrupt.begin();
+        let answer = self.served.engine.submit(Request {
+            prompt,
+            max_tokens: self.max_tokens.min(room),
+            stop_ids: self.served.stop_ids.clone(),
+            stop_strings: Vec::new(),
+            sampling: self.sampling.clone(),
+            top_log_probabilities: None,
+            adapter: self.adapter.clone(),
+            priority: 0,
+        })?;
+        let mut text = String::new();
+        let finished = loop {
+            let event = answer.next_event()?;
+            if self.interrupt.is_cancelled.load(Ordering::SeqCst) {
+                answer.ticket().cancel();
+            }
+            match event {
+                Event::Token(token) => {
+                    text.push_str(&token.text);
+                    print(&token.text)?;
+                }
+                Event::Finished(finished) => break finished,
+                Event::Failed(error) => return Err(error.into()),
+            }
         };
-        let decoded = decode_greedily(&self.model, prompt, &self.stop_ids, limits, &self.interrupt)?;
-        if decoded.not_finite {
-            return Err(anyhow!(
-                "the model's logits are not finite\n  hint: `diagnose --model MODEL` says why"
+        text.push_str(&finished.text);
+        print(&format!("{}\n", finished.text))?;
+        let is_interrupted = self.interrupt.end();
+        if finished.reason == FinishReason::Length && room < self.max_tokens {
+            note(&format!(
+                "note: the answer ends where the model's context of {context} tokens is full"
             ));
         }
-        if decoded.interrupted {
-            return Err(anyhow!("interrupted"));
-        }
-        let end = decoded.tokens.iter().position(|token| self.stop_ids.contains(token));
-        let answer = &decoded.tokens[..end.unwrap_or(decoded.tokens.len())];
-        Ok(self.tokenizer.decode(answer, true)?)
+        Ok(Told { text, is_interrupted })
     }
 }

@@ -36,7 +36,7 @@ const BYTE_ORDER_MARK: char = '\u{feff}';
 /// The folder of a run's results that takes the trained adapter.
 const ADAPTER: &str = "adapter";
 /// Exit code of a process that a second Ctrl-C ends at once, as shells report it.
-const EXIT_KILLED_BY_INTERRUPT: i32 = 130;
+pub(super) const EXIT_KILLED_BY_INTERRUPT: i32 = 130;
 
 /// Runs the program and returns its exit code; every error is printed here.
 pub fn run(arguments: Arguments) -> u8 {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::Write as _;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
@@ -83,6 +84,39 @@ fn a_template_that_takes_more_than_it_may_is_refused(#[case] template: &str, #[c
     let data = root().join("fixtures/embedded/voice");
     let output = run(&["--model", text(model.path()), "--data", text(&data), "--check-only"]);
     assert_refused(&output, &[words, "hint: "]);
+}
+
+#[test]
+fn an_answer_is_continued_from_the_conversation_before_it() {
+    let model = root().join("fixtures/embedded/model");
+    let mut command = diagnose();
+    let arguments = ["generate", "--model", text(&model), "--max-tokens", "40"];
+    let mut process = command
+        .args(arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut asked = process.stdin.take().unwrap();
+    asked
+        .write_all(b"Where does Tom live?\n\nWhere does Tom live?\n")
+        .unwrap();
+    drop(asked);
+    let talked = stdout(&process.wait_with_output().unwrap());
+    let alone = stdout(&run(&[&arguments[..], &["--prompt", "Where does Tom live?"]].concat()));
+    assert!(!alone.trim().is_empty());
+    assert!(talked.starts_with(&alone), "{talked}");
+    assert_eq!(talked.lines().count(), 2, "{talked}");
+}
+
+#[test]
+fn a_prompt_longer_than_the_context_is_refused() {
+    let model = root().join("fixtures/embedded/model");
+    let output = run(&["generate", "--model", text(&model), "--prompt", &"sea ".repeat(400)]);
+    assert_refused(
+        &output,
+        &["longer than the model's context", "fewer than 256", "hint: "],
+    );
 }
 
 #[test]
