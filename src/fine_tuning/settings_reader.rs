@@ -30,7 +30,7 @@ const WITHOUT_EFFECT: [(&str, &str); 9] = [
     ("config", "a configuration names no other one"),
 ];
 
-/// Names that other programs, mlx-lm before 0.20 or the command line have for a key.
+/// Names that other programs, earlier versions of mlx-lm or the command line have for a key.
 const OTHER_NAMES: [(&str, &str); 13] = [
     ("alpha", "lora_parameters.alpha"),
     ("dropout", "lora_parameters.dropout"),

@@ -498,3 +498,31 @@ fn what_is_noteworthy_of_a_run_is_noted() {
         "{said}"
     );
 }
+
+#[test]
+fn what_steers_a_terminal_in_data_and_paths_does_not_reach_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let rows = folder.path().join("rows\u{1b}[31m");
+    std::fs::create_dir(&rows).unwrap();
+    std::fs::write(rows.join("more\u{1b}[31m.jsonl"), "").unwrap();
+    let begun = |row: &str| {
+        std::fs::write(rows.join("train.jsonl"), row).unwrap();
+        let mut command = train(&["start"]);
+        command
+            .arg(model())
+            .arg(&rows)
+            .arg("--out")
+            .arg(folder.path().join("run"));
+        let output = command.args(["--iters", "1", "--no-guards"]).output().unwrap();
+        text(&output.stdout) + &text(&output.stderr)
+    };
+    for row in [
+        "{\"messages\": [\u{1b}[31m\u{1b}]0;pwned\u{7}}",
+        r#"{"\u001b[31m": "Ahoy"}"#,
+        r#"{"prompt": "Where is Tom?", "completion": "In the harbour."}"#,
+    ] {
+        let said = begun(row);
+        assert!(!said.contains(['\u{1b}', '\u{7}']), "{said:?}");
+        assert!(!said.is_empty());
+    }
+}
