@@ -7,6 +7,12 @@
 //! Prints one line of JSON: tokens per second, the median of the repeats. Prompts are made-up tokens, and nothing stops an
 //! answer, so that every run does the same work; `scripts/peers/engine_throughput.py` asks mlx-lm for the same.
 
+#![allow(
+    clippy::print_stderr,
+    clippy::print_stdout,
+    reason = "a command line tool prints what it measured"
+)]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
@@ -67,7 +73,7 @@ fn main() -> anyhow::Result<()> {
         .next()
         .map_or(Ok(defaults.prefill_chunk), |text| text.parse())?;
     let source = ModelSource::resolve(&model, &HubSettings::from_environment(), &mut |line| {
-        eprintln!("{line}")
+        eprintln!("{line}");
     })?;
     let settings = EngineSettings {
         limits: SchedulerLimits {

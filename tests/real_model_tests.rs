@@ -7,6 +7,13 @@
 //!
 //! `SMOLLM2` names another model: a folder or a GGUF file. Without a model each case says how to fetch one and is skipped.
 
+#![allow(
+    clippy::print_stderr,
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    reason = "a test that cannot go on stops, one that skips says why, and these show what the model says"
+)]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};

@@ -35,7 +35,7 @@ impl Heads {
     /// its store holds, and the new ones, which are appended.
     pub fn attend(
         &self,
-        parts: [Array; 3],
+        parts: &[Array; 3],
         rotary: Option<&RotaryEmbedding>,
         context: &AttentionContext,
         stores: &mut [&mut dyn KeyValueStore],
@@ -170,7 +170,7 @@ impl Attention {
         if let Some(norm) = &self.k_norm {
             keys = norm.forward(&keys)?;
         }
-        let merged = heads.attend([queries, keys, values], Some(&self.rotary), context, stores)?;
+        let merged = heads.attend(&[queries, keys, values], Some(&self.rotary), context, stores)?;
         self.o_proj.forward(&merged)
     }
 }

@@ -25,7 +25,7 @@ const LOG_PROBABILITIES: f32 = 2e-4;
 /// Where the two likeliest tokens are closer than this, either may be chosen.
 const NEAR_TIE: f32 = 1e-3;
 /// Long enough for any test on a busy machine.
-const SOON: Duration = Duration::from_secs(60);
+const SOON: Duration = Duration::from_mins(1);
 
 const LIMITS: SchedulerLimits = SchedulerLimits {
     max_sequences: 6,
@@ -93,7 +93,7 @@ fn requests(count: usize, vocabulary: u32) -> Vec<(Request, Option<usize>)> {
     };
     (0..count)
         .map(|index| {
-            let prompt: Vec<u32> = (0..1 + below(40)).map(|_| below(vocabulary.into()) as u32).collect();
+            let prompt: Vec<u32> = (0..=below(40)).map(|_| below(vocabulary.into()) as u32).collect();
             let request = request(&prompt, 1 + below(20) as usize);
             let cancelled = (index % 5 == 4).then(|| below(6) as usize);
             (request, cancelled)

@@ -206,7 +206,7 @@ impl Gpt2Attention {
         let parts = self.c_attn.forward(input)?.split_equal(3, -1)?;
         let split = |part: &Array| heads.split(part, heads.queries);
         let parts = [split(&parts[0])?, split(&parts[1])?, split(&parts[2])?];
-        self.c_proj.forward(&heads.attend(parts, None, context, stores)?)
+        self.c_proj.forward(&heads.attend(&parts, None, context, stores)?)
     }
 }
 

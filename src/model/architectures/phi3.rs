@@ -133,7 +133,7 @@ impl Phi3Attention {
         let queries = heads.split(&parts[0], heads.queries)?;
         let keys = heads.split(&parts[1], heads.keys)?;
         let values = heads.split(&parts[2], heads.keys)?;
-        let merged = heads.attend([queries, keys, values], Some(&self.rotary), context, stores)?;
+        let merged = heads.attend(&[queries, keys, values], Some(&self.rotary), context, stores)?;
         self.o_proj.forward(&merged)
     }
 }
