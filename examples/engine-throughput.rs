@@ -1,7 +1,7 @@
 //! How fast the engine reads prompts and decodes, alone and for several requests at one time.
 //!
 //! ```text
-//! cargo run --release --example engine-throughput -- MODEL [REPEATS] [CHUNK]
+//! cargo run --release --example engine-throughput -- MODEL
 //! ```
 //!
 //! Prints one line of JSON: tokens per second, the median of the repeats. Prompts are made-up tokens, and nothing stops an
@@ -16,18 +16,33 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
+use clap::Parser;
 use mlx_diagnose::device::Backend;
-use mlx_diagnose::engine::{EngineSettings, Request, SamplingSettings, SchedulerLimits};
+use mlx_diagnose::engine::{EngineSettings, Request, SamplingSettings};
 use mlx_diagnose::model::{HubSettings, ModelSource, TemplateChoice};
 use mlx_diagnose::serving::ServedModel;
 
-/// Tokens of the prompt whose reading is measured.
-const PREFILL_TOKENS: usize = 512;
-/// Tokens of prompts before decoding, and tokens decoded.
-const PROMPT_TOKENS: usize = 128;
-const NEW_TOKENS: usize = 64;
-/// Requests at one time.
-const CONCURRENT: [usize; 3] = [1, 4, 8];
+/// What is measured.
+#[derive(Debug, Parser)]
+struct Arguments {
+    /// Model folder, GGUF file or hub id
+    model: String,
+    /// Times that each figure is measured
+    #[arg(long, default_value_t = 3)]
+    repeats: usize,
+    /// Tokens of the prompt whose reading is measured
+    #[arg(long, default_value_t = 512)]
+    prefill: usize,
+    /// Tokens of the prompts before decoding
+    #[arg(long, default_value_t = 128)]
+    prompt: usize,
+    /// Tokens that are decoded
+    #[arg(long, default_value_t = 64)]
+    new: usize,
+    /// Requests at one time
+    #[arg(long, value_delimiter = ',', default_values_t = [1, 4, 8])]
+    concurrent: Vec<usize>,
+}
 
 fn request(first: u32, prompt: usize, max_tokens: usize) -> Request {
     Request {
@@ -63,47 +78,33 @@ fn median(mut values: Vec<f64>) -> f64 {
 }
 
 fn main() -> anyhow::Result<()> {
-    let mut arguments = std::env::args().skip(1);
-    let model = arguments
-        .next()
-        .ok_or_else(|| anyhow::anyhow!("usage: engine-throughput MODEL [REPEATS] [CHUNK]"))?;
-    let repeats: usize = arguments.next().map_or(Ok(3), |text| text.parse())?;
-    let defaults = EngineSettings::default().limits;
-    let prefill_chunk: usize = arguments
-        .next()
-        .map_or(Ok(defaults.prefill_chunk), |text| text.parse())?;
-    let source = ModelSource::resolve(&model, &HubSettings::from_environment(), &mut |line| {
+    let arguments = Arguments::parse();
+    let source = ModelSource::resolve(&arguments.model, &HubSettings::from_environment(), &mut |line| {
         eprintln!("{line}");
     })?;
-    let settings = EngineSettings {
-        limits: SchedulerLimits {
-            step_tokens: defaults.max_sequences + prefill_chunk,
-            prefill_chunk,
-            ..defaults
-        },
-        ..EngineSettings::default()
-    };
     let served = ServedModel::start(
         &source,
         &BTreeMap::new(),
         TemplateChoice::Own,
         Backend::select(),
-        settings,
+        EngineSettings::default(),
     )?;
     seconds(&served, 8, 16, 4)?;
     let mut measured = serde_json::Map::new();
     let rates = |work: &dyn Fn() -> anyhow::Result<f64>| -> anyhow::Result<f64> {
-        Ok(median((0..repeats).map(|_| work()).collect::<Result<_, _>>()?))
+        let each = (0..arguments.repeats.max(1)).map(|_| work());
+        Ok(median(each.collect::<Result<_, _>>()?))
     };
-    let prefill = rates(&|| Ok(PREFILL_TOKENS as f64 / seconds(&served, 1, PREFILL_TOKENS, 1)?.1))?;
-    measured.insert("prefill_512".to_owned(), prefill.into());
-    for count in CONCURRENT {
-        let rate = rates(&|| {
-            let (whole, to_first) = seconds(&served, count, PROMPT_TOKENS, NEW_TOKENS)?;
-            Ok((count * (NEW_TOKENS - 1)) as f64 / (whole - to_first))
+    let (prefill, prompt, new) = (arguments.prefill, arguments.prompt, arguments.new);
+    let rate = rates(&|| Ok(prefill as f64 / seconds(&served, 1, prefill, 1)?.1))?;
+    measured.insert("prefill".to_owned(), rate.into());
+    for count in arguments.concurrent {
+        let decoded = rates(&|| {
+            let (whole, to_first) = seconds(&served, count, prompt, new)?;
+            Ok((count * (new - 1)) as f64 / (whole - to_first))
         })?;
-        measured.insert(format!("decode_{count}"), rate.into());
-        let whole = rates(&|| Ok((count * NEW_TOKENS) as f64 / seconds(&served, count, PROMPT_TOKENS, NEW_TOKENS)?.0))?;
+        measured.insert(format!("decode_{count}"), decoded.into());
+        let whole = rates(&|| Ok((count * new) as f64 / seconds(&served, count, prompt, new)?.0))?;
         measured.insert(format!("whole_{count}"), whole.into());
     }
     println!("{}", serde_json::Value::Object(measured));

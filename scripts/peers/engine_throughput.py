@@ -1,9 +1,9 @@
 """Measures this project's engine and Python mlx-lm side by side: reading a prompt, decoding alone and eight at one time.
 
-Both read the same made-up prompts with the same weights in float32 and are stopped by nothing, so that they do the same work. The two take
-turns, and medians are printed, with ratios. mlx-lm computes with the BLAS library of `--blas` in place of the slow one that
-its wheel brings; the command that installs one is printed where there is none. llama.cpp is asked too, on a GGUF file of the
-same model in 4 bits, where the package xllamacpp is installed: its weights are not the same, so it stands beside.
+Both read the same made-up prompts with the same weights, in float32 or packed as the folder has them, and are stopped by
+nothing, so that they do the same work. They take turns; medians are printed, with ratios. mlx-lm computes with the BLAS
+library of `--blas` in place of the slow one that its wheel brings; the command that installs one is printed where there is
+none.
 
 Usage, with the python that scripts/peers/environment prints:
 
@@ -24,9 +24,6 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-PREFILL_TOKENS = 512
-PROMPT_TOKENS = 128
-NEW_TOKENS = 64
 CONCURRENT = (1, 4, 8)
 BLAS = Path("/usr/lib/x86_64-linux-gnu/libopenblas.so.0")
 # Tokens of eight requests at one time over those of one.
@@ -37,7 +34,7 @@ def prompt(first: int, tokens: int) -> list[int]:
     return [100 + (first + index * 131) % 20_000 for index in range(tokens)]
 
 
-def measure_mlx_lm(model_path: str) -> dict[str, float]:
+def measure_mlx_lm(model_path: str, prefill: int, prompt_tokens: int, new: int) -> dict[str, float]:
     """One round in this process."""
     import mlx.core as mx
     from mlx_lm.generate import BatchGenerator, generate_step
@@ -57,8 +54,8 @@ def measure_mlx_lm(model_path: str) -> dict[str, float]:
 
     def together(count: int) -> tuple[float, float]:
         begun = time.perf_counter()
-        generator = BatchGenerator(model, max_tokens=NEW_TOKENS)
-        generator.insert([prompt(index * 17, PROMPT_TOKENS) for index in range(count)], [NEW_TOKENS] * count)
+        generator = BatchGenerator(model, max_tokens=new)
+        generator.insert([prompt(index * 17, prompt_tokens) for index in range(count)], [new] * count)
         seen: set[int] = set()
         first = None
         while responses := generator.next_generated():
@@ -69,11 +66,11 @@ def measure_mlx_lm(model_path: str) -> dict[str, float]:
         return time.perf_counter() - begun, first
 
     alone(16, 4)
-    measured = {"prefill_512": PREFILL_TOKENS / alone(PREFILL_TOKENS, 1)[1]}
+    measured = {"prefill": prefill / alone(prefill, 1)[1]}
     for count in CONCURRENT:
-        whole, first = alone(PROMPT_TOKENS, NEW_TOKENS) if count == 1 else together(count)
-        measured[f"decode_{count}"] = count * (NEW_TOKENS - 1) / (whole - first)
-        measured[f"whole_{count}"] = count * NEW_TOKENS / whole
+        whole, first = alone(prompt_tokens, new) if count == 1 else together(count)
+        measured[f"decode_{count}"] = count * (new - 1) / (whole - first)
+        measured[f"whole_{count}"] = count * new / whole
     return measured
 
 
@@ -91,19 +88,23 @@ def main() -> int:
     parser.add_argument("--engine", default=str(ROOT / "target/release/examples/engine-throughput"))
     parser.add_argument("--blas", type=Path, default=BLAS)
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--prefill", type=int, default=512, help="tokens of the prompt whose reading is measured")
+    parser.add_argument("--prompt", type=int, default=128, help="tokens of the prompts before decoding")
+    parser.add_argument("--new", type=int, default=64, help="tokens that are decoded")
     parser.add_argument("--out", type=Path, help="write the figures as JSON")
     parser.add_argument("--mlx-lm-round", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.mlx_lm_round:
-        print(json.dumps(measure_mlx_lm(arguments.model)))
+        print(json.dumps(measure_mlx_lm(arguments.model, arguments.prefill, arguments.prompt, arguments.new)))
         return 0
     if not arguments.blas.exists():
         print(f"error: there is no {arguments.blas}\n  hint: apt-get install libopenblas0-pthread", file=sys.stderr)
         return 2
     rounds: dict[str, list[dict[str, float]]] = {"engine": [], "mlx-lm": []}
     for _ in range(arguments.repeats):
-        rounds["engine"].append(run([arguments.engine, arguments.model, "1"]))
-        own = [sys.executable, __file__, "--mlx-lm-round", "--model", arguments.model]
+        lengths = [f"--{name}={getattr(arguments, name)}" for name in ("prefill", "prompt", "new")]
+        rounds["engine"].append(run([arguments.engine, arguments.model, "--repeats=1", *lengths]))
+        own = [sys.executable, __file__, "--mlx-lm-round", f"--model={arguments.model}", *lengths]
         rounds["mlx-lm"].append(run(own, LD_PRELOAD=str(arguments.blas)))
     medians = {
         who: {name: statistics.median(each[name] for each in measured) for name in measured[0]}

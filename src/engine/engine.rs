@@ -8,8 +8,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
+use mlx_rs::error::Exception;
 use thiserror::Error;
 
+use super::models::Models;
 use super::sequence::Submitted;
 use super::worker::{Command, Worker};
 use super::{
@@ -72,6 +74,9 @@ pub enum StartError<E> {
     /// The model could not be loaded.
     #[error("{0}")]
     Load(E),
+    /// MLX failed.
+    #[error("the model and its adapters could not be compared: {0}")]
+    Mlx(Exception),
     /// The system gives no thread.
     #[error("the engine's thread could not be started: {0}")]
     Thread(#[from] std::io::Error),
@@ -200,7 +205,7 @@ impl Engine {
             let model = match load() {
                 Ok(model) => model,
                 Err(error) => {
-                    let _ = tell.send(Err(error));
+                    let _ = tell.send(Err(StartError::Load(error)));
                     return;
                 }
             };
@@ -211,11 +216,18 @@ impl Engine {
                 },
                 adapters: model.adapters.keys().cloned().collect(),
             };
+            let models = match Models::new(model.base, model.adapters) {
+                Ok(models) => models,
+                Err(error) => {
+                    let _ = tell.send(Err(StartError::Mlx(error)));
+                    return;
+                }
+            };
             if tell.send(Ok(loaded)).is_ok() {
-                Worker::new(model, settings, scheduler, received, of_worker).serve();
+                Worker::new(models, model.tokenizer, settings, scheduler, received, of_worker).serve();
             }
         })?;
-        let loaded = told.recv().map_err(|_| StartError::Ended)?.map_err(StartError::Load)?;
+        let loaded = told.recv().map_err(|_| StartError::Ended)??;
         Ok(Self {
             shared: Arc::new(Shared {
                 commands,

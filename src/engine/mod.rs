@@ -16,6 +16,7 @@ mod engine;
 mod generate;
 mod incremental_decoder;
 mod logit_adjustment;
+mod models;
 mod request;
 mod sampler;
 mod sampling_settings;

@@ -6,6 +6,7 @@ use std::rc::Rc;
 use mlx_rs::error::{Exception, Result};
 use mlx_rs::{Array, Dtype};
 
+use super::models::{Models, Tenancy};
 use super::sequence::Sequence;
 use super::{RequestId, StepPlan};
 use crate::model::CausalModel;
@@ -14,6 +15,7 @@ use crate::readback::vector;
 /// Tokens that one sequence has in a step.
 struct Part {
     id: RequestId,
+    adapter: Option<Rc<str>>,
     start: usize,
     end: usize,
     /// Whether the last token's logits choose the next one.
@@ -28,45 +30,67 @@ pub(super) struct NextLogits {
 
 /// Computes a step: the keys and values of its tokens, and the logits of every sequence that gets a token.
 ///
-/// Sequences of one adapter share a pass; `models` holds the base and what each adapter makes of it.
+/// Sequences share a pass, whatever their adapters, but for those whose adapters change more than linear layers.
 pub(super) fn compute(
     plan: &StepPlan,
-    models: &BTreeMap<Option<Rc<str>>, CausalModel>,
+    models: &mut Models,
     sequences: &mut BTreeMap<RequestId, Sequence>,
 ) -> Result<Vec<NextLogits>> {
-    let mut passes: BTreeMap<Option<Rc<str>>, Vec<Part>> = BTreeMap::new();
+    let mut shared = Vec::new();
+    let mut others: BTreeMap<Rc<str>, Vec<Part>> = BTreeMap::new();
     for part in parts(plan, sequences) {
-        let Some(sequence) = sequences.get(&part.id) else {
-            continue;
-        };
-        passes.entry(sequence.adapter.clone()).or_default().push(part);
+        match &part.adapter {
+            Some(name) if !models.shares(Some(name)) => others.entry(Rc::clone(name)).or_default().push(part),
+            _ => shared.push(part),
+        }
     }
+    // The tokens of an adapter stand together; sorting keeps those that decode before those that read.
+    shared.sort_by(|one, other| one.adapter.cmp(&other.adapter));
     let mut next = Vec::new();
-    for (adapter, parts) in passes {
-        let model = models
-            .get(&adapter)
-            .ok_or_else(|| Exception::custom("a sequence asks for an adapter that is not there"))?;
-        pass(model, &parts, sequences, &mut next)?;
+    for parts in std::iter::once(shared).chain(others.into_values()) {
+        if !parts.is_empty() {
+            pass(models.for_pass(tenants(&parts))?, &parts, sequences, &mut next)?;
+        }
     }
     Ok(next)
+}
+
+/// Whose tokens stand where in the pass of `parts`.
+fn tenants(parts: &[Part]) -> Vec<Tenancy> {
+    let mut tenants: Vec<Tenancy> = Vec::new();
+    let mut end = 0;
+    for part in parts {
+        let start = end;
+        end += (part.end - part.start) as i32;
+        match tenants.last_mut() {
+            Some((adapter, tokens)) if *adapter == part.adapter => tokens.end = end,
+            _ => tenants.push((part.adapter.clone(), start..end)),
+        }
+    }
+    tenants
 }
 
 /// Those that decode first: they have one token each and are computed together.
 fn parts(plan: &StepPlan, sequences: &BTreeMap<RequestId, Sequence>) -> Vec<Part> {
     let decode = plan.decode.iter().filter_map(|id| {
-        let end = sequences.get(id)?.tokens.len();
+        let sequence = sequences.get(id)?;
+        let end = sequence.tokens.len();
         Some(Part {
             id: *id,
+            adapter: sequence.adapter.clone(),
             start: end - 1,
             end,
             continues: true,
         })
     });
-    let prefill = plan.prefill.iter().map(|chunk| Part {
-        id: chunk.id,
-        start: chunk.start,
-        end: chunk.end,
-        continues: chunk.is_last,
+    let prefill = plan.prefill.iter().filter_map(|chunk| {
+        Some(Part {
+            id: chunk.id,
+            adapter: sequences.get(&chunk.id)?.adapter.clone(),
+            start: chunk.start,
+            end: chunk.end,
+            continues: chunk.is_last,
+        })
     });
     decode.chain(prefill).collect()
 }

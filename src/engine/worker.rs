@@ -6,13 +6,14 @@ use std::sync::mpsc::{Receiver, TryRecvError};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
+use super::models::Models;
 use super::sequence::{Sequence, Submitted};
 use super::step::{NextLogits, compute};
 use super::{
-    AnswerError, EngineModel, EngineSettings, EngineStatistics, FinishReason, PrefixCache, RequestId, SamplerError,
-    Scheduler, SequenceCache, SequenceDemand, StepPlan, TextStream,
+    AnswerError, EngineSettings, EngineStatistics, FinishReason, PrefixCache, RequestId, SamplerError, Scheduler,
+    SequenceCache, SequenceDemand, StepPlan, TextStream,
 };
-use crate::model::{CausalModel, Tokenizer};
+use crate::model::Tokenizer;
 
 /// What the thread is told.
 pub(super) enum Command {
@@ -25,7 +26,7 @@ pub(super) enum Command {
 }
 
 pub(super) struct Worker {
-    models: BTreeMap<Option<Rc<str>>, CausalModel>,
+    models: Models,
     tokenizer: Arc<Tokenizer>,
     settings: EngineSettings,
     scheduler: Scheduler,
@@ -37,18 +38,16 @@ pub(super) struct Worker {
 
 impl Worker {
     pub(super) fn new(
-        model: EngineModel,
+        models: Models,
+        tokenizer: Arc<Tokenizer>,
         settings: EngineSettings,
         scheduler: Scheduler,
         commands: Receiver<Command>,
         statistics: Arc<Mutex<EngineStatistics>>,
     ) -> Self {
-        let adapters = model.adapters.into_iter();
-        let mut models: BTreeMap<_, _> = adapters.map(|(name, model)| (Some(Rc::from(name)), model)).collect();
-        models.insert(None, model.base);
         Self {
             models,
-            tokenizer: model.tokenizer,
+            tokenizer,
             settings,
             scheduler,
             sequences: BTreeMap::new(),
@@ -120,12 +119,8 @@ impl Worker {
         let id = submitted.id;
         let adapter: Option<Rc<str>> = submitted.request.adapter.as_deref().map(Rc::from);
         let prompt = &submitted.request.prompt;
-        let cache = self.prefixes.take(prompt, adapter.as_deref()).unwrap_or_else(|| {
-            let model = self.models.get(&adapter).or_else(|| self.models.get(&None));
-            model.map_or_else(SequenceCache::default, |model| {
-                SequenceCache::new(model, self.settings.cache_precision)
-            })
-        });
+        let kept = self.prefixes.take(prompt, adapter.as_deref());
+        let cache = kept.unwrap_or_else(|| SequenceCache::new(self.models.base(), self.settings.cache_precision));
         let demand = SequenceDemand {
             prompt_tokens: prompt.len(),
             max_tokens: submitted.request.max_tokens,
@@ -174,7 +169,7 @@ impl Worker {
                 self.count(|statistics| statistics.queued.add(queued));
             }
         }
-        let next = match compute(plan, &self.models, &mut self.sequences) {
+        let next = match compute(plan, &mut self.models, &mut self.sequences) {
             Ok(next) => next,
             Err(error) => {
                 // Which of the sequences it was cannot be told, and their caches may hold parts of the step.

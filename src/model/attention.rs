@@ -1,11 +1,14 @@
 use mlx_rs::Array;
 use mlx_rs::error::{Exception, Result};
-use mlx_rs::fast::scaled_dot_product_attention;
+use mlx_rs::fast::{ScaledDotProductAttentionMask, scaled_dot_product_attention};
 use mlx_rs::macros::ModuleParameters;
 use mlx_rs::ops::concatenate;
 use mlx_rs::ops::indexing::TryIndexOp;
 
 use super::{AttentionContext, KeyValueStore, Linear, Norm, RotaryEmbedding, Run};
+
+/// Queries that attend at one time; a fused kernel loses nothing by it.
+const QUERY_BLOCK: i32 = 128;
 
 /// How the values of a token are cut into heads, and what the heads attend to.
 #[derive(Debug, Clone)]
@@ -105,16 +108,39 @@ impl Heads {
             };
             let (keys, values) = store.append(own(&keys)?, own(&values)?, self.window)?;
             let mask = context.mask(segment, self.window)?;
-            attended.push(scaled_dot_product_attention(
-                own(&queries)?,
-                keys,
-                values,
+            attended.push(self.attend_in_blocks(&own(&queries)?, &keys, &values, mask)?);
+        }
+        joined(attended, 0)
+    }
+
+    /// Lets the `queries` of one sequence attend block by block, so that the first ones are not multiplied with the keys
+    /// of the last ones: on a CPU, MLX computes those products and then hides them.
+    fn attend_in_blocks(
+        &self,
+        queries: &Array,
+        keys: &Array,
+        values: &Array,
+        mask: Option<ScaledDotProductAttentionMask<'_>>,
+    ) -> Result<Array> {
+        let (tokens, held) = (queries.dim(2), keys.dim(2));
+        let is_causal = matches!(mask, Some(ScaledDotProductAttentionMask::Causal));
+        if !is_causal || tokens <= QUERY_BLOCK {
+            return scaled_dot_product_attention(queries, keys, values, self.scale, mask, None);
+        }
+        let mut blocks = Vec::new();
+        for start in (0..tokens).step_by(QUERY_BLOCK as usize) {
+            let end = tokens.min(start + QUERY_BLOCK);
+            let seen = held - tokens + end;
+            blocks.push(scaled_dot_product_attention(
+                queries.try_index((.., .., start..end))?,
+                keys.try_index((.., .., ..seen))?,
+                values.try_index((.., .., ..seen))?,
                 self.scale,
-                mask,
+                (end - start > 1).then_some(ScaledDotProductAttentionMask::Causal),
                 None,
             )?);
         }
-        joined(attended, 0)
+        joined(blocks, 2)
     }
 }
 

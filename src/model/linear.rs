@@ -1,7 +1,10 @@
+use std::ops::Range;
+
 use mlx_rs::error::Result;
 use mlx_rs::macros::ModuleParameters;
 use mlx_rs::module::Param;
-use mlx_rs::ops::{addmm, divide, matmul, multiply, square};
+use mlx_rs::ops::indexing::TryIndexOp;
+use mlx_rs::ops::{addmm, concatenate, divide, matmul, multiply, square};
 use mlx_rs::{Array, Dtype, stop_gradient};
 
 use super::packed_matrix::PackedParts;
@@ -54,6 +57,17 @@ pub struct Linear {
     /// `[outputs]` factors on the layer with its adapter, before the bias: what DoRA's magnitudes come to once training is
     /// over; `None` without them, or while they are trained.
     pub output_factors: Option<Array>,
+    /// Who the tokens of a pass belong to, where it serves several adapters; empty where one adapter, or none, acts on all.
+    pub tenants: Vec<Tenant>,
+}
+
+/// Tokens of a pass that one adapter acts on.
+#[derive(Debug, Clone)]
+pub struct Tenant {
+    /// Which tokens.
+    pub tokens: Range<i32>,
+    /// The layer with the adapter, on the same base; `None` where none acts on them.
+    pub layer: Option<Linear>,
 }
 
 impl Linear {
@@ -70,6 +84,7 @@ impl Linear {
             packing: None,
             low_rank: None,
             output_factors: None,
+            tenants: Vec::new(),
         }
     }
 
@@ -172,13 +187,52 @@ impl Linear {
         divide(magnitudes, stop_gradient(&norms)?).map(Some)
     }
 
-    /// Applies the layer to `input` `[..., inputs]`, giving `[..., outputs]`.
+    /// Applies the layer to `input` `[..., inputs]`, giving `[..., outputs]`; with tenants `[1, tokens, inputs]`.
     pub fn forward(&self, input: &Array) -> Result<Array> {
-        let Some(factors) = self.factors()? else {
-            return self.add_adapter(input, self.base_forward(input, self.bias.value.as_ref())?);
-        };
-        let output = self.add_adapter(input, self.base_forward(input, None)?)?;
-        let output = multiply(&output, factors.as_dtype(output.dtype())?)?;
+        if !self.tenants.is_empty() {
+            return self.forward_for_tenants(input);
+        }
+        let factors = self.factors()?;
+        let bias = self.bias.value.as_ref().filter(|_| factors.is_none());
+        self.finished(input, self.base_forward(input, bias)?, factors.as_ref())
+    }
+
+    /// The base sees all tokens at one time, each adapter its own.
+    fn forward_for_tenants(&self, input: &Array) -> Result<Array> {
+        let adapted = || self.tenants.iter().filter_map(|tenant| tenant.layer.as_ref());
+        let is_multiplied = adapted().any(Self::has_output_factors);
+        let bias = self.bias.value.as_ref().filter(|_| !is_multiplied);
+        let output = self.base_forward(input, bias)?;
+        let mut parts = Vec::with_capacity(self.tenants.len());
+        for Tenant { tokens, layer } in &self.tenants {
+            let own = |whole: &Array| whole.try_index((.., tokens.clone()));
+            let own_output = own(&output)?;
+            parts.push(match layer {
+                Some(layer) => {
+                    let factors = layer.factors()?;
+                    match (&factors, is_multiplied) {
+                        // The bias comes behind the factors, and is not there yet.
+                        (None, true) => layer.with_bias(layer.add_adapter(&own(input)?, own_output)?)?,
+                        _ => layer.finished(&own(input)?, own_output, factors.as_ref())?,
+                    }
+                }
+                None if is_multiplied => self.with_bias(own_output)?,
+                None => own_output,
+            });
+        }
+        concatenate(&parts, 1)
+    }
+
+    /// What the adapter makes of `output`, the base's answer to `input`; with factors, the base's without its bias.
+    fn finished(&self, input: &Array, output: Array, factors: Option<&Array>) -> Result<Array> {
+        let output = self.add_adapter(input, output)?;
+        match factors {
+            None => Ok(output),
+            Some(factors) => self.with_bias(multiply(&output, factors.as_dtype(output.dtype())?)?),
+        }
+    }
+
+    fn with_bias(&self, output: Array) -> Result<Array> {
         match &self.bias.value {
             Some(bias) => output.add(bias),
             None => Ok(output),

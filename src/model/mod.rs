@@ -91,7 +91,7 @@ pub use gguf_tokenizer::{GgufTokenizer, GgufTokenizerError, read_gguf_tokenizer}
 pub use hub::{HubSettings, ResolveError};
 pub use initialise::{InitialiseError, initialise};
 pub use key_value_store::{Continued, KeyValueStore};
-pub use linear::{Linear, LowRankSettings, row_norms};
+pub use linear::{Linear, LowRankSettings, Tenant, row_norms};
 pub use load::{LoadError, LoadedModel, ModelFiles, ModelSource};
 pub use mixed_bits::MixedBits;
 pub use norm::{Norm, NormKind};

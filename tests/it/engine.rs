@@ -348,78 +348,95 @@ fn prompts_that_begin_alike_are_computed_once() {
     assert!((1..=1 << 24).contains(&engine.statistics().prefix_bytes));
 }
 
-/// Three tenants of one base: two adapters and none, in the same steps.
-#[test]
-fn every_request_is_answered_with_its_own_adapter() {
-    let adapted = |seed: u64| {
-        let mut model = embedded_model();
-        let settings = LoraSettings {
-            rank: 4,
-            scale: 2.0,
-            ..LoraSettings::default()
-        };
-        attach(&mut model, &settings, seed).unwrap();
-        let key = mlx_rs::random::key(seed).unwrap();
-        for (_, linear) in model.linears_mut() {
-            if let Some(lora_b) = &linear.lora_b.value {
-                let changed = mlx_rs::random::normal::<f32>(lora_b.shape(), None, Some(0.1), Some(&key)).unwrap();
-                changed.eval().unwrap();
-                linear.lora_b = Param::new(Some(changed));
+/// What an adapter changes of a model.
+#[derive(Debug, Clone, Copy)]
+enum Adaptation {
+    Linears,
+    /// As DoRA does, with a factor on each output.
+    LinearsWithFactors,
+    /// A layer that is no linear one.
+    EmbeddingToo,
+}
+
+fn adapted(name: &str, adaptation: Adaptation) -> CausalModel {
+    let mut model = load(name).model;
+    let mut settings = LoraSettings {
+        rank: 4,
+        scale: 2.0,
+        ..LoraSettings::default()
+    };
+    if matches!(adaptation, Adaptation::EmbeddingToo) {
+        settings.keys = vec!["self_attn.q_proj".to_owned(), "model.embed_tokens".to_owned()];
+    }
+    attach(&mut model, &settings, adaptation as u64).unwrap();
+    let moved = |shape: &[i32], index: u64| {
+        let key = mlx_rs::random::key(100 * adaptation as u64 + index).unwrap();
+        let moved = mlx_rs::random::normal::<f32>(shape, None, Some(0.1), Some(&key)).unwrap();
+        moved.eval().unwrap();
+        Param::new(Some(moved))
+    };
+    let table = &mut model.model.embed_tokens;
+    if let Some(lora_b) = &table.lora_b.value {
+        table.lora_b = moved(lora_b.shape(), 99);
+    }
+    for (index, (_, linear)) in (0..).zip(model.linears_mut()) {
+        if let Some(lora_b) = &linear.lora_b.value {
+            linear.lora_b = moved(lora_b.shape(), index);
+            if matches!(adaptation, Adaptation::LinearsWithFactors) {
+                let factors = Array::from_slice(&vec![1.25_f32; linear.shape().0 as usize], &[linear.shape().0]);
+                linear.output_factors = Some(factors);
             }
         }
-        model
-    };
-    let names = [None, Some("one"), Some("two")];
-    let (tell, told) = std::sync::mpsc::channel::<Vec<Vec<f32>>>();
-    let prompt: Vec<u32> = (20..35).collect();
-    let own_prompt = prompt.clone();
+    }
+    model
+}
+
+/// Tenants of one base in the same steps; qwen2 has biases, which come behind the factors.
+#[rstest]
+fn every_request_is_answered_with_its_own_adapter(#[values("llama", "qwen2")] name: &'static str) {
+    let tenants = [
+        ("linears", Adaptation::Linears),
+        ("factors", Adaptation::LinearsWithFactors),
+        ("embedding", Adaptation::EmbeddingToo),
+    ];
     let engine = Engine::start(settings(LIMITS), move || {
-        let adapters: BTreeMap<String, CausalModel> =
-            [("one".to_owned(), adapted(1)), ("two".to_owned(), adapted(2))].into();
-        let base = embedded_model();
-        let last = |model: &CausalModel| uncached(model, &own_prompt).pop().unwrap();
-        tell.send(vec![last(&base), last(&adapters["one"]), last(&adapters["two"])])
-            .unwrap();
+        let adapters = tenants.map(|(own, adaptation)| (own.to_owned(), adapted(name, adaptation)));
         Ok::<_, Infallible>(EngineModel {
-            base,
-            adapters,
+            base: load(name).model,
+            adapters: adapters.into(),
             tokenizer: embedded_tokenizer(),
             context: 64,
         })
     })
     .unwrap();
-    let expected = told.recv().unwrap();
-    let asked: Vec<_> = names
-        .iter()
-        .map(|name| {
-            let request = Request {
-                adapter: name.map(str::to_owned),
-                ..request(&prompt, 12)
-            };
-            engine.submit(request).unwrap()
+    let base = load(name).model;
+    let models = tenants.map(|(own, adaptation)| (Some(own), adapted(name, adaptation)));
+    let models: Vec<(Option<&str>, CausalModel)> = std::iter::once((None, base)).chain(models).collect();
+    let requests = requests(24, models[0].1.model.embed_tokens.vocabulary_size() as u32);
+    let asked: Vec<(Request, Option<usize>)> = requests
+        .into_iter()
+        .enumerate()
+        .map(|(index, (request, _))| {
+            let adapter = models[index * 7 % 4].0.map(str::to_owned);
+            (Request { adapter, ..request }, None)
         })
         .collect();
-    let mut first = Vec::new();
-    for (answer, expected) in asked.into_iter().zip(&expected) {
-        let answer = answer.complete().unwrap();
-        let (id, found) = (answer.tokens[0] as usize, answer.log_probabilities[0].chosen);
-        assert!(
-            (found - expected[id]).abs() <= LOG_PROBABILITIES,
-            "{found} and {}",
-            expected[id]
-        );
-        first.push(found);
+    let answers = answers(&engine, &asked);
+    for ((request, _), answer) in asked.iter().zip(&answers) {
+        let (_, model) = models
+            .iter()
+            .find(|(own, _)| *own == request.adapter.as_deref())
+            .unwrap();
+        assert_is_what_the_model_says(name, model, request, answer, LOG_PROBABILITIES);
     }
-    assert_ne!(first[0], first[1]);
-    assert_ne!(first[1], first[2]);
     let unknown = Request {
-        adapter: Some("twoo".to_owned()),
-        ..request(&prompt, 1)
+        adapter: Some("linear".to_owned()),
+        ..request(&[1, 2], 1)
     };
     let error = engine.submit(unknown).unwrap_err();
     assert_eq!(
         error.to_string(),
-        "there is no adapter `twoo`\n  found: one, two\n  hint: did you mean `two`?"
+        "there is no adapter `linear`\n  found: embedding, factors, linears\n  hint: did you mean `linears`?"
     );
 }
 
