@@ -3,6 +3,7 @@ use std::path::PathBuf;
 use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 
 use super::generate::GenerateArguments;
+use super::serve::ServeArguments;
 use super::train_arguments::Train;
 use crate::device::BackendKind;
 use crate::evidence::RunSettings;
@@ -61,6 +62,11 @@ pub enum Command {
     Train(Train),
     /// Ask a model, with or without an adapter, or talk with it
     Generate(GenerateArguments),
+    /// Serve a model and its adapters to programs that speak OpenAI's API
+    ///
+    /// Answers many requests at one time, at /v1/chat/completions, /v1/completions, /v1/models, /health and /metrics.
+    /// The first Ctrl-C (or SIGTERM) lets running answers end, the second one cancels them.
+    Serve(ServeArguments),
     /// Write the same thing in another program's format
     #[command(subcommand)]
     Convert(Convert),

@@ -3,6 +3,7 @@
 mod apply_fix;
 mod arguments;
 mod baseline;
+mod byte_size;
 mod convert;
 mod embedded;
 mod environment;
@@ -14,6 +15,7 @@ mod output;
 mod progress;
 mod run;
 mod selftest;
+mod serve;
 mod train;
 mod train_arguments;
 mod train_command;

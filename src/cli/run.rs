@@ -11,7 +11,7 @@ use super::arguments::{
 use super::baseline::Baseline;
 use super::output::{choose_colour, note, print, without_controls};
 use super::{
-    apply_fix, convert, embedded, environment, fuse, generate, manual, models, progress, selftest, train, verify,
+    apply_fix, convert, embedded, environment, fuse, generate, manual, models, progress, selftest, serve, train, verify,
 };
 use crate::adapter::LoraSettings;
 use crate::atomic_write::write_file;
@@ -97,6 +97,7 @@ fn dispatch(arguments: Arguments) -> Result<u8> {
         }
         Some(Command::Train(what)) => train::run(&what),
         Some(Command::Generate(arguments)) => generate::run(&arguments).map(|()| EXIT_HEALTHY),
+        Some(Command::Serve(arguments)) => serve::run(&arguments).map(|()| EXIT_HEALTHY),
         Some(Command::Convert(what)) => convert::run(&what).map(|()| EXIT_HEALTHY),
         Some(Command::Fuse(arguments)) => fuse::run(&arguments).map(|()| EXIT_HEALTHY),
         Some(Command::Models(what)) => models::run(&what).map(|()| EXIT_HEALTHY),

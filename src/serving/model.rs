@@ -6,7 +6,7 @@ use thiserror::Error;
 
 use crate::adapter::{AdapterFileError, AdapterSet, AdapterSetError, StoredAdapter};
 use crate::device::{Backend, PrecisionChoice};
-use crate::engine::{Engine, EngineModel, EngineSettings, StartError};
+use crate::engine::{Engine, EngineModel, EngineSettings, SchedulerLimits, StartError};
 use crate::model::{ConfigurationError, LoadError, ModelSource, StopSet, TemplateChoice, Tokenizer, TokenizerError};
 
 /// Why a model cannot be served.
@@ -41,6 +41,8 @@ pub struct ServedModel {
     pub tokenizer: Arc<Tokenizer>,
     /// Tokens that end an answer.
     pub stop_ids: BTreeSet<u32>,
+    /// What the engine may use.
+    pub limits: SchedulerLimits,
     /// What of loading it is worth knowing, one sentence each.
     pub notes: Vec<String>,
 }
@@ -90,6 +92,7 @@ impl ServedModel {
         Ok(Self {
             engine,
             tokenizer,
+            limits: settings.limits,
             stop_ids: stop_ids.into_iter().collect(),
             notes: notes.try_iter().flatten().collect(),
         })

@@ -58,6 +58,7 @@ mod rules;
 mod run_configuration;
 mod saved_state;
 mod selftest;
+mod serving;
 mod shipped_files;
 mod situations;
 mod stop_rows;
