@@ -15,7 +15,7 @@ use super::output::{note, print};
 use super::run::resolve_model;
 use crate::device::Selection;
 use crate::engine::{CachePrecision, EngineSettings, SchedulerLimits};
-use crate::model::{ModelSource, Packing, TemplateChoice, UnknownTemplate};
+use crate::model::{ModelSource, TemplateChoice, UnknownTemplate};
 use crate::serving::{ApiKey, Listener, ServedModel, Server, ServerError, ServerSettings};
 
 /// Where the key is looked for when it is not typed. Other users of a machine see what is typed, but not this.
@@ -142,7 +142,7 @@ fn engine_settings(arguments: &ServeArguments, source: &ModelSource) -> Result<E
         },
         cache_precision: match arguments.kv_bits {
             None => CachePrecision::Whole,
-            Some(bits) => CachePrecision::Packed(cache_packing(source, bits)?),
+            Some(bits) => packed_cache(source, bits)?,
         },
         prefix_bytes: arguments.prefix_cache,
         ..defaults
@@ -150,7 +150,7 @@ fn engine_settings(arguments: &ServeArguments, source: &ModelSource) -> Result<E
 }
 
 /// How keys and values are packed: along each head's values, which have to be whole groups.
-fn cache_packing(source: &ModelSource, bits: i32) -> Result<Packing> {
+fn packed_cache(source: &ModelSource, bits: i32) -> Result<CachePrecision> {
     let head = source.open()?.configuration()?.head_dim;
     let group = CACHE_GROUPS.into_iter().find(|group| head.is_multiple_of(*group));
     let group = group.ok_or_else(|| {
@@ -160,7 +160,7 @@ fn cache_packing(source: &ModelSource, bits: i32) -> Result<Packing> {
             CACHE_GROUPS[1]
         )
     })?;
-    Ok(Packing {
+    Ok(CachePrecision::Packed {
         group_size: i32::try_from(group)?,
         bits,
     })
