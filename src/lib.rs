@@ -9,6 +9,7 @@
 //! | `as_written` | |
 //! | `atomic_write` | |
 //! | `interrupt` | |
+//! | `lanes` | |
 //! | `memory` | |
 //! | `python` | |
 //! | `readback` | |
@@ -21,8 +22,8 @@
 //! | `model` | `atomic_write`, `evidence`, `readback`, `suggestion` |
 //! | `data` | `evidence`, `model`, `suggestion` |
 //! | `adapter` | `atomic_write`, `evidence`, `model`, `readback`, `suggestion` |
-//! | `train` | `as_written`, `data`, `interrupt`, `memory`, `model`, `param_snapshot`, `readback` |
-//! | `engine` | `interrupt`, `model`, `readback`, `suggestion` |
+//! | `train` | `as_written`, `data`, `interrupt`, `lanes`, `memory`, `model`, `param_snapshot`, `readback` |
+//! | `engine` | `interrupt`, `lanes`, `model`, `readback`, `suggestion` |
 //! | `device` | `evidence`, `memory`, `model`, `readback`, `thresholds`, `train` |
 //! | `workflow` | `adapter`, `data`, `memory`, `model`, `train` |
 //! | `external` | `interrupt`, `python`, `suggestion` |
@@ -53,6 +54,7 @@ pub mod external;
 pub mod faults;
 pub mod fine_tuning;
 pub mod interrupt;
+pub mod lanes;
 pub mod memory;
 pub mod model;
 pub mod param_diff;

@@ -43,6 +43,8 @@ pub struct EngineSettings {
     pub cache_precision: CachePrecision,
     /// Bytes of keys and values that are kept for later prompts; 0 for none.
     pub prefix_bytes: usize,
+    /// Streams of the CPU on which prompts are read at the same time; 1 where a GPU computes.
+    pub lanes: usize,
     /// Where the draws of requests without a seed of their own begin.
     pub seed: u64,
 }
@@ -60,6 +62,7 @@ impl Default for EngineSettings {
             },
             cache_precision: CachePrecision::Whole,
             prefix_bytes: 0,
+            lanes: 1,
             seed: 0,
         }
     }

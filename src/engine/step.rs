@@ -1,5 +1,6 @@
 //! One pass of the model over the tokens of several sequences.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
@@ -9,8 +10,12 @@ use mlx_rs::{Array, Dtype};
 use super::models::{Models, Tenancy};
 use super::sequence::Sequence;
 use super::{RequestId, StepPlan};
+use crate::lanes::Lanes;
 use crate::model::CausalModel;
 use crate::readback::vector;
+
+/// Tokens of a pass from which on two lanes are faster than one, which reads the weights once.
+const TOKENS_FOR_LANES: usize = 64;
 
 /// Tokens that one sequence has in a step.
 struct Part {
@@ -33,6 +38,7 @@ pub(super) struct NextLogits {
 /// Sequences share a pass, whatever their adapters, but for those whose adapters change more than linear layers.
 pub(super) fn compute(
     plan: &StepPlan,
+    lanes: &Lanes,
     models: &mut Models,
     sequences: &mut BTreeMap<RequestId, Sequence>,
 ) -> Result<Vec<NextLogits>> {
@@ -49,7 +55,7 @@ pub(super) fn compute(
     let mut next = Vec::new();
     for parts in std::iter::once(shared).chain(others.into_values()) {
         if !parts.is_empty() {
-            pass(models.for_pass(tenants(&parts))?, &parts, sequences, &mut next)?;
+            pass(lanes, models, &dealt_out(parts, lanes.count()), sequences, &mut next)?;
         }
     }
     Ok(next)
@@ -95,12 +101,42 @@ fn parts(plan: &StepPlan, sequences: &BTreeMap<RequestId, Sequence>) -> Vec<Part
     decode.chain(prefill).collect()
 }
 
+/// Computes what each of `lanes` has to, at the same time; a sequence may have its first tokens in one and the rest in the
+/// next.
 fn pass(
-    model: &CausalModel,
-    parts: &[Part],
+    lanes: &Lanes,
+    models: &mut Models,
+    parts: &[Vec<Part>],
     sequences: &mut BTreeMap<RequestId, Sequence>,
     next: &mut Vec<NextLogits>,
 ) -> Result<()> {
+    let _cores = lanes.share_cores_among(parts.len());
+    let passes = RefCell::new((models, &mut *sequences));
+    let logits = lanes.each(parts, |parts| {
+        let (models, sequences) = &mut *passes.borrow_mut();
+        begin(models.for_pass(tenants(parts))?, parts, sequences)
+    })?;
+    // Where no logits depend on them, keys and values have to be asked for.
+    let read = parts.iter().flatten().filter(|part| !part.continues);
+    let read = read.filter_map(|part| sequences.get(&part.id));
+    let mut computed: Vec<Array> = read.flat_map(|sequence| sequence.cache.arrays().cloned()).collect();
+    computed.extend(logits.iter().flatten().cloned());
+    mlx_rs::transforms::eval(&computed)?;
+    for (parts, logits) in parts.iter().zip(&logits) {
+        let Some(logits) = logits else { continue };
+        let vocabulary = logits.dim(-1) as usize;
+        let values = vector::<f32>(logits)?;
+        let continuing = parts.iter().filter(|part| part.continues);
+        next.extend(continuing.zip(values.chunks(vocabulary)).map(|(part, row)| NextLogits {
+            id: part.id,
+            logits: row.to_vec(),
+        }));
+    }
+    Ok(())
+}
+
+/// The logits `[sequences, vocabulary]` of those of `parts` that get a token, not computed yet; `None` where none does.
+fn begin(model: &CausalModel, parts: &[Part], sequences: &mut BTreeMap<RequestId, Sequence>) -> Result<Option<Array>> {
     let mut tokens = Vec::new();
     let mut last_rows = Vec::new();
     for part in parts {
@@ -112,36 +148,49 @@ fn pass(
     }
     let row = Array::from_slice(&tokens, &[1, tokens.len() as i32]);
     let mut members: BTreeMap<RequestId, &mut Sequence> = sequences.iter_mut().map(|(id, own)| (*id, own)).collect();
-    let mut taken = Vec::with_capacity(parts.len());
+    let mut continued = Vec::with_capacity(parts.len());
     for part in parts {
         let sequence = members.remove(&part.id);
-        taken.push(sequence.ok_or_else(|| Exception::custom("a sequence has two parts in one step"))?);
+        let sequence = sequence.ok_or_else(|| Exception::custom("a sequence has two parts in one pass"))?;
+        continued.push(sequence.cache.continued((part.end - part.start) as i32));
     }
-    let continued = taken.iter_mut().zip(parts);
-    let continued = continued.map(|(sequence, part)| sequence.cache.continued((part.end - part.start) as i32));
-    let hidden = model.hidden_states_of_sequences(&row, continued.collect())?;
-    let unread = taken.iter().zip(parts).filter(|(_, part)| !part.continues);
-    let mut computed: Vec<Array> = unread
-        .flat_map(|(sequence, _)| sequence.cache.arrays().cloned())
-        .collect();
+    let hidden = model.hidden_states_of_sequences(&row, continued)?;
     if last_rows.is_empty() {
-        return mlx_rs::transforms::eval(&computed);
+        return Ok(None);
     }
     let rows = Array::from_slice(&last_rows, &[last_rows.len() as i32]);
     let hidden = hidden.reshape(&[-1, hidden.dim(-1)])?.take_axis(rows, 0)?;
-    let logits = model.output(&hidden)?.as_dtype(Dtype::Float32)?;
-    computed.push(logits.clone());
-    mlx_rs::transforms::eval(&computed)?;
-    let vocabulary = logits.dim(-1) as usize;
-    let values = vector::<f32>(&logits)?;
-    let continuing = parts.iter().filter(|part| part.continues);
-    next.extend(
-        continuing
-            .zip(values.chunks(vocabulary))
-            .map(|(part, logits)| NextLogits {
-                id: part.id,
-                logits: logits.to_vec(),
-            }),
-    );
-    Ok(())
+    model.output(&hidden)?.as_dtype(Dtype::Float32).map(Some)
+}
+
+/// `parts` dealt out to `lanes` so that each has about as many tokens, those of one sequence in order; a prompt may be cut
+/// where one lane is full. Few tokens stay together: the weights would be read once for each lane.
+fn dealt_out(parts: Vec<Part>, lanes: usize) -> Vec<Vec<Part>> {
+    let tokens: usize = parts.iter().map(|part| part.end - part.start).sum();
+    if lanes < 2 || tokens < TOKENS_FOR_LANES {
+        return vec![parts];
+    }
+    let each = tokens.div_ceil(lanes);
+    let mut dealt = Vec::with_capacity(lanes);
+    let (mut lane, mut room) = (Vec::new(), each);
+    for mut part in parts {
+        while part.end - part.start > room {
+            if room > 0 {
+                let cut = part.start + room;
+                lane.push(Part {
+                    end: cut,
+                    continues: false,
+                    adapter: part.adapter.clone(),
+                    ..part
+                });
+                part.start = cut;
+            }
+            dealt.push(std::mem::take(&mut lane));
+            room = each;
+        }
+        room -= part.end - part.start;
+        lane.push(part);
+    }
+    dealt.push(lane);
+    dealt
 }

@@ -13,6 +13,7 @@ use super::{
     AnswerError, EngineSettings, EngineStatistics, FinishReason, PrefixCache, RequestId, SamplerError, Scheduler,
     SequenceCache, SequenceDemand, StepPlan, TextStream,
 };
+use crate::lanes::Lanes;
 use crate::model::Tokenizer;
 
 /// What the thread is told.
@@ -27,6 +28,7 @@ pub(super) enum Command {
 
 pub(super) struct Worker {
     models: Models,
+    lanes: Lanes,
     tokenizer: Arc<Tokenizer>,
     settings: EngineSettings,
     scheduler: Scheduler,
@@ -47,6 +49,10 @@ impl Worker {
     ) -> Self {
         Self {
             models,
+            lanes: match settings.lanes {
+                0 | 1 => Lanes::single(),
+                lanes => Lanes::on_cpu(lanes),
+            },
             tokenizer,
             settings,
             scheduler,
@@ -169,7 +175,7 @@ impl Worker {
                 self.count(|statistics| statistics.queued.add(queued));
             }
         }
-        let next = match compute(plan, &mut self.models, &mut self.sequences) {
+        let next = match compute(plan, &self.lanes, &mut self.models, &mut self.sequences) {
             Ok(next) => next,
             Err(error) => {
                 // Which of the sequences it was cannot be told, and their caches may hold parts of the step.

@@ -73,6 +73,10 @@ impl ServedModel {
         let stored: Vec<_> = stored.collect::<Result<_, ServedModelError>>().map_err(failed)?;
         let (tell, notes) = std::sync::mpsc::channel();
         let of_engine = Arc::clone(&tokenizer);
+        let settings = EngineSettings {
+            lanes: backend.lanes().count(),
+            ..settings
+        };
         let engine = Engine::start(settings, move || {
             let loaded = files.load(configuration, precision)?;
             let _ = tell.send(loaded.notes());

@@ -10,7 +10,6 @@ mod schedule;
 mod trainer;
 
 pub use compiled::CompiledLoss;
-pub use lanes::Lanes;
 pub use loss::{
     LossAndGradients, POSITIONS_PER_CHUNK, loss_and_gradients, mean_loss, row_losses, scaled_loss_and_gradients,
 };
@@ -24,3 +23,5 @@ pub use schedule::{Decay, Schedule};
 pub use trainer::{
     LossFunction, Observe, TrainError, TrainSettings, Trainer, TrainingOutcome, TrainingStep, UpdateOutcome,
 };
+
+pub use crate::lanes::Lanes;

@@ -230,6 +230,32 @@ fn what_many_are_told_is_what_each_would_be_told(
     );
 }
 
+/// Steps large enough to be dealt out to lanes, which cut prompts wherever one of them is full.
+#[rstest]
+fn prompts_that_are_read_on_two_lanes_have_the_same_answers(
+    #[values("llama", "mistral", "gemma3_text", "mixtral", "gpt2")] name: &'static str,
+) {
+    let model = load(name).model;
+    let requests = requests(48, model.model.embed_tokens.vocabulary_size() as u32);
+    let large = SchedulerLimits {
+        max_sequences: 16,
+        step_tokens: 150,
+        prefill_chunk: 64,
+        cache_tokens: 2000,
+        ..LIMITS
+    };
+    let lanes = EngineSettings {
+        lanes: 2,
+        ..settings(large)
+    };
+    let engine = engine(lanes, move || load(name).model);
+    for ((request, _), answer) in requests.iter().zip(answers(&engine, &requests)) {
+        assert_is_what_the_model_says(name, &model, request, &answer, LOG_PROBABILITIES);
+    }
+    let trace = engine.trace().unwrap();
+    assert!(trace.iter().any(|plan| plan.tokens() > 100 && plan.prefill.len() > 2));
+}
+
 /// Run by the next test in a process of its own, since it changes how every product in the process is summed.
 #[test]
 #[ignore = "run by another test"]
