@@ -96,7 +96,9 @@ fn can_share(base: &CausalModel, adapted: &CausalModel) -> Result<bool> {
         return Ok(false);
     }
     let theirs = adapted.parameters().flatten();
-    for (name, own) in base.parameters().flatten() {
+    // What decides does not depend on the order, and what fails does.
+    let own: BTreeMap<_, _> = base.parameters().flatten().into_iter().collect();
+    for (name, own) in own {
         let Some(other) = theirs.get(&name) else {
             return Ok(false);
         };
