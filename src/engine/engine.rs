@@ -315,6 +315,12 @@ impl Engine {
         self.shared.outstanding.load(Ordering::SeqCst)
     }
 
+    /// Whether its thread runs. It ends before its time only by a panic, and then nothing is answered any more.
+    pub fn is_running(&self) -> bool {
+        let thread = self.shared.thread.as_ref();
+        thread.is_some_and(|thread| !thread.is_finished())
+    }
+
     /// What the engine has done so far.
     pub fn statistics(&self) -> EngineStatistics {
         let statistics = self.shared.statistics.lock();

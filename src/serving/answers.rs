@@ -75,7 +75,7 @@ impl Answers {
                 Ok(Some((index, Step::Finished(finished))))
             }
             Some((_, Event::Failed(error))) => Err(error.into()),
-            None => Err(ApiError::internal("the engine has stopped")),
+            None => Err(ApiError::engine_stopped()),
         }
     }
 

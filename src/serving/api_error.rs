@@ -150,6 +150,12 @@ impl ApiError {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "server_error", message).coded("shutting_down")
     }
 
+    /// Nothing is answered any more; whoever watches the server starts it again.
+    pub(super) fn engine_stopped() -> Self {
+        let message = "the engine has stopped, and the server has to be started again";
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "server_error", message).coded("engine_stopped")
+    }
+
     pub(super) fn internal(message: impl Into<String>) -> Self {
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "server_error", message)
     }
@@ -177,6 +183,7 @@ impl From<SubmitError> for ApiError {
                 "max_tokens",
                 format!("prompt and answer may take {needed} tokens together, and the server has room for {available}"),
             ),
+            SubmitError::Stopped => Self::engine_stopped(),
             error => Self::internal(error.to_string()),
         }
     }
@@ -184,7 +191,10 @@ impl From<SubmitError> for ApiError {
 
 impl From<AnswerError> for ApiError {
     fn from(error: AnswerError) -> Self {
-        Self::internal(error.to_string())
+        match error {
+            AnswerError::Stopped => Self::engine_stopped(),
+            error => Self::internal(error.to_string()),
+        }
     }
 }
 

@@ -11,5 +11,8 @@ use super::service::Service;
 
 pub(super) async fn health(State(service): State<Arc<Service>>) -> Result<Response, ApiError> {
     service.check_open()?;
+    if !service.model.engine.is_running() {
+        return Err(ApiError::engine_stopped());
+    }
     Ok(json_response(&json!({ "status": "ok" })))
 }

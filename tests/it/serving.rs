@@ -946,6 +946,40 @@ fn an_answer_that_outlives_the_grace_is_cancelled_with_an_error(#[values(true, f
     assert_becomes_idle(&server.engine);
 }
 
+#[rstest]
+fn an_engine_that_has_died_is_told_to_whoever_waits_and_to_whoever_watches(#[values(true, false)] streams: bool) {
+    let server = serve(|_, _| ());
+    let mut connection = begun(&server, streams);
+    while server.engine.statistics().running == 0 {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    let request = Request {
+        prompt: vec![5],
+        max_tokens: 5,
+        stop_ids: BTreeSet::new(),
+        stop_strings: Vec::new(),
+        sampling: SamplingSettings::default(),
+        top_log_probabilities: None,
+        adapter: None,
+        priority: 0,
+    };
+    let _ticket = server.engine.submit_to(request, |_| panic!("on purpose")).unwrap();
+    let mut rest = Vec::new();
+    // Where nothing is streamed, the connection stays open for the next request.
+    connection.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
+    let _ = connection.read_to_end(&mut rest);
+    let rest = String::from_utf8_lossy(&rest).into_owned();
+    assert!(
+        rest.contains("\"code\":\"engine_stopped\"") && !rest.contains("[DONE]"),
+        "{rest}"
+    );
+    let health = get(&server, "/health");
+    assert_eq!(health.status, 503, "{}", health.text);
+    let refused = post_text(&server, CHAT, &chat("Hi").to_string());
+    assert_eq!(refused.status, 503, "{}", refused.text);
+    assert_eq!(get(&server, "/v1/models").status, 200);
+}
+
 fn diagnose() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_diagnose"));
     command.env("HF_HUB_OFFLINE", "1").stdin(Stdio::null());
