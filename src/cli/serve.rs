@@ -13,10 +13,13 @@ use super::arguments::at_least_one;
 use super::byte_size::byte_size;
 use super::output::{note, print};
 use super::run::resolve_model;
-use crate::device::Selection;
+use crate::device::{Backend, PrecisionChoice, Selection};
 use crate::engine::{CachePrecision, EngineSettings, SchedulerLimits};
-use crate::model::{ModelSource, TemplateChoice, UnknownTemplate};
-use crate::serving::{ApiKey, Listener, ServedModel, Server, ServerError, ServerSettings};
+use crate::memory::system_memory;
+use crate::model::{ModelConfiguration, ModelSource, TemplateChoice, UnknownTemplate};
+use crate::serving::{
+    ApiKey, Listener, ServedModel, Server, ServerError, ServerSettings, cache_bytes_per_token, cache_tokens,
+};
 
 /// Where the key is looked for when it is not typed. Other users of a machine see what is typed, but not this.
 const KEY_VARIABLE: &str = "MLX_DIAGNOSE_API_KEY";
@@ -58,9 +61,10 @@ pub struct ServeArguments {
     /// Longest answer in tokens, and the length of those that ask for none
     #[arg(long, value_name = "N", default_value_t = 4096, value_parser = at_least_one)]
     pub max_tokens: usize,
-    /// Tokens of prompts and longest answers that are held at one time; a request waits until it fits
-    #[arg(long, value_name = "N", default_value_t = 32_768, value_parser = at_least_one)]
-    pub cache_tokens: usize,
+    /// Tokens of prompts and longest answers that are held at one time; a request waits until it fits [default: what a quarter
+    /// of the free memory holds, at most 32768]
+    #[arg(long, value_name = "N", value_parser = at_least_one)]
+    pub cache_tokens: Option<usize>,
     /// Memory for the keys and values of earlier prompts, so that a beginning that they share is not computed again; 0 for
     /// none
     #[arg(long, value_name = "SIZE", default_value = "256MB", value_parser = byte_size)]
@@ -112,7 +116,7 @@ pub fn run(arguments: &ServeArguments) -> Result<()> {
     let source = resolve_model(&arguments.model)?;
     let selection = Selection::of(None)?;
     let template = arguments.template.unwrap_or(TemplateChoice::Own);
-    let engine = engine_settings(arguments, &source)?;
+    let engine = engine_settings(arguments, &source, selection.backend)?;
     let model = ServedModel::start(&source, &adapters, template, selection.backend, engine)?;
     for line in &model.notes {
         note(&format!("note: {line}"));
@@ -130,28 +134,35 @@ pub fn run(arguments: &ServeArguments) -> Result<()> {
     Ok(server.run()?)
 }
 
-fn engine_settings(arguments: &ServeArguments, source: &ModelSource) -> Result<EngineSettings> {
+fn engine_settings(arguments: &ServeArguments, source: &ModelSource, backend: Backend) -> Result<EngineSettings> {
     let defaults = EngineSettings::default();
+    let configuration = source.open()?.configuration()?;
+    let cache_precision = match arguments.kv_bits {
+        None => CachePrecision::Whole,
+        Some(bits) => packed_cache(&configuration, bits)?,
+    };
+    let precision = backend.precision(&configuration, PrecisionChoice::default());
+    let each = cache_bytes_per_token(&configuration, cache_precision, precision.dtype);
+    // A system that does not tell gets what any machine has.
+    let free = system_memory().map(|memory| memory.available);
+    let fitting = free.map_or(defaults.limits.cache_tokens, |free| cache_tokens(each, free));
     Ok(EngineSettings {
         limits: SchedulerLimits {
             max_sequences: arguments.max_sequences,
             max_waiting: arguments.max_waiting,
-            cache_tokens: arguments.cache_tokens,
+            cache_tokens: arguments.cache_tokens.unwrap_or(fitting),
             step_tokens: arguments.max_sequences.saturating_add(defaults.limits.prefill_chunk),
             ..defaults.limits
         },
-        cache_precision: match arguments.kv_bits {
-            None => CachePrecision::Whole,
-            Some(bits) => packed_cache(source, bits)?,
-        },
+        cache_precision,
         prefix_bytes: arguments.prefix_cache,
         ..defaults
     })
 }
 
 /// How keys and values are packed: along each head's values, which have to be whole groups.
-fn packed_cache(source: &ModelSource, bits: i32) -> Result<CachePrecision> {
-    let head = source.open()?.configuration()?.head_dim;
+fn packed_cache(configuration: &ModelConfiguration, bits: i32) -> Result<CachePrecision> {
+    let head = configuration.head_dim;
     let group = CACHE_GROUPS.into_iter().find(|group| head.is_multiple_of(*group));
     let group = group.ok_or_else(|| {
         anyhow!(

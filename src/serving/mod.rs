@@ -10,6 +10,7 @@
 mod answers;
 mod api_error;
 mod api_key;
+mod cache_room;
 mod chat_completions;
 mod completions;
 mod event_stream;
@@ -29,6 +30,7 @@ mod server_settings;
 mod service;
 
 pub use api_key::ApiKey;
+pub use cache_room::{cache_bytes_per_token, cache_tokens};
 pub use model::{ServedModel, ServedModelError};
 pub use server::{Listener, Server, ServerError, Stopper};
 pub use server_settings::ServerSettings;
