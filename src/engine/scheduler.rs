@@ -105,7 +105,7 @@ struct Running {
     generated: usize,
 }
 
-/// See the [module](self).
+/// Which sequences run, and what each step computes for them; whatever is admitted can finish.
 #[derive(Debug, Clone)]
 pub struct Scheduler {
     limits: SchedulerLimits,

@@ -9,7 +9,7 @@ pub const LISTED_NAMES: usize = 10;
 pub struct Listing {
     /// How many names there are in all.
     pub total: usize,
-    /// The first names in sorted order, at most [`LISTED_NAMES`].
+    /// The first names in sorted order, at most `LISTED_NAMES`.
     pub first: Vec<String>,
 }
 

@@ -55,7 +55,7 @@ pub struct GgufTokenizer {
     pub bos_token: Option<String>,
     /// Text of the token that ends a text.
     pub eos_token: Option<String>,
-    /// Ids that end an answer with the metadata key that names each, in the order of [`END_KEYS`].
+    /// Ids that end an answer with the metadata key that names each, in the order of `END_KEYS`.
     pub end_ids: Vec<(u32, &'static str)>,
 }
 

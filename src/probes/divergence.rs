@@ -25,7 +25,7 @@ pub fn log_probabilities(logits: &Array) -> Result<Array> {
     subtract(&logits, logits.logsumexp_axis(-1, true)?)
 }
 
-/// [`log_probabilities`] of at most [`COMPARED_POSITIONS`] positions of one row's logits `[1, positions, vocabulary]`,
+/// [`log_probabilities`] of at most `COMPARED_POSITIONS` positions of one row's logits `[1, positions, vocabulary]`,
 /// evenly spread: exponentials over the vocabulary are most of what a comparison costs.
 pub fn sampled_log_probabilities(logits: &Array) -> Result<Array> {
     let positions = logits.dim(-2);

@@ -14,7 +14,7 @@ const TOKENS: usize = 256;
 
 /// The first rows of `batch`, which stand for all of it: the model is run over them once more after training.
 ///
-/// As many as [`TOKENS`] have room for, and on to the first one that has a target.
+/// As many as `TOKENS` have room for, and on to the first one that has a target.
 pub fn first_rows(batch: &Batch) -> Batch {
     let mut tokens = 0;
     let fitting = batch.lengths.iter().take_while(|&&length| {

@@ -21,7 +21,7 @@ pub const SELFTEST_SCHEMA_VERSION: u32 = 1;
 /// But for [`Summary::times`], the seed and the options decide every byte of it.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Summary {
-    /// [`SELFTEST_SCHEMA_VERSION`] of the program that wrote it.
+    /// `SELFTEST_SCHEMA_VERSION` of the program that wrote it.
     pub schema_version: u32,
     /// The program and its version.
     pub program: String,
