@@ -36,7 +36,7 @@ pub struct GenerateArguments {
     /// A finished adapter of mlx-lm or PEFT
     #[arg(long, value_name = "DIR", requires = "model")]
     pub adapter: Option<PathBuf>,
-    /// What to ask; may be given several times [default: a conversation, one line at a time]
+    /// What to ask; may be given several times, each a conversation of its own [default: a conversation, one line at a time]
     #[arg(long, short, value_name = "TEXT")]
     pub prompt: Vec<String>,
     /// What the conversation begins with
@@ -46,16 +46,16 @@ pub struct GenerateArguments {
     #[arg(long, value_name = "N", default_value_t = 256, value_parser = at_least_one)]
     pub max_tokens: usize,
     /// Draw tokens by their probability, flattened by this much; 0 takes the likeliest
-    #[arg(long, value_name = "F", default_value_t = 0.0)]
+    #[arg(long, value_name = "F", default_value_t = 0.0, allow_negative_numbers = true)]
     pub temperature: f32,
     /// Draw from the likeliest tokens that have this probability together; 0 and 1 for all
-    #[arg(long, value_name = "F", default_value_t = 0.0)]
+    #[arg(long, value_name = "F", default_value_t = 0.0, allow_negative_numbers = true)]
     pub top_p: f32,
     /// Draw from as many of the likeliest tokens; 0 for all
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub top_k: usize,
     /// Draw from the tokens that are at least this many times as likely as the likeliest
-    #[arg(long, value_name = "F", default_value_t = 0.0)]
+    #[arg(long, value_name = "F", default_value_t = 0.0, allow_negative_numbers = true)]
     pub min_p: f32,
     /// Where the draws begin
     #[arg(long, value_name = "N", default_value_t = 0)]
@@ -65,7 +65,7 @@ pub struct GenerateArguments {
     #[arg(long, value_name = "NAME", value_parser = template)]
     pub template: Option<TemplateChoice>,
     /// Continue the text of the prompt as it stands, without the chat template
-    #[arg(long)]
+    #[arg(long, conflicts_with_all = ["system", "template"])]
     pub plain: bool,
 }
 
@@ -102,6 +102,8 @@ impl AnswerInterrupt {
         ctrlc::set_handler(move || {
             let is_first = !own.is_cancelled.swap(true, Ordering::SeqCst);
             if !(is_first && own.is_answering.load(Ordering::SeqCst)) {
+                // The terminal has written `^C` into the line.
+                note("");
                 signal_hook::low_level::exit(EXIT_KILLED_BY_INTERRUPT);
             }
         })
@@ -123,30 +125,39 @@ impl AnswerInterrupt {
 /// Answers the prompts, or talks until the input ends.
 pub fn run(arguments: &GenerateArguments) -> Result<()> {
     let asked = load(arguments)?;
-    let mut conversation: Vec<Message> = arguments
+    let system: Vec<Message> = arguments
         .system
         .iter()
         .map(|system| Message::new("system", system))
         .collect();
-    if !arguments.prompt.is_empty() {
-        for prompt in &arguments.prompt {
-            let answer = if arguments.plain {
-                asked.continued(prompt)?
-            } else {
-                let question = Message::new("user", prompt);
-                asked.answer(&[&conversation[..], &[question]].concat())?
-            };
-            if answer.is_interrupted {
-                return Err(anyhow!("interrupted"));
-            }
-        }
-        return Ok(());
+    if arguments.prompt.is_empty() {
+        return talk(&asked, system, arguments.plain);
     }
+    for prompt in &arguments.prompt {
+        if arguments.prompt.len() > 1 {
+            note(&format!("> {prompt}"));
+        }
+        let tokens = if arguments.plain {
+            asked.text(prompt)?
+        } else {
+            asked.chat(&[&system[..], &[Message::new("user", prompt)]].concat())?
+        };
+        if asked.told(tokens)?.is_interrupted {
+            signal_hook::low_level::exit(EXIT_KILLED_BY_INTERRUPT);
+        }
+    }
+    Ok(())
+}
+
+/// Answers line by line until the input ends; where the context is full, the conversation goes on without its beginning.
+fn talk(asked: &Asked, system: Vec<Message>, plain: bool) -> Result<()> {
     let is_terminal = std::io::stdin().is_terminal();
     if is_terminal {
         note("an empty line or Ctrl-D ends the conversation; Ctrl-C ends an answer");
     }
-    let mut lines = std::io::stdin().lock().lines();
+    let first_turn = system.len();
+    let mut conversation = system;
+    let mut lines = std::io::stdin().lock().split(b'\n');
     loop {
         if is_terminal {
             let _ = write!(std::io::stderr().lock(), "> ");
@@ -154,19 +165,46 @@ pub fn run(arguments: &GenerateArguments) -> Result<()> {
         let Some(line) = lines.next().transpose().context("cannot read the prompt")? else {
             return Ok(());
         };
+        let Ok(line) = String::from_utf8(line) else {
+            note("the line is no UTF-8 and was left out");
+            continue;
+        };
+        let line = line.trim_end_matches('\r');
         if line.trim().is_empty() {
             if is_terminal {
                 return Ok(());
             }
             continue;
         }
-        if arguments.plain {
-            asked.continued(&line)?;
+        if plain {
+            let tokens = asked.text(line)?;
+            if asked.has_room(&tokens) {
+                asked.told(tokens)?;
+            } else {
+                note(&asked.too_long(tokens.len()));
+            }
             continue;
         }
-        conversation.push(Message::new("user", &line));
-        let answer = asked.answer(&conversation)?;
-        conversation.push(Message::new("assistant", &answer.text));
+        conversation.push(Message::new("user", line));
+        let mut tokens = asked.chat(&conversation)?;
+        let mut dropped = 0;
+        while !asked.has_room(&tokens) && conversation.len() > first_turn + 2 {
+            conversation.drain(first_turn..first_turn + 2);
+            dropped += 1;
+            tokens = asked.chat(&conversation)?;
+        }
+        if dropped > 0 {
+            note(&format!(
+                "note: the context is full, and the first turns of the conversation are forgotten: {dropped}"
+            ));
+        }
+        if asked.has_room(&tokens) {
+            let answer = asked.told(tokens)?;
+            conversation.push(Message::new("assistant", &answer.text));
+        } else {
+            note(&asked.too_long(tokens.len()));
+            conversation.pop();
+        }
     }
 }
 
@@ -226,31 +264,42 @@ fn of_run(folder: &Path) -> Result<(String, Option<PathBuf>, TemplateChoice)> {
 }
 
 impl Asked {
-    fn answer(&self, conversation: &[Message]) -> Result<Told> {
+    fn chat(&self, conversation: &[Message]) -> Result<Vec<u32>> {
         let tokenizer = &self.served.tokenizer;
         if tokenizer.chat_template().is_none() {
             return Err(anyhow!(
                 "the model has no chat template\n  expected: one in its tokenizer_config.json\n  hint: `--plain` continues a text"
             ));
         }
-        self.told(tokenizer.encode_chat(conversation, None, true)?)
+        Ok(tokenizer.encode_chat(conversation, None, true)?)
     }
 
-    fn continued(&self, text: &str) -> Result<Told> {
-        self.told(self.served.tokenizer.encode(text, true)?)
+    fn text(&self, text: &str) -> Result<Vec<u32>> {
+        Ok(self.served.tokenizer.encode(text, true)?)
+    }
+
+    fn context(&self) -> usize {
+        self.served.engine.request_limits().context
+    }
+
+    fn has_room(&self, prompt: &[u32]) -> bool {
+        prompt.len() < self.context()
+    }
+
+    fn too_long(&self, tokens: usize) -> String {
+        format!(
+            "the prompt is longer than the model's context\n  found: {tokens} tokens\n  expected: fewer than {}\n  hint: ask for \
+             less",
+            self.context()
+        )
     }
 
     /// Prints the answer while it is given, and returns it.
     fn told(&self, prompt: Vec<u32>) -> Result<Told> {
-        let context = self.served.engine.request_limits().context;
-        let room = context.saturating_sub(prompt.len());
-        if room == 0 {
-            return Err(anyhow!(
-                "the prompt is longer than the model's context\n  found: {} tokens\n  expected: fewer than {context}\n  hint: \
-                 ask for less, or begin a new conversation",
-                prompt.len()
-            ));
+        if !self.has_room(&prompt) {
+            return Err(anyhow!(self.too_long(prompt.len())));
         }
+        let room = self.context() - prompt.len();
         self.interrupt.begin();
         let answer = self.served.engine.submit(Request {
             prompt,
@@ -280,10 +329,16 @@ impl Asked {
         text.push_str(&finished.text);
         print(&format!("{}\n", finished.text))?;
         let is_interrupted = self.interrupt.end();
-        if finished.reason == FinishReason::Length && room < self.max_tokens {
-            note(&format!(
-                "note: the answer ends where the model's context of {context} tokens is full"
-            ));
+        if finished.reason == FinishReason::Length {
+            let context = self.context();
+            note(&if room < self.max_tokens {
+                format!("note: the answer ends where the model's context of {context} tokens is full")
+            } else {
+                format!(
+                    "note: the answer is cut at {} tokens; `--max-tokens` allows more",
+                    self.max_tokens
+                )
+            });
         }
         Ok(Told { text, is_interrupted })
     }

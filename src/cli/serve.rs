@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::env;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
@@ -121,12 +122,27 @@ pub fn run(arguments: &ServeArguments) -> Result<()> {
     for line in &model.notes {
         note(&format!("note: {line}"));
     }
+    let (held, context) = (engine.limits.cache_tokens, model.engine.request_limits().context);
+    if held < context {
+        note(&format!(
+            "note: prompt and answer together have room for {held} tokens, fewer than the model's context of {context}; \
+             `--cache-tokens` decides"
+        ));
+    }
     let address = listener.address();
     let server = Server::new(listener, model, settings)?;
     note(&format!("serving {}", server.model_ids().join(", ")));
     let stopper = server.stopper();
+    let grace = arguments.grace;
+    let is_stopping = AtomicBool::new(false);
     ctrlc::set_handler(move || {
-        note("stopping: running answers may end; press Ctrl-C again to cancel them");
+        if is_stopping.swap(true, Ordering::SeqCst) {
+            note("cancelling running answers");
+        } else {
+            note(&format!(
+                "stopping: running answers may end within {grace} s, unless asked again"
+            ));
+        }
         stopper.stop();
     })
     .context("cannot listen for Ctrl-C")?;

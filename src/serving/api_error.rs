@@ -118,6 +118,13 @@ impl ApiError {
         Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "invalid_request_error", message)
     }
 
+    pub(super) fn encoded(encoding: &str) -> Self {
+        let message = format!(
+            "the body has the content encoding `{encoding}`, which this server does not read; send it as it is"
+        );
+        Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "invalid_request_error", message)
+    }
+
     pub(super) fn body_too_large(limit: usize) -> Self {
         let message = format!("the body is too large: {limit} bytes are allowed");
         Self::new(StatusCode::PAYLOAD_TOO_LARGE, "invalid_request_error", message).coded("request_too_large")

@@ -11,7 +11,7 @@ use super::answers::{Answers, Choice};
 use super::api_error::{ApiError, json_response};
 use super::event_stream::{StreamOptions, event_stream};
 use super::request_body;
-use super::service::{Service, now};
+use super::service::{Phase, Service, now};
 use crate::engine::{AnswerToken, FinishReason, Request, Usage};
 
 /// How one of the interfaces words its answers; every value is an entry of `choices`.
@@ -85,7 +85,12 @@ pub(super) async fn answer<R: Reply>(
 ) -> Result<Response, ApiError> {
     service.check_open()?;
     let (head, body) = request.into_parts();
-    let body = request_body::read(&head.headers, body, &service.settings).await?;
+    let mut phase = service.phase.clone();
+    let body = tokio::select! {
+        body = request_body::read(&head.headers, body, &service.settings) => body?,
+        // Who has not asked yet does not hold up the end.
+        _ = phase.wait_for(|phase| *phase != Phase::Open) => return Err(ApiError::stopping()),
+    };
     service.check_room()?;
     let of_reader = Arc::clone(&service);
     // Templates and tokenizers compute, and would hold up everybody else's answers.

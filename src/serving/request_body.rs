@@ -18,12 +18,18 @@ const READ_PAST: u64 = 64 << 20;
 /// A page of another site can make a browser send a body, but not one that is declared as JSON.
 ///
 /// # Errors
-/// It is declared as something else, too large, too slow, or breaks off.
+/// It is declared as something else, encoded, too large, too slow, or breaks off.
 pub(super) async fn read(headers: &HeaderMap, body: Body, settings: &ServerSettings) -> Result<Vec<u8>, ApiError> {
     let declared = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
     let essence = declared.map(|declared| declared.split(';').next().unwrap_or(declared).trim());
     if !essence.is_some_and(|essence| essence.eq_ignore_ascii_case("application/json")) {
         return Err(ApiError::not_json());
+    }
+    if let Some(encoding) = headers
+        .get(header::CONTENT_ENCODING)
+        .filter(|encoding| *encoding != "identity")
+    {
+        return Err(ApiError::encoded(&String::from_utf8_lossy(encoding.as_bytes())));
     }
     let read = tokio::time::timeout(settings.read_time, read_within(body, settings.body_bytes));
     let too_slow = |_| ApiError::body_too_slow(settings.read_time.as_secs());

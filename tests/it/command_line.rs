@@ -109,6 +109,57 @@ fn an_answer_is_continued_from_the_conversation_before_it() {
     assert_eq!(talked.lines().count(), 2, "{talked}");
 }
 
+/// Everything behind `asked` in a conversation that is written to `generate`.
+fn conversation(asked: &[u8]) -> Output {
+    let model = root().join("fixtures/embedded/model");
+    let mut process = diagnose()
+        .args(["generate", "--model", text(&model), "--max-tokens", "30"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    process.stdin.take().unwrap().write_all(asked).unwrap();
+    process.wait_with_output().unwrap()
+}
+
+#[test]
+fn a_conversation_goes_on_when_its_context_is_full() {
+    let output = conversation("Where does Tom live?\n".repeat(20).as_bytes());
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    assert!(
+        stderr(&output).contains("the first turns of the conversation are forgotten"),
+        "{}",
+        stderr(&output)
+    );
+    assert_eq!(stdout(&output).lines().count(), 20, "{}", stdout(&output));
+}
+
+#[test]
+fn a_line_that_is_no_text_does_not_end_the_conversation() {
+    let output = conversation(b"\xff\xfe\nWhere does Tom live?\n");
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    assert!(stderr(&output).contains("the line is no UTF-8"), "{}", stderr(&output));
+    assert_eq!(stdout(&output).lines().count(), 1, "{}", stdout(&output));
+}
+
+#[test]
+fn what_a_text_is_continued_without_is_not_taken_with_it() {
+    let model = root().join("fixtures/embedded/model");
+    let output = run(&[
+        "generate",
+        "--model",
+        text(&model),
+        "--plain",
+        "--system",
+        "Be brief.",
+        "--prompt",
+        "The",
+    ]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(stderr(&output).contains("cannot be used with"), "{}", stderr(&output));
+}
+
 #[test]
 fn a_prompt_longer_than_the_context_is_refused() {
     let model = root().join("fixtures/embedded/model");

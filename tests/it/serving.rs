@@ -785,6 +785,11 @@ fn a_request_that_a_foreign_page_could_make_is_refused() {
         rebound.starts_with("HTTP/1.1 403 ") && rebound.contains("evil.example"),
         "{rebound}"
     );
+    let packed = asked(&format!("{local}{json}content-encoding: gzip\r\n"));
+    assert!(
+        packed.starts_with("HTTP/1.1 415 ") && packed.contains("gzip"),
+        "{packed}"
+    );
     for host in ["localhost", "127.0.0.1:99", "[::1]:99", "192.168.1.7"] {
         let answer = asked(&format!("host: {host}\r\n{json}"));
         assert!(answer.starts_with("HTTP/1.1 200 "), "{host}: {answer}");
@@ -804,6 +809,26 @@ fn a_slow_request_is_given_up() {
     // A head that does not end is no request that could be answered.
     assert!(!raw(&server, head.as_bytes()).contains(" 200 "));
     assert_eq!(get(&server, "/health").status, 200);
+}
+
+/// The client has 30 seconds for its body; the server does not wait for it.
+#[test]
+fn a_request_that_is_not_asked_yet_does_not_hold_up_the_end() {
+    let mut server = serve(|_, settings| settings.grace = SOON);
+    let head = format!("POST {CHAT} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n");
+    let mut connection = TcpStream::connect(server.address).unwrap();
+    connection
+        .write_all(format!("{head}content-length: 1000\r\n\r\n{{").as_bytes())
+        .unwrap();
+    // Until it is read, the connection is idle and closed as such.
+    std::thread::sleep(Duration::from_millis(200));
+    let begun = Instant::now();
+    server.stopper.stop();
+    server.end().unwrap();
+    assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
+    let mut answer = String::new();
+    connection.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
 }
 
 #[test]
