@@ -13,12 +13,12 @@
     reason = "a command line tool prints what it measured"
 )]
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::Instant;
 
 use clap::Parser;
 use mlx_diagnose::device::Backend;
-use mlx_diagnose::engine::{EngineSettings, Request, SamplingSettings};
+use mlx_diagnose::engine::{EngineSettings, Request};
 use mlx_diagnose::model::{HubSettings, ModelSource, TemplateChoice};
 use mlx_diagnose::serving::ServedModel;
 
@@ -45,18 +45,8 @@ struct Arguments {
 }
 
 fn request(first: u32, prompt: usize, max_tokens: usize) -> Request {
-    Request {
-        prompt: (0..prompt as u32)
-            .map(|index| 100 + (first + index * 131) % 20_000)
-            .collect(),
-        max_tokens,
-        stop_ids: BTreeSet::new(),
-        stop_strings: Vec::new(),
-        sampling: SamplingSettings::default(),
-        top_log_probabilities: None,
-        adapter: None,
-        priority: 0,
-    }
+    let prompt = (0..prompt as u32).map(|index| 100 + (first + index * 131) % 20_000);
+    Request::greedy(prompt.collect(), max_tokens)
 }
 
 /// Seconds until `count` requests of one time are answered, and until all of them have a first token.
@@ -83,7 +73,7 @@ fn main() -> anyhow::Result<()> {
         eprintln!("{line}");
     })?;
     let served = ServedModel::start(
-        &source,
+        source.open()?,
         &BTreeMap::new(),
         TemplateChoice::Own,
         Backend::select(),

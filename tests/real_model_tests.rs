@@ -14,15 +14,13 @@
     reason = "a test that cannot go on stops, one that skips says why, and these show what the model says"
 )]
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use mlx_diagnose::device::{Backend, BackendKind, PrecisionChoice};
-use mlx_diagnose::engine::{
-    CachePrecision, CompleteAnswer, EngineSettings, Request, SamplingSettings, SchedulerLimits, SequenceCache,
-};
+use mlx_diagnose::engine::{CachePrecision, CompleteAnswer, EngineSettings, Request, SchedulerLimits, SequenceCache};
 use mlx_diagnose::model::{CausalModel, ModelSource, TemplateChoice};
 use mlx_diagnose::serving::ServedModel;
 use mlx_rs::Array;
@@ -95,7 +93,7 @@ fn served() -> Option<(&'static ServedModel, MutexGuard<'static, ()>)> {
             ..EngineSettings::default()
         };
         let started = ServedModel::start(
-            &source,
+            source.open().unwrap(),
             &BTreeMap::new(),
             TemplateChoice::Own,
             Backend::select(),
@@ -108,14 +106,8 @@ fn served() -> Option<(&'static ServedModel, MutexGuard<'static, ()>)> {
 
 fn request(served: &ServedModel, text: &str, max_tokens: usize) -> Request {
     Request {
-        prompt: served.tokenizer.encode(text, true).unwrap(),
-        max_tokens,
-        stop_ids: BTreeSet::new(),
-        stop_strings: Vec::new(),
-        sampling: SamplingSettings::default(),
         top_log_probabilities: Some(2),
-        adapter: None,
-        priority: 0,
+        ..Request::greedy(served.tokenizer.encode(text, true).unwrap(), max_tokens)
     }
 }
 

@@ -234,7 +234,7 @@ fn load(arguments: &GenerateArguments) -> Result<Asked> {
         ..EngineSettings::default()
     };
     let template = arguments.template.unwrap_or(template);
-    let served = ServedModel::start(&source, &adapters, template, selection.backend, alone)?;
+    let served = ServedModel::start(source.open()?, &adapters, template, selection.backend, alone)?;
     for line in &served.notes {
         note(&format!("note: {line}"));
     }
@@ -302,14 +302,10 @@ impl Asked {
         let room = self.context() - prompt.len();
         self.interrupt.begin();
         let answer = self.served.engine.submit(Request {
-            prompt,
-            max_tokens: self.max_tokens.min(room),
             stop_ids: self.served.stop_ids.clone(),
-            stop_strings: Vec::new(),
             sampling: self.sampling.clone(),
-            top_log_probabilities: None,
             adapter: self.adapter.clone(),
-            priority: 0,
+            ..Request::greedy(prompt, self.max_tokens.min(room))
         })?;
         let mut text = String::new();
         let finished = loop {

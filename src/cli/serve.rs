@@ -17,7 +17,7 @@ use super::run::resolve_model;
 use crate::device::{Backend, PrecisionChoice, Selection};
 use crate::engine::{CachePrecision, EngineSettings, SchedulerLimits};
 use crate::memory::system_memory;
-use crate::model::{ModelConfiguration, ModelSource, TemplateChoice, UnknownTemplate};
+use crate::model::{ModelConfiguration, TemplateChoice, UnknownTemplate};
 use crate::serving::{
     ApiKey, Listener, ServedModel, Server, ServerError, ServerSettings, cache_bytes_per_token, cache_tokens,
 };
@@ -117,8 +117,9 @@ pub fn run(arguments: &ServeArguments) -> Result<()> {
     let source = resolve_model(&arguments.model)?;
     let selection = Selection::of(None)?;
     let template = arguments.template.unwrap_or(TemplateChoice::Own);
-    let engine = engine_settings(arguments, &source, selection.backend)?;
-    let model = ServedModel::start(&source, &adapters, template, selection.backend, engine)?;
+    let files = source.open()?;
+    let engine = engine_settings(arguments, &files.configuration()?, selection.backend)?;
+    let model = ServedModel::start(files, &adapters, template, selection.backend, engine)?;
     for line in &model.notes {
         note(&format!("note: {line}"));
     }
@@ -150,15 +151,18 @@ pub fn run(arguments: &ServeArguments) -> Result<()> {
     Ok(server.run()?)
 }
 
-fn engine_settings(arguments: &ServeArguments, source: &ModelSource, backend: Backend) -> Result<EngineSettings> {
+fn engine_settings(
+    arguments: &ServeArguments,
+    configuration: &ModelConfiguration,
+    backend: Backend,
+) -> Result<EngineSettings> {
     let defaults = EngineSettings::default();
-    let configuration = source.open()?.configuration()?;
     let cache_precision = match arguments.kv_bits {
         None => CachePrecision::Whole,
-        Some(bits) => packed_cache(&configuration, bits)?,
+        Some(bits) => packed_cache(configuration, bits)?,
     };
-    let precision = backend.precision(&configuration, PrecisionChoice::default());
-    let each = cache_bytes_per_token(&configuration, cache_precision, precision.dtype);
+    let precision = backend.precision(configuration, PrecisionChoice::default());
+    let each = cache_bytes_per_token(configuration, cache_precision, precision.dtype);
     // A system that does not tell gets what any machine has.
     let free = system_memory().map(|memory| memory.available);
     let fitting = free.map_or(defaults.limits.cache_tokens, |free| cache_tokens(each, free));

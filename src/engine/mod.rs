@@ -33,7 +33,7 @@ mod waiting_queue;
 mod worker;
 
 pub use answer::{Answer, AnswerError, AnswerToken, CompleteAnswer, Event, Finished, Usage};
-pub use cache::{CachePrecision, LayerCache, PrefixCache, PrefixStatistics, SequenceCache};
+pub use cache::{CachePrecision, LayerCache, PrefixCache, SequenceCache};
 pub use engine::{Engine, EngineModel, EngineSettings, StartError, SubmitError, Ticket};
 pub use generate::{DecodeLimits, Decoded, decode_greedily};
 pub use request::{

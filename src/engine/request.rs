@@ -77,6 +77,20 @@ pub struct RequestError {
 }
 
 impl Request {
+    /// The likeliest tokens after `prompt` until there are `max_tokens`, whatever they are, from the base.
+    pub fn greedy(prompt: Vec<u32>, max_tokens: usize) -> Self {
+        Self {
+            prompt,
+            max_tokens,
+            stop_ids: BTreeSet::new(),
+            stop_strings: Vec::new(),
+            sampling: SamplingSettings::default(),
+            top_log_probabilities: None,
+            adapter: None,
+            priority: 0,
+        }
+    }
+
     /// Finds every fault of the request that is known before it runs.
     ///
     /// # Errors

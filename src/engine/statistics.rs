@@ -75,12 +75,4 @@ impl Durations {
             self.counts[place] += 1;
         }
     }
-
-    /// Their mean; `None` for none.
-    pub fn mean(&self) -> Option<Duration> {
-        u32::try_from(self.count)
-            .ok()
-            .filter(|count| *count > 0)
-            .map(|count| self.total / count)
-    }
 }

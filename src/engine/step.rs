@@ -27,10 +27,18 @@ struct Part {
     continues: bool,
 }
 
-/// The logits that follow the last token of a sequence, one for each token of the vocabulary.
+/// The logits that follow the last tokens of some sequences.
 pub(super) struct NextLogits {
-    pub(super) id: RequestId,
-    pub(super) logits: Vec<f32>,
+    sequences: Vec<RequestId>,
+    /// Row by row, one value for each token of the vocabulary.
+    values: Vec<f32>,
+    vocabulary: usize,
+}
+
+impl NextLogits {
+    pub(super) fn rows(&self) -> impl Iterator<Item = (RequestId, &[f32])> {
+        self.sequences.iter().copied().zip(self.values.chunks(self.vocabulary))
+    }
 }
 
 /// Computes a step: the keys and values of its tokens, and the logits of every sequence that gets a token.
@@ -124,13 +132,12 @@ fn pass(
     mlx_rs::transforms::eval(&computed)?;
     for (parts, logits) in parts.iter().zip(&logits) {
         let Some(logits) = logits else { continue };
-        let vocabulary = logits.dim(-1) as usize;
-        let values = vector::<f32>(logits)?;
         let continuing = parts.iter().filter(|part| part.continues);
-        next.extend(continuing.zip(values.chunks(vocabulary)).map(|(part, row)| NextLogits {
-            id: part.id,
-            logits: row.to_vec(),
-        }));
+        next.push(NextLogits {
+            sequences: continuing.map(|part| part.id).collect(),
+            values: vector(logits)?,
+            vocabulary: logits.dim(-1) as usize,
+        });
     }
     Ok(())
 }

@@ -200,8 +200,8 @@ impl Worker {
             statistics.prompt_tokens += prompt_tokens as u64;
             statistics.step.add(begun.elapsed());
         });
-        for NextLogits { id, logits } in next {
-            self.continue_with(id, &logits);
+        for (id, logits) in next.iter().flat_map(NextLogits::rows) {
+            self.continue_with(id, logits);
         }
     }
 

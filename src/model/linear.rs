@@ -189,54 +189,41 @@ impl Linear {
 
     /// Applies the layer to `input` `[..., inputs]`, giving `[..., outputs]`; with tenants `[1, tokens, inputs]`.
     pub fn forward(&self, input: &Array) -> Result<Array> {
-        if !self.tenants.is_empty() {
-            return self.forward_for_tenants(input);
+        let tenants = || self.tenants.iter().filter_map(|tenant| tenant.layer.as_ref());
+        let is_multiplied = self.has_output_factors() || tenants().any(Self::has_output_factors);
+        // The bias comes behind the factors.
+        let bias = self.bias.value.as_ref();
+        let output = self.base_forward(input, bias.filter(|_| !is_multiplied))?;
+        let output = if self.tenants.is_empty() {
+            self.adapted(input, output)?
+        } else {
+            self.adapted_for_tenants(input, &output)?
+        };
+        match bias {
+            Some(bias) if is_multiplied => output.add(bias),
+            _ => Ok(output),
         }
-        let factors = self.factors()?;
-        let bias = self.bias.value.as_ref().filter(|_| factors.is_none());
-        self.finished(input, self.base_forward(input, bias)?, factors.as_ref())
     }
 
-    /// The base sees all tokens at one time, each adapter its own.
-    fn forward_for_tenants(&self, input: &Array) -> Result<Array> {
-        let adapted = || self.tenants.iter().filter_map(|tenant| tenant.layer.as_ref());
-        let is_multiplied = adapted().any(Self::has_output_factors);
-        let bias = self.bias.value.as_ref().filter(|_| !is_multiplied);
-        let output = self.base_forward(input, bias)?;
-        let mut parts = Vec::with_capacity(self.tenants.len());
-        for Tenant { tokens, layer } in &self.tenants {
-            let own = |whole: &Array| whole.try_index((.., tokens.clone()));
-            let own_output = own(&output)?;
-            parts.push(match layer {
-                Some(layer) => {
-                    let factors = layer.factors()?;
-                    match (&factors, is_multiplied) {
-                        // The bias comes behind the factors, and is not there yet.
-                        (None, true) => layer.with_bias(layer.add_adapter(&own(input)?, own_output)?)?,
-                        _ => layer.finished(&own(input)?, own_output, factors.as_ref())?,
-                    }
-                }
-                None if is_multiplied => self.with_bias(own_output)?,
-                None => own_output,
-            });
-        }
-        concatenate(&parts, 1)
-    }
-
-    /// What the adapter makes of `output`, the base's answer to `input`; with factors, the base's without its bias.
-    fn finished(&self, input: &Array, output: Array, factors: Option<&Array>) -> Result<Array> {
+    /// What the adapter, and then the factors, make of `output`, the base's answer to `input`.
+    fn adapted(&self, input: &Array, output: Array) -> Result<Array> {
         let output = self.add_adapter(input, output)?;
-        match factors {
+        match self.factors()? {
+            Some(factors) => multiply(&output, factors.as_dtype(output.dtype())?),
             None => Ok(output),
-            Some(factors) => self.with_bias(multiply(&output, factors.as_dtype(output.dtype())?)?),
         }
     }
 
-    fn with_bias(&self, output: Array) -> Result<Array> {
-        match &self.bias.value {
-            Some(bias) => output.add(bias),
-            None => Ok(output),
-        }
+    /// [`Self::adapted`] by each tenant's layer for its own tokens.
+    fn adapted_for_tenants(&self, input: &Array, output: &Array) -> Result<Array> {
+        let parts = self.tenants.iter().map(|Tenant { tokens, layer }| {
+            let own = |whole: &Array| whole.try_index((.., tokens.clone()));
+            match layer {
+                Some(layer) => layer.adapted(&own(input)?, own(output)?),
+                None => own(output),
+            }
+        });
+        concatenate(&parts.collect::<Result<Vec<_>>>()?, 1)
     }
 
     fn add_adapter(&self, input: &Array, output: Array) -> Result<Array> {

@@ -7,7 +7,7 @@ use thiserror::Error;
 use crate::adapter::{AdapterFileError, AdapterSet, AdapterSetError, StoredAdapter};
 use crate::device::{Backend, PrecisionChoice};
 use crate::engine::{Engine, EngineModel, EngineSettings, SchedulerLimits, StartError};
-use crate::model::{ConfigurationError, LoadError, ModelSource, StopSet, TemplateChoice, Tokenizer, TokenizerError};
+use crate::model::{ConfigurationError, LoadError, ModelFiles, StopSet, TemplateChoice, Tokenizer, TokenizerError};
 
 /// Why a model cannot be served.
 #[derive(Debug, Error)]
@@ -48,19 +48,18 @@ pub struct ServedModel {
 }
 
 impl ServedModel {
-    /// Loads the model of `source` with the adapters in the folders of `adapters`, each under its name.
+    /// Loads the model of `files` with the adapters in the folders of `adapters`, each under its name.
     ///
     /// # Errors
     /// [`StartError`] with a [`ServedModelError`].
     pub fn start(
-        source: &ModelSource,
+        files: ModelFiles,
         adapters: &BTreeMap<String, PathBuf>,
         template: TemplateChoice,
         backend: Backend,
         settings: EngineSettings,
     ) -> Result<Self, StartError<ServedModelError>> {
         let failed = |error: ServedModelError| StartError::Load(error);
-        let files = source.open().map_err(|error| failed(error.into()))?;
         let configuration = files.configuration().map_err(|error| failed(error.into()))?;
         let tokenizer = files.tokenizer().and_then(|tokenizer| template.apply(tokenizer));
         let tokenizer = Arc::new(tokenizer.map_err(|error| failed(error.into()))?);

@@ -11,6 +11,7 @@ use mlx_diagnose::model::{LoadedModel, ModelSource, load_safetensors};
 use mlx_diagnose::train::{Lanes, loss_and_gradients};
 use mlx_rs::Array;
 use rstest::rstest;
+use rstest_reuse::{apply, template};
 use serde_json::Value;
 
 use super::golden::{EXACT_PRECISION, floats, golden, ids, largest_difference, root, row};
@@ -23,6 +24,38 @@ const LOSS: f64 = 1e-5;
 const GRADIENTS: f32 = 1e-3;
 /// Difference allowed between logits of the same computation in other steps.
 const OTHER_STEPS: f32 = 2e-5;
+
+/// The models whose goldens are committed.
+pub const GOLDEN_MODELS: [&str; 9] = [
+    "llama",
+    "mistral",
+    "qwen2",
+    "qwen3",
+    "gemma3_text",
+    "phi3",
+    "phi3-longrope",
+    "mixtral",
+    "gpt2",
+];
+
+/// A case for each of [`GOLDEN_MODELS`].
+#[template]
+#[rstest]
+pub fn every_golden_model(
+    #[values(
+        "llama",
+        "mistral",
+        "qwen2",
+        "qwen3",
+        "gemma3_text",
+        "phi3",
+        "phi3-longrope",
+        "mixtral",
+        "gpt2"
+    )]
+    name: &'static str,
+) {
+}
 
 pub fn folder(name: &str) -> PathBuf {
     root().join("fixtures/golden/transformers").join(name)
@@ -44,21 +77,8 @@ fn length(values: &[f32]) -> f32 {
     values.iter().map(|value| value * value).sum::<f32>().sqrt()
 }
 
-#[rstest]
-fn logits_equal_those_of_transformers(
-    #[values(
-        "llama",
-        "mistral",
-        "qwen2",
-        "qwen3",
-        "gemma3_text",
-        "phi3",
-        "phi3-longrope",
-        "mixtral",
-        "gpt2"
-    )]
-    name: &str,
-) {
+#[apply(every_golden_model)]
+fn logits_equal_those_of_transformers(name: &str) {
     let golden = numbers(name);
     let logits = load(name).model.logits(&row(&ids(&golden["input_ids"]))).unwrap();
     let difference = largest_difference(&values(&logits), &floats(&golden["logits"]));
@@ -66,21 +86,8 @@ fn logits_equal_those_of_transformers(
 }
 
 /// A row too short for the windows, and for a mixture of experts to sort its rows.
-#[rstest]
-fn logits_of_a_short_row_are_those_of_its_beginning(
-    #[values(
-        "llama",
-        "mistral",
-        "qwen2",
-        "qwen3",
-        "gemma3_text",
-        "phi3",
-        "phi3-longrope",
-        "mixtral",
-        "gpt2"
-    )]
-    name: &str,
-) {
+#[apply(every_golden_model)]
+fn logits_of_a_short_row_are_those_of_its_beginning(name: &str) {
     let golden = numbers(name);
     let short = &ids(&golden["input_ids"])[..5];
     let found = values(&load(name).model.logits(&row(short)).unwrap());
@@ -89,21 +96,8 @@ fn logits_of_a_short_row_are_those_of_its_beginning(
     assert!(difference <= LOGITS, "{name}: {difference}");
 }
 
-#[rstest]
-fn loss_and_gradients_of_the_whole_model_equal_those_of_transformers(
-    #[values(
-        "llama",
-        "mistral",
-        "qwen2",
-        "qwen3",
-        "gemma3_text",
-        "phi3",
-        "phi3-longrope",
-        "mixtral",
-        "gpt2"
-    )]
-    name: &str,
-) {
+#[apply(every_golden_model)]
+fn loss_and_gradients_of_the_whole_model_equal_those_of_transformers(name: &str) {
     let golden = numbers(name);
     let batch = Batch::new(&[Example::of_tokens(ids(&golden["input_ids"]))], &[0]);
     let pass = loss_and_gradients(&load(name).model, &batch, &Lanes::single()).unwrap();
@@ -127,21 +121,8 @@ fn loss_and_gradients_of_the_whole_model_equal_those_of_transformers(
     }
 }
 
-#[rstest]
-fn greedy_answers_with_a_cache_are_those_of_transformers(
-    #[values(
-        "llama",
-        "mistral",
-        "qwen2",
-        "qwen3",
-        "gemma3_text",
-        "phi3",
-        "phi3-longrope",
-        "mixtral",
-        "gpt2"
-    )]
-    name: &str,
-) {
+#[apply(every_golden_model)]
+fn greedy_answers_with_a_cache_are_those_of_transformers(name: &str) {
     let golden = numbers(name);
     let answer = ids(&golden["answer"]);
     let limits = DecodeLimits {
@@ -155,21 +136,8 @@ fn greedy_answers_with_a_cache_are_those_of_transformers(
 }
 
 /// In pieces of several sizes, a piece of one token among them.
-#[rstest]
-fn a_cache_gives_the_logits_of_the_whole_row(
-    #[values(
-        "llama",
-        "mistral",
-        "qwen2",
-        "qwen3",
-        "gemma3_text",
-        "phi3",
-        "phi3-longrope",
-        "mixtral",
-        "gpt2"
-    )]
-    name: &str,
-) {
+#[apply(every_golden_model)]
+fn a_cache_gives_the_logits_of_the_whole_row(name: &str) {
     let model = load(name).model;
     let tokens = ids(&numbers(name)["input_ids"]);
     let whole = values(&model.logits(&row(&tokens)).unwrap());
@@ -189,21 +157,8 @@ fn a_cache_gives_the_logits_of_the_whole_row(
 }
 
 /// Five sequences of unequal length that begin and go on in the same passes: three tokens of one beside one of another.
-#[rstest]
-fn sequences_that_share_passes_have_the_logits_they_have_alone(
-    #[values(
-        "llama",
-        "mistral",
-        "qwen2",
-        "qwen3",
-        "gemma3_text",
-        "phi3",
-        "phi3-longrope",
-        "mixtral",
-        "gpt2"
-    )]
-    name: &str,
-) {
+#[apply(every_golden_model)]
+fn sequences_that_share_passes_have_the_logits_they_have_alone(name: &str) {
     let model = load(name).model;
     let tokens = ids(&numbers(name)["input_ids"]);
     let sequences: Vec<&[u32]> = [0..40, 3..23, 7..8, 1..18, 5..35].map(|range| &tokens[range]).to_vec();
@@ -242,21 +197,8 @@ fn sequences_that_share_passes_have_the_logits_they_have_alone(
     }
 }
 
-#[rstest]
-fn documents_of_a_packed_row_have_the_logits_they_have_alone(
-    #[values(
-        "llama",
-        "mistral",
-        "qwen2",
-        "qwen3",
-        "gemma3_text",
-        "phi3",
-        "phi3-longrope",
-        "mixtral",
-        "gpt2"
-    )]
-    name: &str,
-) {
+#[apply(every_golden_model)]
+fn documents_of_a_packed_row_have_the_logits_they_have_alone(name: &str) {
     let model = load(name).model;
     let tokens = ids(&numbers(name)["input_ids"]);
     let lengths = [11, 1, 17, 11];

@@ -1,6 +1,6 @@
 //! The continuous-batching engine: what it says to many is what the model says to each.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::process::Command;
 use std::sync::Arc;
@@ -15,8 +15,9 @@ use mlx_diagnose::model::{CausalModel, ModelSource, Tokenizer};
 use mlx_rs::Array;
 use mlx_rs::module::Param;
 use rstest::rstest;
+use rstest_reuse::apply;
 
-use super::architecture_parity::load;
+use super::architecture_parity::{GOLDEN_MODELS, every_golden_model, load};
 use super::golden::{EXACT_PRECISION, root, row};
 
 /// Difference allowed between log-probabilities of the same computation in other steps and among others: products of
@@ -70,14 +71,8 @@ fn embedded_model() -> CausalModel {
 
 fn request(prompt: &[u32], max_tokens: usize) -> Request {
     Request {
-        prompt: prompt.to_vec(),
-        max_tokens,
-        stop_ids: BTreeSet::new(),
-        stop_strings: Vec::new(),
-        sampling: SamplingSettings::default(),
         top_log_probabilities: Some(2),
-        adapter: None,
-        priority: 0,
+        ..Request::greedy(prompt.to_vec(), max_tokens)
     }
 }
 
@@ -179,21 +174,8 @@ fn assert_is_what_the_model_says(
     }
 }
 
-#[rstest]
-fn what_many_are_told_is_what_each_would_be_told(
-    #[values(
-        "llama",
-        "mistral",
-        "qwen2",
-        "qwen3",
-        "gemma3_text",
-        "phi3",
-        "phi3-longrope",
-        "mixtral",
-        "gpt2"
-    )]
-    name: &'static str,
-) {
+#[apply(every_golden_model)]
+fn what_many_are_told_is_what_each_would_be_told(name: &'static str) {
     let model = load(name).model;
     let requests = requests(64, model.model.embed_tokens.vocabulary_size() as u32);
     let engine = engine(settings(LIMITS), move || load(name).model);
@@ -261,17 +243,7 @@ fn prompts_that_are_read_on_two_lanes_have_the_same_answers(
 #[ignore = "run by another test"]
 fn bits_alone_and_among_others() {
     mlx_sys::blas::set_in_order(true);
-    for name in [
-        "llama",
-        "mistral",
-        "qwen2",
-        "qwen3",
-        "gemma3_text",
-        "phi3",
-        "phi3-longrope",
-        "mixtral",
-        "gpt2",
-    ] {
+    for name in GOLDEN_MODELS {
         // A prompt is read at once: where it is cut decides how its softmax is summed.
         let whole = SchedulerLimits {
             step_tokens: 512,

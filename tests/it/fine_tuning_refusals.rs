@@ -1,7 +1,7 @@
 //! What `diagnose train` does not begin, and what it does not go on with.
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
@@ -35,6 +35,12 @@ fn refused(mut command: Command, expected: &str) {
     assert!(said.contains(expected), "{said}");
 }
 
+/// A run that goes on until it is ended.
+fn endless(run: &Path) -> Child {
+    let mut command = start(run, &ENDLESS);
+    command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
+}
+
 fn waited_for(path: &Path) {
     while !path.exists() {
         std::thread::sleep(Duration::from_millis(5));
@@ -50,11 +56,7 @@ fn state(run: &Path, checkpoint: &str) -> Value {
 fn a_folder_in_which_a_run_goes_on_is_refused_until_the_run_is_over() {
     let folder = tempfile::tempdir().unwrap();
     let run = folder.path().join("run");
-    let mut first = start(&run, &ENDLESS)
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
+    let mut first = endless(&run);
     waited_for(&run.join("run.json"));
     refused(start(&run, &ENDLESS), "a run is going on in");
     refused(resume(&run), "a run is going on in");
@@ -269,11 +271,7 @@ fn a_second_interrupt_ends_a_run_at_once_and_cleanly() {
     for round in 0..ROUNDS {
         let folder = tempfile::tempdir().unwrap();
         let run = folder.path().join("run");
-        let mut process = start(&run, &ENDLESS)
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
+        let mut process = endless(&run);
         waited_for(&run.join("metrics.jsonl"));
         std::thread::sleep(Duration::from_millis(40 * round));
         let id = Pid::from_raw(process.id().cast_signed());

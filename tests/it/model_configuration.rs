@@ -10,20 +10,8 @@ use mlx_rs::module::ModuleParameters;
 use rstest::rstest;
 use serde_json::{Map, Value, json};
 
-use super::architecture_parity::{folder, load};
+use super::architecture_parity::{GOLDEN_MODELS, folder, load};
 use super::golden::row;
-
-const NAMES: [&str; 9] = [
-    "llama",
-    "mistral",
-    "qwen2",
-    "qwen3",
-    "gemma3_text",
-    "phi3",
-    "phi3-longrope",
-    "mixtral",
-    "gpt2",
-];
 
 fn object(value: Value) -> Map<String, Value> {
     match value {
@@ -259,7 +247,7 @@ fn a_window_of_qwen2_is_noted_and_limits_nothing() {
 
 #[test]
 fn what_is_written_reads_the_same() {
-    for name in NAMES {
+    for name in GOLDEN_MODELS {
         let configuration = ModelConfiguration {
             dtype: Some(WeightType::Bfloat16),
             eos_token_ids: vec![2, 5],
@@ -272,7 +260,7 @@ fn what_is_written_reads_the_same() {
 
 #[test]
 fn the_predicted_tensors_are_those_of_the_model() {
-    for name in NAMES {
+    for name in GOLDEN_MODELS {
         let loaded = load(name);
         let parameters = loaded.model.parameters().flatten();
         let shape = |array: &Array| array.shape().iter().map(|&size| size as usize).collect::<Vec<_>>();
@@ -287,7 +275,7 @@ fn the_predicted_tensors_are_those_of_the_model() {
 
 #[test]
 fn fresh_weights_are_decided_by_the_seed_alone() {
-    for name in NAMES {
+    for name in GOLDEN_MODELS {
         let configuration = read(name, json!({}));
         let logits = |seed: u64| -> Vec<f32> {
             let model = initialise(&configuration, seed).unwrap();

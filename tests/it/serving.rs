@@ -81,7 +81,14 @@ fn serve_with(
 ) -> Running {
     let (mut engine, mut settings) = (EngineSettings::default(), ServerSettings::new("embedded"));
     change(&mut engine, &mut settings);
-    let model = ServedModel::start(&embedded(), adapters, TemplateChoice::Own, Backend::select(), engine).unwrap();
+    let model = ServedModel::start(
+        embedded().open().unwrap(),
+        adapters,
+        TemplateChoice::Own,
+        Backend::select(),
+        engine,
+    )
+    .unwrap();
     let (engine, tokenizer, stop_ids) = (model.engine.clone(), model.tokenizer.clone(), model.stop_ids.clone());
     let listener = Listener::bind("127.0.0.1:0".parse().unwrap(), &settings).unwrap();
     let address = listener.address();

@@ -12,10 +12,11 @@ use mlx_rs::module::ModuleParameters;
 use mlx_rs::ops::{concatenate, stack};
 use mlx_rs::{Array, Dtype};
 use rstest::rstest;
+use rstest_reuse::apply;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use super::architecture_parity::{folder, load, numbers};
+use super::architecture_parity::{every_golden_model, folder, load, numbers};
 use super::golden::{EXACT_PRECISION, PACKED_PRECISION, ids, largest_difference, row};
 
 type Tensors = BTreeMap<String, Array>;
@@ -70,21 +71,8 @@ fn files_that_mlx_lm_converted_are_the_same_model(
     assert_same(copy.path(), name);
 }
 
-#[rstest]
-fn a_plain_folder_is_the_same_model_in_the_names_of_transformers(
-    #[values(
-        "llama",
-        "mistral",
-        "qwen2",
-        "qwen3",
-        "gemma3_text",
-        "phi3",
-        "phi3-longrope",
-        "mixtral",
-        "gpt2"
-    )]
-    name: &str,
-) {
+#[apply(every_golden_model)]
+fn a_plain_folder_is_the_same_model_in_the_names_of_transformers(name: &str) {
     let copy = tempfile::tempdir().unwrap();
     let original = load(name);
     write_plain_folder(&original.model, &original.configuration, copy.path()).unwrap();

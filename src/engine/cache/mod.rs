@@ -6,5 +6,5 @@ mod prefix;
 mod sequence;
 
 pub use layer::{CachePrecision, LayerCache};
-pub use prefix::{PrefixCache, PrefixStatistics};
+pub use prefix::PrefixCache;
 pub use sequence::SequenceCache;

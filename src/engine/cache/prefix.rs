@@ -3,15 +3,6 @@ use std::rc::Rc;
 
 use super::SequenceCache;
 
-/// How often a prompt began with what was computed before.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct PrefixStatistics {
-    /// Prompts that were looked up.
-    pub lookups: u64,
-    /// Tokens of them that did not have to be computed again.
-    pub reused_tokens: u64,
-}
-
 /// Caches of earlier prompts, from which later ones that begin alike continue.
 ///
 /// What was not used for longest is dropped first when the caches take more than `limit` bytes.
@@ -20,7 +11,6 @@ pub struct PrefixCache {
     limit: usize,
     /// The one that was not used for longest at the front.
     entries: VecDeque<Entry>,
-    statistics: PrefixStatistics,
 }
 
 #[derive(Debug)]
@@ -37,7 +27,6 @@ impl PrefixCache {
         Self {
             limit,
             entries: VecDeque::new(),
-            statistics: PrefixStatistics::default(),
         }
     }
 
@@ -46,20 +35,9 @@ impl PrefixCache {
         self.entries.iter().map(|entry| entry.cache.bytes()).sum()
     }
 
-    /// How often it served.
-    pub fn statistics(&self) -> PrefixStatistics {
-        self.statistics
-    }
-
-    /// The tokens of `prompt` that [`Self::take`] would not have to compute again.
-    pub fn reusable(&self, prompt: &[u32], adapter: Option<&str>) -> usize {
-        self.best(prompt, adapter).map_or(0, |(_, length)| length)
-    }
-
     /// A cache that holds the longest beginning of `prompt` there is, at most all but its last token, whose logits are
     /// needed; `None` when there is none.
     pub fn take(&mut self, prompt: &[u32], adapter: Option<&str>) -> Option<SequenceCache> {
-        self.statistics.lookups += 1;
         let (index, length) = self.best(prompt, adapter)?;
         let entry = self.entries.remove(index)?;
         let mut cache = entry.cache.clone();
@@ -67,7 +45,6 @@ impl PrefixCache {
         if !cache.go_back_to(length) {
             return None;
         }
-        self.statistics.reused_tokens += length as u64;
         Some(cache)
     }
 
@@ -106,10 +83,5 @@ impl PrefixCache {
             tokens: tokens.to_vec(),
             cache: cache.clone(),
         });
-    }
-
-    /// Drops everything.
-    pub fn clear(&mut self) {
-        self.entries.clear();
     }
 }

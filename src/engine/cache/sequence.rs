@@ -6,7 +6,7 @@ use crate::model::{CausalModel, Continued, KeyValueStore};
 /// Keys and values of one sequence, block by block.
 ///
 /// A clone shares the memory until either is continued.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct SequenceCache {
     layers: Vec<LayerCache>,
 }
