@@ -5,44 +5,126 @@ use crate::model::{CausalModel, ModelConfiguration};
 
 /// Bytes of one f32.
 const FLOAT: f64 = 4.0;
-// What a step holds at its highest, in values. The parts that a block keeps are counted from its operations; the others are
-// least squares over 170 steps of small llama models, rounded, and stay within 4% on SmolLM2-135M.
+/// What a step holds at its highest, in values. What a block keeps is counted from its operations; the rest is least
+/// squares over steps of small llama models, rounded, and stays within 4% on SmolLM2-135M.
+struct Counts {
+    /// Kept by each trained block for the backward pass, per token.
+    kept: Sizes,
+    /// The same per head and position that is attended to: the weights of attention.
+    kept_scores: f64,
+    /// The same per rank of each adapter: what its first matrix makes.
+    kept_ranks: f64,
+    /// At work in one block when the forward pass turns round, per token.
+    work: Sizes,
+    /// The same per head and position that is attended to.
+    work_scores: f64,
+    /// Blocks that are at work at one time.
+    blocks_at_work: usize,
+    /// Whether two halves of a batch take turns, so that one of them is at work.
+    halves: bool,
+    /// Arrays of the size of all supervised logits while the output layer is frozen.
+    logit_copies_frozen: f64,
+    /// The same where the loss is differentiated through the logits.
+    logit_copies: f64,
+    /// Gradients that are there when the most activations are, per trained value; the optimizer's state comes on top.
+    gradients_at_turn: f64,
+    /// Gradients, new values and what an update of all parameters at once has at work, per trained value; the optimizer's
+    /// state comes on top.
+    update: f64,
+}
 
-/// Kept by each trained block for the backward pass, per token: its two inputs and their norms.
-const KEPT_HIDDEN: f64 = 4.0;
-/// The same in units of the feed-forward layer's inner size: gate, its sigmoid, their product, up, all of it together.
-const KEPT_INNER: f64 = 5.0;
-/// The same in units of all query heads: queries with their positions, and what attention gives.
-const KEPT_QUERIES: f64 = 2.0;
-/// The same in units of all key heads: keys and values.
-const KEPT_KEYS: f64 = 2.0;
-/// The same per head and position that is attended to: the weights of attention.
-const KEPT_SCORES: f64 = 1.0;
-/// At work in one block when the forward pass turns round, in units of the hidden size.
-const WORK_HIDDEN: f64 = 5.0;
-/// The same in units of the feed-forward layer's inner size.
-const WORK_INNER: f64 = 2.0;
-/// The same in units of all query heads.
-const WORK_QUERIES: f64 = 6.0;
-/// The same per head and position that is attended to.
-const WORK_SCORES: f64 = 2.0;
-/// Arrays of the size of all supervised logits while the output layer is frozen.
-///
-/// The loss is computed in chunks, but MLX begins with all chunks before it ends one.
-const LOGIT_COPIES_FROZEN: f64 = 1.75;
-/// The same where the loss is differentiated through the logits.
-const LOGIT_COPIES: f64 = 2.5;
-/// Gradients that are there when the most activations are, per trained value; the optimizer's state comes on top.
-const GRADIENTS_AT_TURN: f64 = 0.75;
-/// Gradients, new values and what an update of all parameters at once has at work, per trained value; the optimizer's state
-/// comes on top.
-const UPDATE: f64 = 3.4;
+/// Numbers of arrays by their width.
+struct Sizes {
+    /// As wide as the model.
+    hidden: f64,
+    /// As wide as the feed-forward layer inside.
+    inner: f64,
+    /// As wide as all query heads.
+    queries: f64,
+    /// As wide as all key heads.
+    keys: f64,
+}
+
+impl Sizes {
+    fn values(&self, [hidden, inner, queries, keys]: [f64; 4]) -> f64 {
+        self.hidden * hidden + self.inner * inner + self.queries * queries + self.keys * keys
+    }
+}
+
+/// With MLX's own operations.
+const BY_MLX: Counts = Counts {
+    // Two inputs and their norms; gate, its sigmoid, their product, up, all of it together; queries with their positions,
+    // and what attention gives; keys and values.
+    kept: Sizes {
+        hidden: 4.0,
+        inner: 5.0,
+        queries: 2.0,
+        keys: 2.0,
+    },
+    kept_scores: 1.0,
+    kept_ranks: 0.0,
+    work: Sizes {
+        hidden: 5.0,
+        inner: 2.0,
+        queries: 6.0,
+        keys: 0.0,
+    },
+    work_scores: 2.0,
+    blocks_at_work: 1,
+    halves: false,
+    // The loss is computed in chunks, but MLX begins with all chunks before it ends one.
+    logit_copies_frozen: 1.75,
+    logit_copies: 2.5,
+    gradients_at_turn: 0.75,
+    update: 3.4,
+};
+
+/// With the operations of mlx-cpu-kernels, which keep less. MLX makes room for a hundred operations before they begin:
+/// those of two blocks.
+const BY_OWN_OPERATIONS: Counts = Counts {
+    // Gate, up and what comes of them; no sigmoid, and no weights of attention.
+    kept: Sizes {
+        hidden: 4.0,
+        inner: 3.0,
+        queries: 2.0,
+        keys: 2.0,
+    },
+    kept_scores: 0.0,
+    kept_ranks: 1.0,
+    work: Sizes {
+        hidden: 7.0,
+        inner: 5.5,
+        queries: 9.0,
+        keys: 0.0,
+    },
+    work_scores: 0.0,
+    blocks_at_work: 2,
+    halves: true,
+    // A hundred positions at a time, beside MLX.
+    logit_copies_frozen: 0.0,
+    logit_copies: 2.7,
+    gradients_at_turn: 0.0,
+    update: 3.6,
+};
+
+impl Counts {
+    /// Those of the operations that this thread's stream runs.
+    fn here() -> &'static Self {
+        if mlx_cpu_kernels::serve([]) {
+            &BY_OWN_OPERATIONS
+        } else {
+            &BY_MLX
+        }
+    }
+}
 
 /// What is trained of a model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TrainedPart {
     /// Values that are trained.
     pub values: u64,
+    /// The ranks of all adapters in these blocks, together.
+    pub ranks: u64,
     /// Blocks that the backward pass goes through: from the first that has something to train to the last.
     pub blocks: usize,
     /// Whether the loss is differentiated through the logits: a trained, adapted or packed output layer.
@@ -71,10 +153,21 @@ impl TrainedPart {
         });
         Self {
             blocks: all.saturating_sub(first.min().unwrap_or(all)),
+            ranks: ranks(model),
             values: trainable.values().map(|array| array.size() as u64).sum(),
             through_logits: model.frozen_output_weight().is_none(),
         }
     }
+}
+
+/// The ranks of the adapters on `model`, together.
+fn ranks(model: &CausalModel) -> u64 {
+    let layers = model.adaptable();
+    layers
+        .iter()
+        .filter_map(|(_, layer)| layer.rank())
+        .map(|rank| rank as u64)
+        .sum()
 }
 
 /// What decides how much memory a training step takes beyond the loaded model.
@@ -132,27 +225,33 @@ impl TrainingMemory {
         let queries = float(configuration.num_attention_heads) * float(configuration.head_dim);
         let keys = float(configuration.num_key_value_heads) * float(configuration.head_dim);
         let scores = float(configuration.num_attention_heads) * float(size.tokens);
-        let kept = KEPT_HIDDEN * hidden
-            + KEPT_INNER * inner
-            + KEPT_QUERIES * queries
-            + KEPT_KEYS * keys
-            + KEPT_SCORES * scores;
-        let work = WORK_HIDDEN * hidden + WORK_INNER * inner + WORK_QUERIES * queries + WORK_SCORES * scores;
-        let copies = if size.part.through_logits {
-            LOGIT_COPIES
+        let counts = Counts::here();
+        let widths = [hidden, inner, queries, keys];
+        let kept = float(size.part.blocks) * (counts.kept.values(widths) + counts.kept_scores * scores)
+            + counts.kept_ranks * size.part.ranks as f64;
+        let work = counts.work.values(widths) + counts.work_scores * scores;
+        let rows_at_work = if counts.halves {
+            size.batch_size.div_ceil(2)
         } else {
-            LOGIT_COPIES_FROZEN
+            size.batch_size
+        };
+        let tokens_at_work = float(rows_at_work) * float(size.tokens);
+        let copies = if size.part.through_logits {
+            counts.logit_copies
+        } else {
+            counts.logit_copies_frozen
         };
         let supervised = float(size.batch_size) * float(size.supervised.min(size.tokens));
         let values = size.part.values as f64;
+        let at_work = float(size.part.blocks.clamp(1, counts.blocks_at_work));
         let bytes = |values: f64| (FLOAT * values) as u64;
         Self {
             weights,
             optimizer: bytes(size.optimizer_state * values),
-            gradients: bytes(GRADIENTS_AT_TURN * values),
-            activations: bytes(tokens * (float(size.part.blocks) * kept + work)),
+            gradients: bytes(counts.gradients_at_turn * values),
+            activations: bytes(tokens * kept + tokens_at_work * at_work * work),
             logits: bytes(copies * supervised * float(configuration.vocab_size)),
-            update: bytes(UPDATE * values),
+            update: bytes(counts.update * values),
         }
     }
 

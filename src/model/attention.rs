@@ -1,3 +1,4 @@
+use mlx_cpu_kernels::Reach;
 use mlx_rs::Array;
 use mlx_rs::error::{Exception, Result};
 use mlx_rs::fast::{ScaledDotProductAttentionMask, scaled_dot_product_attention};
@@ -52,18 +53,21 @@ impl Heads {
                 run.segments.len() as i32
             };
             let [queries, keys, values] = parts.each_ref().map(|part| self.of_run(part, run, sequences));
-            let turned = |part: Array| rotary.map_or(Ok(part.clone()), |rotary| rotary.forward(&part, &run.offsets));
-            let (queries, keys, values) = (turned(queries?)?, turned(keys?)?, values?);
-            let heads = if stores.is_empty() {
-                let mask = context.mask(run.segments.start, self.window)?;
-                scaled_dot_product_attention(queries, keys, values, self.scale, mask, None)?
+            let plain = |part: Array| part.transpose_axes(&[0, 2, 1, 3]);
+            let turned = |part: Array| match rotary {
+                Some(rotary) => rotary.forward(&part, &run.offsets),
+                None => plain(part),
+            };
+            let parts = [turned(queries?)?, turned(keys?)?, plain(values?)?];
+            let of_sequences = if stores.is_empty() {
+                self.attend_to(parts.each_ref(), context, run.segments.start)?
             } else {
                 let stores = stores
                     .get_mut(run.segments.clone())
                     .ok_or_else(|| Exception::custom("every sequence of a pass has a store, or none has"))?;
-                self.attend_each([queries, keys, values], run, context, stores)?
+                self.attend_each(parts, run, context, stores)?
             };
-            attended.push(heads.transpose_axes(&[0, 2, 1, 3])?.reshape(&[
+            attended.push(of_sequences.reshape(&[
                 batch,
                 sequences * run.tokens / batch,
                 self.queries * self.dimensions,
@@ -79,7 +83,7 @@ impl Heads {
         Ok(attended)
     }
 
-    /// The tokens of `run` in `part` `[batch, tokens, heads, dimensions]` as `[sequences, heads, tokens, dimensions]`.
+    /// The tokens of `run` in `part` `[batch, tokens, heads, dimensions]` as `[sequences, tokens, heads, dimensions]`.
     fn of_run(&self, part: &Array, run: &Run, sequences: i32) -> Result<Array> {
         let heads = part.dim(2);
         let taken = run.tokens * run.segments.len() as i32;
@@ -88,11 +92,33 @@ impl Heads {
         } else {
             part.try_index((.., run.start..run.start + taken))?
         };
-        part.reshape(&[sequences, run.tokens, heads, self.dimensions])?
-            .transpose_axes(&[0, 2, 1, 3])
+        part.reshape(&[sequences, run.tokens, heads, self.dimensions])
     }
 
-    /// Lets each sequence of `run` attend to what its store holds; all `[sequences, heads, tokens, dimensions]`.
+    /// Lets queries `[sequences, heads, tokens, dimensions]` of a segment attend to keys and values alike; returns
+    /// `[sequences, tokens, heads * dimensions]`.
+    fn attend_to(
+        &self,
+        [queries, keys, values]: [&Array; 3],
+        context: &AttentionContext,
+        segment: usize,
+    ) -> Result<Array> {
+        if mlx_cpu_kernels::serve([queries, keys, values]) {
+            let reach = Reach {
+                window: self.window,
+                scale: self.scale,
+            };
+            return mlx_cpu_kernels::attention([queries, keys, values], reach, context.documents());
+        }
+        let mask = context.mask(segment, self.window)?;
+        let heads = self.attend_in_blocks(queries, keys, values, mask)?;
+        heads
+            .transpose_axes(&[0, 2, 1, 3])?
+            .reshape(&[queries.dim(0), queries.dim(2), self.queries * self.dimensions])
+    }
+
+    /// Lets each sequence of `run` attend to what its store holds; parts are `[sequences, heads, tokens, dimensions]`, and
+    /// the result `[sequences, tokens, heads * dimensions]`.
     fn attend_each(
         &self,
         [queries, keys, values]: [Array; 3],
@@ -107,8 +133,7 @@ impl Heads {
                 _ => part.try_index(index..index + 1),
             };
             let (keys, values) = store.append(own(&keys)?, own(&values)?, self.window)?;
-            let mask = context.mask(segment, self.window)?;
-            attended.push(self.attend_in_blocks(&own(&queries)?, &keys, &values, mask)?);
+            attended.push(self.attend_to([&own(&queries)?, &keys, &values], context, segment)?);
         }
         joined(attended, 0)
     }

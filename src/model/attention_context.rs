@@ -126,6 +126,11 @@ impl AttentionContext {
         }
     }
 
+    /// `[batch, tokens]`: the document of each token, where rows hold several.
+    pub fn documents(&self) -> Option<&Array> {
+        self.documents.as_ref()
+    }
+
     /// Positions of the pass's tokens, `[1, tokens]` or `[batch, tokens]`, from 0 in each document or sequence.
     pub fn positions(&self) -> Result<Array> {
         let Some(documents) = &self.documents else {

@@ -1,3 +1,4 @@
+use mlx_cpu_kernels::Gate;
 use mlx_rs::Array;
 use mlx_rs::error::Result;
 use mlx_rs::macros::ModuleParameters;
@@ -23,6 +24,18 @@ impl Activation {
             Self::GeluTanh => gelu_approximate(input),
         }
     }
+
+    /// Applies it to `gates`, and multiplies with `values` of the same shape.
+    pub fn gate(self, gates: Array, values: &Array) -> Result<Array> {
+        if !mlx_cpu_kernels::serve([&gates, values]) {
+            return multiply(self.apply(gates)?, values);
+        }
+        let gate = match self {
+            Self::Silu => Gate::Silu,
+            Self::GeluTanh => Gate::GeluTanh,
+        };
+        mlx_cpu_kernels::gated(gate, &gates, values)
+    }
 }
 
 /// The gated feed-forward layer: `down(activation(gate(x)) * up(x))`.
@@ -44,7 +57,8 @@ pub struct FeedForward {
 impl FeedForward {
     /// Applies the layer to `input` `[..., hidden]`.
     pub fn forward(&self, input: &Array) -> Result<Array> {
-        let gate = self.activation.apply(self.gate_proj.forward(input)?)?;
-        self.down_proj.forward(&multiply(gate, self.up_proj.forward(input)?)?)
+        let gates = self.gate_proj.forward(input)?;
+        let inner = self.activation.gate(gates, &self.up_proj.forward(input)?)?;
+        self.down_proj.forward(&inner)
     }
 }

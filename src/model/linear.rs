@@ -1,5 +1,6 @@
 use std::ops::Range;
 
+use mlx_cpu_kernels::Adapter;
 use mlx_rs::error::Result;
 use mlx_rs::macros::ModuleParameters;
 use mlx_rs::module::Param;
@@ -189,6 +190,9 @@ impl Linear {
 
     /// Applies the layer to `input` `[..., inputs]`, giving `[..., outputs]`; with tenants `[1, tokens, inputs]`.
     pub fn forward(&self, input: &Array) -> Result<Array> {
+        if let Some(output) = self.in_one_operation(input) {
+            return output;
+        }
         let tenants = || self.tenants.iter().filter_map(|tenant| tenant.layer.as_ref());
         let is_multiplied = self.has_output_factors() || tenants().any(Self::has_output_factors);
         // The bias comes behind the factors.
@@ -203,6 +207,28 @@ impl Linear {
             Some(bias) if is_multiplied => output.add(bias),
             _ => Ok(output),
         }
+    }
+
+    /// The layer with its bias and adapter by one operation of our own, where one serves and nothing else acts on it.
+    fn in_one_operation(&self, input: &Array) -> Option<Result<Array>> {
+        let parts = (self.low_rank, &self.lora_a.value, &self.lora_b.value);
+        let adapter = match parts {
+            (Some(settings), Some(lora_a), Some(lora_b)) if !settings.drops() => Some(Adapter {
+                lora_a,
+                lora_b,
+                scale: settings.scale,
+            }),
+            (Some(_), Some(_), Some(_)) => return None,
+            _ => None,
+        };
+        let (weight, bias) = (&self.weight.value, self.bias.value.as_ref());
+        let low_rank = adapter.map(|adapter| [adapter.lora_a, adapter.lora_b]);
+        let arrays = [input, weight]
+            .into_iter()
+            .chain(bias)
+            .chain(low_rank.into_iter().flatten());
+        let is_alone = self.packing.is_none() && self.tenants.is_empty() && !self.has_output_factors();
+        (is_alone && mlx_cpu_kernels::serve(arrays)).then(|| mlx_cpu_kernels::linear(input, weight, bias, adapter))
     }
 
     /// What the adapter, and then the factors, make of `output`, the base's answer to `input`.
@@ -245,6 +271,9 @@ impl Linear {
         match (self.parts(), bias) {
             (Some(parts), Some(bias)) => parts.multiply(input)?.add(bias),
             (Some(parts), None) => parts.multiply(input),
+            (None, bias) if mlx_cpu_kernels::serve([input, &self.weight.value].into_iter().chain(bias)) => {
+                mlx_cpu_kernels::linear(input, &self.weight.value, bias, None)
+            }
             (None, Some(bias)) => addmm(bias, input, self.weight.value.t(), 1.0, 1.0),
             (None, None) => matmul(input, self.weight.value.t()),
         }
@@ -257,8 +286,13 @@ pub fn row_norms(weight: &Array) -> Result<Array> {
 }
 
 impl LowRankSettings {
+    /// Whether input values are dropped now.
+    fn drops(&self) -> bool {
+        self.training && self.dropout != 0.0
+    }
+
     pub(super) fn drop(&self, input: &Array) -> Result<Array> {
-        if !self.training || self.dropout == 0.0 {
+        if !self.drops() {
             return Ok(input.clone());
         }
         let keep = 1.0 - self.dropout;

@@ -35,12 +35,20 @@ impl Norm {
     /// Normalises `input` `[..., size]`.
     pub fn forward(&self, input: &Array) -> Result<Array> {
         match self.kind {
-            NormKind::RootMeanSquare => rms_norm(input, Some(&self.weight.value), self.eps),
+            NormKind::RootMeanSquare => self.by_root_mean_square(input, &self.weight.value),
             NormKind::RootMeanSquarePlusOne => {
                 let one = Array::from_f32(1.0).as_dtype(self.weight.dtype())?;
-                rms_norm(input, Some(&add(&self.weight.value, one)?), self.eps)
+                self.by_root_mean_square(input, &add(&self.weight.value, one)?)
             }
             NormKind::Layer => layer_norm(input, Some(&self.weight.value), self.bias.value.as_ref(), self.eps),
+        }
+    }
+
+    fn by_root_mean_square(&self, input: &Array, weight: &Array) -> Result<Array> {
+        if mlx_cpu_kernels::serve([input, weight]) {
+            mlx_cpu_kernels::root_mean_square_norm(input, weight, self.eps)
+        } else {
+            rms_norm(input, Some(weight), self.eps)
         }
     }
 }

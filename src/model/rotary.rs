@@ -1,3 +1,4 @@
+use mlx_cpu_kernels::Rotation;
 use mlx_rs::Array;
 use mlx_rs::error::Result;
 use mlx_rs::fast::{rope, rope_dynamic};
@@ -31,13 +32,30 @@ pub enum Wavelengths {
 }
 
 impl RotaryEmbedding {
-    /// Rotates `heads` `[batch, heads, tokens, dimensions]` whose first tokens stand behind `offsets` others.
+    /// Rotates `heads` `[batch, tokens, heads, dimensions]` whose first tokens stand behind `offsets` others, and returns
+    /// them as `[batch, heads, tokens, dimensions]`.
     pub fn forward(&self, heads: &Array, offsets: &Offsets) -> Result<Array> {
+        const HEADS_FIRST: [i32; 4] = [0, 2, 1, 3];
         let (base, given) = match &self.wavelengths {
             Wavelengths::Base(base) => (Some(*base), None),
             Wavelengths::Given(wavelengths) => (None, Some(wavelengths)),
         };
         let amplified = self.amplified(heads)?;
+        if mlx_cpu_kernels::serve([&amplified]) {
+            let rotation = Rotation {
+                dimensions: self.dimensions,
+                traditional: self.traditional,
+                base: base.unwrap_or(1.0),
+                scale: self.position_scale,
+            };
+            let (offset, offsets) = match offsets {
+                Offsets::Equal(offset) => (*offset, None),
+                Offsets::Each(offsets) => (0, Some(offsets)),
+            };
+            let turned = mlx_cpu_kernels::rotary(&amplified, &rotation, given, offset, offsets)?;
+            return turned.transpose_axes(&HEADS_FIRST);
+        }
+        let amplified = amplified.transpose_axes(&HEADS_FIRST)?;
         let (dimensions, traditional, scale) = (self.dimensions, self.traditional, self.position_scale);
         match offsets {
             Offsets::Equal(offset) => rope(&amplified, dimensions, traditional, base, scale, *offset, given),

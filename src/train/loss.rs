@@ -122,7 +122,7 @@ fn differentiated(model: &CausalModel, batch: &Batch, lanes: &Lanes, factor: Opt
 /// The mean cross-entropy per supervised token of `batch`, in nats; NaN when nothing is supervised.
 pub fn mean_loss(model: &CausalModel, batch: &Batch, lanes: &Lanes) -> Result<f64> {
     let _cores = lanes.share_cores(batch);
-    let sums = lanes.run(batch, |part| Ok(summed_loss(model, part)?.value))?;
+    let sums = lanes.run(batch, |part| summed_value(model, part))?;
     eval(&sums)?;
     let mut total = 0.0;
     for sum in &sums {
@@ -189,6 +189,18 @@ fn summed_loss(model: &CausalModel, batch: &Batch) -> Result<SummedLoss> {
     loss_of_predictions(model, &Predictions::of(batch))
 }
 
+/// The value of [`summed_loss`], for which no gradient is made.
+fn summed_value(model: &CausalModel, batch: &Batch) -> Result<Array> {
+    let predictions = Predictions::of(batch);
+    let hidden = predictions.hidden(model)?;
+    match model.frozen_output_weight() {
+        Some(weight) if mlx_cpu_kernels::serve([&hidden, weight]) => {
+            mlx_cpu_kernels::output_loss(&hidden, weight, &predictions.targets)
+        }
+        _ => Ok(loss_of_hidden(model, &hidden, &predictions)?.value),
+    }
+}
+
 /// The loss of rows that are arrays already.
 pub(super) fn loss_of_predictions(model: &CausalModel, predictions: &Predictions) -> Result<SummedLoss> {
     loss_of_hidden(model, &predictions.hidden(model)?, predictions)
@@ -200,6 +212,13 @@ pub(super) fn loss_of_hidden(model: &CausalModel, hidden: &Array, predictions: &
     let mut differentiable = Array::from_f32(0.0);
     let mut value = Array::from_f32(0.0);
     let frozen_output = model.frozen_output_weight();
+    if let Some(weight) = frozen_output.filter(|weight| mlx_cpu_kernels::serve([hidden, weight])) {
+        let loss = mlx_cpu_kernels::output_loss_and_gradient(&stop_gradient(hidden)?, weight, targets)?;
+        return Ok(SummedLoss {
+            differentiable: multiply(hidden, stop_gradient(&loss.gradient)?)?.sum(None)?,
+            value: loss.sum,
+        });
+    }
     for chunk in chunks(positions.dim(0)) {
         let hidden = rows(hidden, &chunk)?;
         let targets = rows(targets, &chunk)?;

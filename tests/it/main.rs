@@ -17,6 +17,7 @@ mod cached_models;
 mod checks;
 mod command_line;
 mod conversion;
+mod cpu_kernels;
 mod data;
 mod data_audit;
 mod data_formats;

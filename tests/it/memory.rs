@@ -168,7 +168,7 @@ fn the_measured_peak_is_that_of_the_highest_step_and_above_the_weights() {
 fn twice_the_rows_take_twice_the_activations_and_logits() {
     let (_, configuration) = configuration(NARROW);
     let predict = |rows| TrainingMemory::predict(&configuration, 0, size(rows, 128));
-    let (one, two) = (predict(1), predict(2));
+    let (one, two) = (predict(2), predict(4));
     assert_eq!(two.activations, 2 * one.activations);
     assert_eq!(two.logits, 2 * one.logits);
     assert_eq!(
@@ -181,6 +181,7 @@ fn size(batch_size: usize, tokens: usize) -> TrainingSize {
     TrainingSize {
         part: TrainedPart {
             values: 32_768,
+            ranks: 224,
             blocks: 4,
             through_logits: false,
         },

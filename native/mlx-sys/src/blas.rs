@@ -13,7 +13,6 @@ use std::{
 
 use gemm::{Parallelism, c32};
 use num_traits::{One, Zero};
-use rayon::iter::{IntoParallelIterator, ParallelIterator};
 
 /// Multiply-adds below which a second thread costs more than it saves; about 145 cubed, or 15
 /// microseconds of one core with 512-bit vectors (see the example `blas_speed`).
@@ -99,6 +98,7 @@ pub unsafe extern "C" fn cblas_sgemm(
         right: Operand::new("B", order, transpose_b, (k, n), b, ldb),
         beta,
         out: Output::new(order, (m, n), c, ldc),
+        threads: threads(),
     };
     // SAFETY: the caller's promise is passed on.
     unsafe { product.compute() };
@@ -134,6 +134,7 @@ pub unsafe extern "C" fn cblas_dgemm(
         right: Operand::new("B", order, transpose_b, (k, n), b, ldb),
         beta,
         out: Output::new(order, (m, n), c, ldc),
+        threads: threads(),
     };
     // SAFETY: the caller's promise is passed on.
     unsafe { product.compute() };
@@ -171,6 +172,82 @@ pub unsafe extern "C" fn cblas_cgemm(
         right: Operand::new("B", order, transpose_b, (k, n), b.cast::<c32>(), ldb),
         beta,
         out: Output::new(order, (m, n), c.cast::<c32>(), ldc),
+        threads: threads(),
+    };
+    // SAFETY: the caller's promise is passed on.
+    unsafe { product.compute() };
+}
+
+/// A matrix that is read; strides count elements and are not negative.
+#[derive(Debug, Clone, Copy)]
+pub struct Matrix {
+    /// The first element.
+    pub data: *const f32,
+    /// From a row to the next.
+    pub row_stride: usize,
+    /// From a column to the next.
+    pub column_stride: usize,
+}
+
+impl Matrix {
+    /// The matrix with rows and columns exchanged.
+    #[must_use]
+    pub const fn transposed(self) -> Self {
+        Self {
+            data: self.data,
+            row_stride: self.column_stride,
+            column_stride: self.row_stride,
+        }
+    }
+
+    fn operand(self) -> Operand<f32> {
+        Operand {
+            data: self.data,
+            row_stride: self.row_stride as isize,
+            column_stride: self.column_stride as isize,
+            conjugate: false,
+        }
+    }
+}
+
+/// A matrix that is written; otherwise as [`Matrix`], with neighbouring columns side by side.
+#[derive(Debug, Clone, Copy)]
+pub struct MatrixMut {
+    /// The first element.
+    pub data: *mut f32,
+    /// From a row to the next.
+    pub row_stride: usize,
+}
+
+/// `out = alpha * left * right + beta * out` in f32 for matrices of any strides, on at most `threads` threads.
+///
+/// `left` is `rows` x `depth`, `right` `depth` x `columns`. With `beta` zero `out` is not read.
+///
+/// # Safety
+/// The pointers must be valid for these sizes and strides, and `out` must overlap neither `left` nor `right`.
+pub unsafe fn multiply(
+    [rows, columns, depth]: [usize; 3],
+    alpha: f32,
+    left: Matrix,
+    right: Matrix,
+    beta: f32,
+    out: MatrixMut,
+    threads: usize,
+) {
+    let product = Product {
+        rows,
+        columns,
+        depth,
+        alpha,
+        left: left.operand(),
+        right: right.operand(),
+        beta,
+        out: Output {
+            data: out.data,
+            row_stride: out.row_stride as isize,
+            column_stride: 1,
+        },
+        threads,
     };
     // SAFETY: the caller's promise is passed on.
     unsafe { product.compute() };
@@ -281,6 +358,8 @@ struct Product<T> {
     right: Operand<T>,
     beta: T,
     out: Output<T>,
+    /// Threads it may use.
+    threads: usize,
 }
 
 // SAFETY: threads only ever get products whose outputs do not overlap.
@@ -353,7 +432,11 @@ impl<T: Scalar> Product<T> {
     unsafe fn multiply_in_blocks(self, block: usize) {
         let long = self.rows.max(self.columns);
         let elements = self.depth.max(self.rows.min(self.columns)) * long;
-        let threads = if elements < SERIAL_BELOW_ELEMENTS { 1 } else { threads() };
+        let threads = if elements < SERIAL_BELOW_ELEMENTS {
+            1
+        } else {
+            self.threads
+        };
         let part = long.div_ceil(threads).next_multiple_of(PART_MULTIPLE);
         let multiply_part = |index: usize| {
             let end = ((index + 1) * part).min(long);
@@ -363,10 +446,17 @@ impl<T: Scalar> Product<T> {
                 unsafe { product.multiply(Parallelism::None) };
             }
         };
-        match long.div_ceil(part) {
-            1 => multiply_part(0),
-            parts => (0..parts).into_par_iter().for_each(multiply_part),
+        if part >= long {
+            return multiply_part(0);
         }
+        // This thread takes the first part itself: one wake-up less for each product.
+        rayon::in_place_scope(|scope| {
+            let multiply_part = &multiply_part;
+            for index in 1..long.div_ceil(part) {
+                scope.spawn(move |_| multiply_part(index));
+            }
+            multiply_part(0);
+        });
     }
 
     /// The product restricted to some rows, or columns when there are more of them.
@@ -406,7 +496,7 @@ impl<T: Scalar> Product<T> {
         if multiply_adds < SERIAL_BELOW_MULTIPLY_ADDS {
             return Parallelism::None;
         }
-        match threads() {
+        match self.threads {
             1 => Parallelism::None,
             threads => Parallelism::Rayon(threads),
         }

@@ -160,8 +160,8 @@ impl SwitchFeedForward {
     }
 
     fn each(&self, rows: &Array, experts: &ExpertIndices) -> Result<Array> {
-        let gate = Activation::Silu.apply(self.gate_proj.forward(rows, experts)?)?;
-        let inner = multiply(gate, self.up_proj.forward(rows, experts)?)?;
+        let gates = self.gate_proj.forward(rows, experts)?;
+        let inner = Activation::Silu.gate(gates, &self.up_proj.forward(rows, experts)?)?;
         self.down_proj.forward(&inner, experts)
     }
 }

@@ -4,7 +4,6 @@
 use mlx_rs::Array;
 use mlx_rs::error::Result;
 use mlx_rs::macros::ModuleParameters;
-use mlx_rs::ops::multiply;
 use serde_json::{Map, Value};
 
 use super::family::{Family, no_other_forms, nothing_set_aside, unscaled};
@@ -149,8 +148,8 @@ struct Phi3FeedForward {
 impl Phi3FeedForward {
     fn forward(&self, input: &Array) -> Result<Array> {
         let parts = self.gate_up_proj.forward(input)?.split_equal(2, -1)?;
-        let gate = Activation::Silu.apply(parts[0].clone())?;
-        self.down_proj.forward(&multiply(gate, &parts[1])?)
+        let inner = Activation::Silu.gate(parts[0].clone(), &parts[1])?;
+        self.down_proj.forward(&inner)
     }
 }
 

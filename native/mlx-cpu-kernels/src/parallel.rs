@@ -1,0 +1,23 @@
+//! Rows dealt out to threads.
+
+/// Elements below which a second thread costs more than it saves: some ten microseconds of one pass.
+const SERIAL_BELOW_ELEMENTS: usize = 1 << 17;
+
+/// How many of `rows` rows, each of `elements` elements, one thread takes.
+pub(crate) fn rows_of_part(rows: usize, elements: usize) -> usize {
+    let threads = mlx_sys::blas::threads();
+    if threads == 1 || rows * elements < SERIAL_BELOW_ELEMENTS {
+        rows.max(1)
+    } else {
+        rows.div_ceil(threads).max(1)
+    }
+}
+
+/// How many threads `tasks` tasks that touch `elements` elements together should have.
+pub(crate) fn threads_for(tasks: usize, elements: usize) -> usize {
+    if elements < SERIAL_BELOW_ELEMENTS {
+        1
+    } else {
+        mlx_sys::blas::threads().min(tasks).max(1)
+    }
+}

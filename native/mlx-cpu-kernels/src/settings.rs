@@ -1,0 +1,52 @@
+use mlx_rs::Array;
+
+/// What a query attends to. The last query stands at the last key, and none attends to later keys.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Reach {
+    /// Keys that a query attends to, its own included; `None` for all before it.
+    pub window: Option<i32>,
+    /// Factor on the products of queries and keys.
+    pub scale: f32,
+}
+
+/// The function on a gate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Gate {
+    /// `x * sigmoid(x)`.
+    Silu,
+    /// The tanh approximation of `x * Phi(x)` (Hendrycks and Gimpel 2016, arXiv 1606.08415).
+    GeluTanh,
+}
+
+/// How heads are turned.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Rotation {
+    /// Values of a head that are turned, the first ones.
+    pub dimensions: i32,
+    /// Whether neighbouring values are turned together instead of the halves of a head.
+    pub traditional: bool,
+    /// Wavelengths are `base^(2i / dimensions)`, unless they are given.
+    pub base: f32,
+    /// Factor on positions.
+    pub scale: f32,
+}
+
+/// A loss and its gradient.
+#[derive(Debug)]
+pub struct OutputLoss {
+    /// The cross-entropy of all positions in nats, a scalar.
+    pub sum: Array,
+    /// Its gradient `[positions, width]` by the hidden states.
+    pub gradient: Array,
+}
+
+/// A low-rank adapter: `scale (input lora_a) lora_b`.
+#[derive(Debug, Clone, Copy)]
+pub struct Adapter<'layer> {
+    /// `[inputs, rank]`.
+    pub lora_a: &'layer Array,
+    /// `[rank, outputs]`.
+    pub lora_b: &'layer Array,
+    /// Factor on what it adds.
+    pub scale: f32,
+}
