@@ -212,9 +212,10 @@ impl Attention {
         stores: &mut [&mut dyn KeyValueStore],
     ) -> Result<Array> {
         let heads = &self.heads;
-        let mut queries = heads.split(&self.q_proj.forward(input)?, heads.queries)?;
-        let mut keys = heads.split(&self.k_proj.forward(input)?, heads.keys)?;
-        let values = heads.split(&self.v_proj.forward(input)?, heads.keys)?;
+        let [queries, keys, values] = Linear::forward_each([&self.q_proj, &self.k_proj, &self.v_proj], input)?;
+        let mut queries = heads.split(&queries, heads.queries)?;
+        let mut keys = heads.split(&keys, heads.keys)?;
+        let values = heads.split(&values, heads.keys)?;
         if let Some(norm) = &self.q_norm {
             queries = norm.forward(&queries)?;
         }

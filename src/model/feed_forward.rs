@@ -57,8 +57,8 @@ pub struct FeedForward {
 impl FeedForward {
     /// Applies the layer to `input` `[..., hidden]`.
     pub fn forward(&self, input: &Array) -> Result<Array> {
-        let gates = self.gate_proj.forward(input)?;
-        let inner = self.activation.gate(gates, &self.up_proj.forward(input)?)?;
+        let [gates, values] = Linear::forward_each([&self.gate_proj, &self.up_proj], input)?;
+        let inner = self.activation.gate(gates, &values)?;
         self.down_proj.forward(&inner)
     }
 }

@@ -1,7 +1,7 @@
 use std::ops::Range;
 
 use mlx_cpu_kernels::Adapter;
-use mlx_rs::error::Result;
+use mlx_rs::error::{Exception, Result};
 use mlx_rs::macros::ModuleParameters;
 use mlx_rs::module::Param;
 use mlx_rs::ops::indexing::TryIndexOp;
@@ -207,6 +207,25 @@ impl Linear {
             Some(bias) if is_multiplied => output.add(bias),
             _ => Ok(output),
         }
+    }
+
+    /// Applies each of `layers` to `input`, all at once where nothing but their weights acts.
+    pub fn forward_each<const LAYERS: usize>(layers: [&Self; LAYERS], input: &Array) -> Result<[Array; LAYERS]> {
+        let is_bare = |layer: &Self| {
+            let is_plain = layer.packing.is_none() && layer.bias.value.is_none();
+            is_plain && layer.low_rank.is_none() && layer.tenants.is_empty() && !layer.has_output_factors()
+        };
+        let weights = layers.map(|layer| &layer.weight.value);
+        if layers.into_iter().all(is_bare) && mlx_cpu_kernels::serve([input].into_iter().chain(weights)) {
+            return mlx_cpu_kernels::linears(input, weights);
+        }
+        let outputs: Vec<Array> = layers
+            .into_iter()
+            .map(|layer| layer.forward(input))
+            .collect::<Result<_>>()?;
+        outputs
+            .try_into()
+            .map_err(|_| Exception::custom("a layer has one output"))
     }
 
     /// The layer with its bias and adapter by one operation of our own, where one serves and nothing else acts on it.

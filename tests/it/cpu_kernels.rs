@@ -344,6 +344,27 @@ fn a_linear_layer_is_its_formula(
 }
 
 #[rstest]
+fn layers_on_one_input_are_each_their_formula(
+    #[values(1, 3, 40)] rows: i32,
+    // Few enough values for one thread, and enough for several, whose parts cut through a weight.
+    #[values([4, 2, 2], [300, 100, 101])] outputs: [i32; 3],
+) {
+    let mut inputs = vec![drawn(1, &[2, rows, 330])];
+    inputs.extend((2..).zip(outputs).map(|(seed, outputs)| drawn(seed, &[outputs, 330])));
+    let several = |given: &[Array]| mlx_cpu_kernels::linears(&given[0], [&given[1], &given[2], &given[3]]);
+    for output in 0..3 {
+        assert_same_function_within(
+            // Sums of 330 terms.
+            2e-6 * f64::from(330.0_f32.sqrt()),
+            &inputs,
+            4,
+            |given| Ok(several(given)?[output].clone()),
+            |given| matmul(&given[0], given[output + 1].t()),
+        );
+    }
+}
+
+#[rstest]
 #[case(1)]
 #[case(128)]
 #[case(300)]
@@ -377,6 +398,47 @@ fn a_target_beyond_the_vocabulary_is_no_number(#[case] target: i32) {
     assert!(values(&found.sum)[0].is_nan());
     let gradient = values(&found.gradient);
     assert!(gradient[..16].iter().all(|value| value.is_finite()) && gradient[16..].iter().all(|value| value.is_nan()));
+}
+
+#[rstest]
+#[case(1)]
+#[case(70_000)]
+#[case(400_000)]
+fn differences_are_counted_bit_for_bit(#[case] length: usize) {
+    let mut before = values(&drawn(1, &[length as i32]))
+        .into_iter()
+        .map(|value| value as f32)
+        .collect::<Vec<_>>();
+    before[0] = 0.0;
+    let mut after = before.clone();
+    after[0] = -0.0;
+    for value in after.iter_mut().skip(1).step_by(3) {
+        *value += 0.5;
+    }
+    let array = |values: &[f32]| Array::from_slice(values, &[values.len() as i32]);
+    let found = mlx_cpu_kernels::difference(&array(&before), &array(&after)).unwrap();
+    let squares = |values: &[f32]| values.iter().map(|value| f64::from(*value).powi(2)).sum::<f64>();
+    let differences: Vec<f32> = before
+        .iter()
+        .zip(&after)
+        .map(|(before, after)| after - before)
+        .collect();
+    assert_eq!(found.changed, 1 + (length as u64 - 1).div_ceil(3));
+    for (found, values) in [
+        (found.squares_before, &before),
+        (found.squares_after, &after),
+        (found.squares_of_difference, &differences),
+    ] {
+        assert_relative_eq!(found, squares(values), max_relative = 1e-6, epsilon = 1e-12);
+    }
+}
+
+#[test]
+fn a_value_that_is_no_number_differs_from_itself_in_nothing() {
+    let array = Array::from_slice(&[f32::NAN, 1.0], &[2]);
+    let found = mlx_cpu_kernels::difference(&array, &array).unwrap();
+    assert_eq!(found.changed, 0);
+    assert!(found.squares_before.is_nan() && found.squares_of_difference.is_nan());
 }
 
 #[test]

@@ -13,7 +13,7 @@ use rayon::prelude::*;
 
 use crate::Reach;
 use crate::operation::{Operation, no_second_derivative, unsupported};
-use crate::parallel::threads_for;
+use crate::parallel::{Shared, threads_for};
 use crate::vector::{dot, exp, exponentials, largest, scale, with_vectors};
 use crate::view::{Heads, View};
 
@@ -141,24 +141,6 @@ fn starts(documents: &[i32], tokens: usize) -> Vec<usize> {
         }
     }
     starts
-}
-
-/// An output that threads fill in parts that do not overlap.
-#[derive(Clone, Copy)]
-struct Shared(*mut f32);
-
-// SAFETY: who writes through it writes to heads of its own.
-unsafe impl Send for Shared {}
-// SAFETY: as above.
-unsafe impl Sync for Shared {}
-
-impl Shared {
-    fn rows(self, offset: usize, row_stride: usize) -> MatrixMut {
-        MatrixMut {
-            data: self.0.wrapping_add(offset),
-            row_stride,
-        }
-    }
 }
 
 thread_local! {

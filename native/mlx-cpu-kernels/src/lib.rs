@@ -9,6 +9,8 @@
 
 #[cfg(target_os = "linux")]
 mod attention;
+#[cfg(target_os = "linux")]
+mod difference;
 #[cfg(not(target_os = "linux"))]
 mod elsewhere;
 #[cfg(target_os = "linux")]
@@ -33,12 +35,13 @@ mod view;
 
 #[cfg(not(target_os = "linux"))]
 pub use elsewhere::*;
-pub use settings::{Adapter, Gate, OutputLoss, Reach, Rotation};
+pub use settings::{Adapter, Difference, Gate, OutputLoss, Reach, Rotation};
 #[cfg(target_os = "linux")]
 pub use {
     attention::attention,
+    difference::difference,
     gate::gated,
-    linear::linear,
+    linear::{linear, linears},
     operation::{serve, set_serving},
     output_loss::{output_loss, output_loss_and_gradient},
     root_mean_square::root_mean_square_norm,

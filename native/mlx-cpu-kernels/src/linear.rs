@@ -1,5 +1,6 @@
 //! A linear layer with its bias and its low-rank adapter (Hu et al. 2021, arXiv 2106.09685) in one operation.
 
+use std::borrow::Cow;
 use std::ffi::CStr;
 
 use mlx_rs::error::Result;
@@ -9,6 +10,7 @@ use mlx_sys::blas::{Matrix, MatrixMut, multiply, threads};
 
 use crate::Adapter;
 use crate::operation::{Operation, no_second_derivative, unsupported};
+use crate::parallel::{Shared, threads_for};
 use crate::vector::{scale, with_vectors};
 use crate::view::View;
 
@@ -54,6 +56,112 @@ pub fn linear(input: &Array, weight: &Array, bias: Option<&Array>, adapter: Opti
     // SAFETY: as above.
     let [output, _] = unsafe { adapted.apply(&arrays, [&shape, &narrow]) }?;
     Ok(output)
+}
+
+/// `input weight^T` for each of `weights` `[outputs, inputs]`, whose threads are woken once for all of them.
+///
+/// # Errors
+/// Shapes or types do not fit.
+pub fn linears<const WEIGHTS: usize>(input: &Array, weights: [&Array; WEIGHTS]) -> Result<[Array; WEIGHTS]> {
+    let arrays: Vec<&Array> = [input].into_iter().chain(weights).collect();
+    let fits = input.ndim() >= 1
+        && weights
+            .iter()
+            .all(|weight| weight.ndim() == 2 && weight.dim(1) == input.dim(-1))
+        && arrays.iter().all(|array| array.dtype() == Dtype::Float32);
+    if !fits {
+        return Err(unsupported("linear layers", &arrays));
+    }
+    let shapes = weights.map(|weight| {
+        let mut shape = input.shape().to_vec();
+        if let Some(last) = shape.last_mut() {
+            *last = weight.dim(0);
+        }
+        shape
+    });
+    // SAFETY: shapes and types were checked.
+    unsafe { Several.apply(&arrays, shapes.each_ref().map(Vec::as_slice)) }
+}
+
+/// Inputs: the input, and the weights. Outputs: one to each weight.
+struct Several;
+
+/// Rows up to which a product waits for the weights, so that it is dealt out by their rows.
+const FEW_ROWS: usize = 16;
+
+impl Operation for Several {
+    const NAME: &'static CStr = c"Linears";
+
+    fn run(&self, inputs: &[View<'_>], outputs: &mut [&mut [f32]]) {
+        let input = inputs[0].f32s();
+        let weights: Vec<Cow<'_, [f32]>> = inputs[1..].iter().map(View::f32s).collect();
+        let depth = inputs[1].side(1);
+        let rows = input.len() / depth.max(1);
+        let widths: Vec<usize> = inputs[1..].iter().map(|weight| weight.side(0)).collect();
+        let total: usize = widths.iter().sum();
+        let threads = threads_for(total, total * depth);
+        if rows > FEW_ROWS || threads == 1 {
+            for ((output, weight), width) in outputs.iter_mut().zip(&weights).zip(&widths) {
+                let weight = matrix(weight, depth).transposed();
+                product(output, [rows, *width, depth], matrix(&input, depth), weight, 0.0);
+            }
+            return;
+        }
+        let outputs: Vec<Shared> = outputs.iter_mut().map(|output| Shared(output.as_mut_ptr())).collect();
+        let part = total.div_ceil(threads);
+        let multiply_part = |index: usize| {
+            let mut first = 0;
+            for ((output, weight), width) in outputs.iter().zip(&weights).zip(&widths) {
+                let own = (index * part).clamp(first, first + width) - first
+                    ..((index + 1) * part).clamp(first, first + width) - first;
+                first += width;
+                if own.is_empty() {
+                    continue;
+                }
+                let weight = matrix(&weight[own.start * depth..], depth).transposed();
+                let out = MatrixMut {
+                    data: output.0.wrapping_add(own.start),
+                    row_stride: *width,
+                };
+                // SAFETY: the columns lie inside the output, and no other thread has them.
+                unsafe {
+                    multiply(
+                        [rows, own.len(), depth],
+                        1.0,
+                        matrix(&input, depth),
+                        weight,
+                        0.0,
+                        out,
+                        1,
+                    )
+                };
+            }
+        };
+        rayon::in_place_scope(|scope| {
+            let multiply_part = &multiply_part;
+            for index in 1..threads {
+                scope.spawn(move |_| multiply_part(index));
+            }
+            multiply_part(0);
+        });
+    }
+
+    fn vjp(&self, inputs: &[Array], cotangents: &[Array], _: &[Array], arguments: &[usize]) -> Result<Vec<Array>> {
+        let (input, weights) = (&inputs[0], &inputs[1..]);
+        let by_input = || {
+            let mut parts = cotangents
+                .iter()
+                .zip(weights)
+                .map(|(cotangent, weight)| matmul(cotangent, weight));
+            let first = parts.next().unwrap_or_else(|| Err(unsupported("linear layers", &[])))?;
+            parts.try_fold(first, |sum, part| sum.add(part?))
+        };
+        let by_argument = |number: &usize| match number {
+            0 => by_input(),
+            _ => by_weight(input, &cotangents[number - 1]),
+        };
+        arguments.iter().map(by_argument).collect()
+    }
 }
 
 /// Inputs: input, weight, and the bias where there is one.

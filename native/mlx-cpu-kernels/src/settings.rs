@@ -50,3 +50,16 @@ pub struct Adapter<'layer> {
     /// Factor on what it adds.
     pub scale: f32,
 }
+
+/// How two arrays differ.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct Difference {
+    /// Values that differ bit for bit.
+    pub changed: u64,
+    /// The sum of the squares of the first array.
+    pub squares_before: f64,
+    /// The same of the second.
+    pub squares_after: f64,
+    /// The same of what the second has more than the first.
+    pub squares_of_difference: f64,
+}

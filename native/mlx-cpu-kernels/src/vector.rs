@@ -9,7 +9,7 @@ use std::sync::LazyLock;
 use pulp::Arch;
 
 /// Values that are summed side by side.
-const LANES: usize = 32;
+pub(crate) const LANES: usize = 32;
 
 static ARCH: LazyLock<Arch> = LazyLock::new(Arch::new);
 
@@ -125,7 +125,7 @@ pub(crate) fn scale(values: &mut [f32], factor: f32) {
 }
 
 #[inline(always)]
-fn halved(mut lanes: [f32; LANES], join: impl Fn(f32, f32) -> f32) -> f32 {
+pub(crate) fn halved(mut lanes: [f32; LANES], join: impl Fn(f32, f32) -> f32) -> f32 {
     let mut half = LANES / 2;
     while half > 0 {
         for lane in 0..half {
