@@ -36,13 +36,15 @@
 //! | `diagnosis` | `adapter`, `as_written`, `data`, `device`, `engine`, `evidence`, `external`, `interrupt`, `model`, `param_snapshot`, `probes`, `python`, `readback`, `rules`, `torch`, `train`, `training_log`, `workflow` |
 //! | `training_log` | `evidence` |
 //! | `fine_tuning` | `adapter`, `as_written`, `atomic_write`, `data`, `device`, `diagnosis`, `evidence`, `interrupt`, `memory`, `model`, `param_snapshot`, `probes`, `rules`, `suggestion`, `train` |
+//! | `bench` | `adapter`, `atomic_write`, `data`, `device`, `diagnosis`, `engine`, `evidence`, `fine_tuning`, `interrupt`, `memory`, `model`, `param_diff`, `param_snapshot`, `readback`, `suggestion`, `thresholds`, `train` |
 //! | `serving` | `adapter`, `device`, `engine`, `model`, `suggestion` |
 //! | `selftest` | `adapter`, `atomic_write`, `data`, `device`, `diagnosis`, `evidence`, `faults`, `interrupt`, `model`, `report`, `rules`, `suggestion`, `train`, `workflow` |
-//! | `cli` | `adapter`, `as_written`, `atomic_write`, `data`, `device`, `diagnosis`, `engine`, `evidence`, `external`, `faults`, `fine_tuning`, `interrupt`, `memory`, `model`, `python`, `regression`, `report`, `rules`, `selftest`, `serving`, `torch`, `train`, `workflow` |
+//! | `cli` | `adapter`, `as_written`, `atomic_write`, `bench`, `data`, `device`, `diagnosis`, `engine`, `evidence`, `external`, `faults`, `fine_tuning`, `interrupt`, `memory`, `model`, `python`, `regression`, `report`, `rules`, `selftest`, `serving`, `torch`, `train`, `workflow` |
 
 pub mod adapter;
 pub mod as_written;
 pub mod atomic_write;
+pub mod bench;
 pub mod checks;
 pub mod cli;
 pub mod data;
