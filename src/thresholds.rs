@@ -457,6 +457,18 @@ thresholds! {
     ///
     /// Half: below, a measurement that uses every second core has its cores to itself; hyper-threads count as cores.
     pub const BUSY_LOAD: f64 = 0.5;
+
+    /// How many times worse the median of a benchmark's figure must be than the baseline's to count as slower.
+    ///
+    /// A tenth: between two runs of the same program a virtual machine's medians moved by less, though each run's values
+    /// lay closer together than the two runs.
+    pub const SLOWER_RATIO: f64 = 1.1;
+
+    /// Values that a benchmark's figure must have for its noise to be known.
+    ///
+    /// Three on each side: if nothing changed, that all values of one side lie beyond all of the other happens to one
+    /// figure in ten; with the usual five, to one in 126 (Mann and Whitney's U is 0).
+    pub const FEWEST_SAMPLES: usize = 3;
 }
 
 /// Difference between losses of one batch that rounding can make, relative to the loss or to 1 nat where it is smaller.

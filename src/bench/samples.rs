@@ -210,4 +210,12 @@ impl Measurement {
     ) -> Option<Self> {
         Self::new(name, unit, seconds.map(|seconds| amount / seconds), note)
     }
+
+    /// Whether median, quartiles and outliers are those of the samples: a file may have been changed by hand.
+    pub fn is_consistent(&self) -> bool {
+        let quartiles = Some((self.low, self.high));
+        self.samples.median() == Some(self.median)
+            && self.samples.quartiles() == quartiles
+            && self.samples.outliers() == self.outliers
+    }
 }

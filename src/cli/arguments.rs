@@ -2,6 +2,7 @@ use std::path::PathBuf;
 
 use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 
+use super::bench::BenchArguments;
 use super::generate::GenerateArguments;
 use super::serve::ServeArguments;
 use super::train_arguments::Train;
@@ -57,6 +58,10 @@ pub enum Command {
     ///
     /// Exit codes: 0 every fault found and no error on a healthy run; 1 otherwise; 2 could not complete.
     Selftest(SelftestArguments),
+    /// Measure how fast this program is here: loading, training, answering, memory, energy, and what its probes cost
+    ///
+    /// Exit codes: 0 all was measured; 1 a figure got slower than in the baseline, beyond its noise; 2 could not complete.
+    Bench(BenchArguments),
     /// Fine-tune a model, with the rule book watching
     #[command(subcommand)]
     Train(Train),

@@ -3,6 +3,7 @@
 mod apply_fix;
 mod arguments;
 mod baseline;
+mod bench;
 mod byte_size;
 mod convert;
 mod embedded;

@@ -11,7 +11,8 @@ use super::arguments::{
 use super::baseline::Baseline;
 use super::output::{choose_colour, note, print, without_controls};
 use super::{
-    apply_fix, convert, embedded, environment, fuse, generate, manual, models, progress, selftest, serve, train, verify,
+    apply_fix, bench, convert, embedded, environment, fuse, generate, manual, models, progress, selftest, serve, train,
+    verify,
 };
 use crate::adapter::LoraSettings;
 use crate::atomic_write::write_file;
@@ -95,6 +96,7 @@ fn dispatch(arguments: Arguments) -> Result<u8> {
             listen_for_interrupt(&interrupt)?;
             selftest::run(arguments, &interrupt)
         }
+        Some(Command::Bench(arguments)) => bench::run(&arguments),
         Some(Command::Train(what)) => train::run(&what),
         Some(Command::Generate(arguments)) => generate::run(&arguments).map(|()| EXIT_HEALTHY),
         Some(Command::Serve(arguments)) => serve::run(&arguments).map(|()| EXIT_HEALTHY),
