@@ -79,28 +79,33 @@ pub fn summing_seconds(values: &[u64], threads: usize) -> Result<f64, BenchError
     let part = values.len().div_ceil(threads.max(1)).max(1);
     let parts: Vec<&[u64]> = values.chunks(part).collect();
     // Threads wait for each other, so that starting them is not measured.
-    let start = Barrier::new(parts.len() + 1);
-    let (seconds, total) = thread::scope(|scope| {
+    let start = Barrier::new(parts.len());
+    let read: Option<Vec<(u64, Instant, Instant)>> = thread::scope(|scope| {
         let workers: Vec<_> = parts
             .iter()
             .map(|part| {
                 scope.spawn(|| {
                     start.wait();
-                    sum(black_box(part))
+                    let begun = Instant::now();
+                    (sum(black_box(part)), begun, Instant::now())
                 })
             })
             .collect();
-        start.wait();
-        let started = Instant::now();
-        let sums: Vec<Option<u64>> = workers.into_iter().map(|worker| worker.join().ok()).collect();
-        let seconds = started.elapsed().as_secs_f64();
-        (seconds, sums.into_iter().sum::<Option<u64>>())
+        workers.into_iter().map(|worker| worker.join().ok()).collect()
     });
-    if total == Some(values.len() as u64) {
+    let read = read.unwrap_or_default();
+    let total: u64 = read.iter().map(|(sum, ..)| sum).sum();
+    // By the clocks of the workers: a thread that waits for them may not run before they are done.
+    let begun = read.iter().map(|(_, begun, _)| begun).min();
+    let ended = read.iter().map(|(_, _, ended)| ended).max();
+    let seconds = begun
+        .zip(ended)
+        .map_or(0.0, |(begun, ended)| ended.duration_since(*begun).as_secs_f64());
+    if total == values.len() as u64 {
         Ok(seconds)
     } else {
         Err(BenchError::Unexpected(format!(
-            "the sum of {} ones came out as {total:?}",
+            "the sum of {} ones came out as {total}",
             values.len()
         )))
     }

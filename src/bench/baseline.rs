@@ -49,9 +49,9 @@ pub struct Comparison {
     pub baseline_began: String,
     /// Every figure of both, what got slower first, and the worst of it first.
     pub changes: Vec<Change>,
-    /// Figures of the baseline only, as `subject/figure`.
+    /// Figures of the baseline only, of subjects that both measured, as `subject/figure`.
     pub only_then: Vec<String>,
-    /// Figures of this result only, as `subject/figure`.
+    /// Figures of this result only, of subjects that both measured, as `subject/figure`.
     pub only_now: Vec<String>,
     /// What else differs and may be why, one sentence each without a final period.
     pub notes: Vec<String>,
@@ -147,9 +147,11 @@ pub fn compare(then: &BenchResults, now: &BenchResults) -> Result<Comparison, In
     })
 }
 
+/// Figures of subjects that both measured, which `other` lacks.
 fn only_in(one: &BenchResults, other: &BenchResults) -> Vec<String> {
+    let measured = |name: &str| other.subjects.iter().any(|subject| subject.name == name);
     one.figures()
-        .filter(|(subject, figure)| other.figure(subject, &figure.name).is_none())
+        .filter(|(subject, figure)| measured(subject) && other.figure(subject, &figure.name).is_none())
         .map(|(subject, figure)| format!("{subject}/{}", figure.name))
         .collect()
 }

@@ -11,7 +11,7 @@ use crate::fine_tuning::{Progress, RunCheckpoint};
 use crate::param_snapshot::ParameterSnapshot;
 use crate::train::{Optimizer, StoredOptimizer};
 
-/// Measures a checkpoint of adapters with AdamW's state.
+/// Measures a checkpoint of adapters with the state of [`AdamW`](crate::train::AdamW).
 pub fn measure(bench: &Workbench<'_>) -> Result<Measured, BenchError> {
     const SAVE: &str = "save";
     const LOAD: &str = "load";

@@ -28,7 +28,27 @@ pub fn measure(bench: &Workbench<'_>) -> Result<Measured, BenchError> {
         ModelFiles::Gguf(_) => ("load-gguf", "a GGUF file"),
     };
     load(bench, &mut measured, own, &bench.options.source.clone(), said)?;
-    packed(bench, &mut measured)?;
+    if matches!(bench.files, ModelFiles::Gguf(_)) {
+        let plain = ConversionSettings {
+            dequantize: true,
+            ..ConversionSettings::default()
+        };
+        let said = "a folder of the same model in plain form";
+        converted(bench, &mut measured, "load-folder", plain, said)?;
+    }
+    if bench.loaded.packings.is_empty() {
+        let packed = ConversionSettings {
+            packing: Some(PackingChoice {
+                packing: PACKING,
+                recipe: None,
+            }),
+            ..ConversionSettings::default()
+        };
+        let said = "a folder of the same model packed in 4 bits";
+        converted(bench, &mut measured, "load-packed-folder", packed, said)?;
+    } else {
+        measured.lack("load-packed-folder", "the model's own files are packed");
+    }
     match &bench.options.program {
         Some(program) => from_start(bench, &mut measured, program, &path)?,
         None => measured.lack("start-to-logits", "the program's own file is not known"),
@@ -59,31 +79,18 @@ fn load(
     Ok(())
 }
 
-/// The model packed in 4 bits by this program, as the folders that mlx-lm gives.
-fn packed(bench: &Workbench<'_>, measured: &mut Measured) -> Result<(), BenchError> {
-    const NAME: &str = "load-packed-folder";
-    if bench.loaded.packings.values().next().is_some() {
-        measured.lack(NAME, "the model's own files are packed");
-        return Ok(());
-    }
+/// The model in another form, written by this program into a folder as mlx-lm has them.
+fn converted(
+    bench: &Workbench<'_>,
+    measured: &mut Measured,
+    name: &str,
+    settings: ConversionSettings,
+    said: &str,
+) -> Result<(), BenchError> {
     let folder = tempfile::tempdir()?;
-    let target = folder.path().join("packed");
-    let settings = ConversionSettings {
-        dtype: None,
-        packing: Some(PackingChoice {
-            packing: PACKING,
-            recipe: None,
-        }),
-        dequantize: false,
-    };
+    let target = folder.path().join("converted");
     convert_model(&bench.files, &target, &settings)?;
-    load(
-        bench,
-        measured,
-        NAME,
-        &ModelSource::Folder(target),
-        "a folder of the same model packed in 4 bits",
-    )
+    load(bench, measured, name, &ModelSource::Folder(target), said)
 }
 
 /// The whole program, from its start to its end.

@@ -10,7 +10,7 @@ use super::{BenchError, Measured, Measurement, Unit, Workbench};
 use crate::param_snapshot::ParameterSnapshot;
 use crate::train::{AdamW, AdamWSettings, Optimizer};
 
-/// Measures the attaching of adapters and the making of AdamW's state.
+/// Measures the attaching of adapters and the making of the state of [`AdamW`].
 pub fn measure(bench: &Workbench<'_>) -> Result<Measured, BenchError> {
     const ATTACH: &str = "attach-adapters";
     const PREPARE: &str = "adamw-state";

@@ -16,13 +16,12 @@ pub fn measure(bench: &Workbench<'_>) -> Result<Measured, BenchError> {
     let evidence = diagnose(&options, &ReferenceWorkflow, bench.interrupt, &mut Silent);
     let seconds = started.elapsed().as_secs_f64();
     bench.go_on()?;
-    if let Some(refusal) = &evidence.refusal {
-        return Err(BenchError::Unexpected(format!(
-            "the diagnosis was refused: {}",
-            refusal.headline
-        )));
-    }
     let mut measured = Measured::default();
+    if let Some(refusal) = &evidence.refusal {
+        let reason = format!("the diagnosis refused this model: {}", refusal.headline);
+        measured.lack("diagnosis", reason);
+        return Ok(measured);
+    }
     let mut one = |name: &str, unit: Unit, value: f64, note: String| {
         measured.add(name, Measurement::new(name, unit, Samples::new(vec![value]), note));
     };

@@ -20,6 +20,7 @@ pub(super) fn begin() {
 
 /// Ends the measurement; `None` where products are not this program's own.
 #[cfg(target_os = "linux")]
+#[expect(clippy::unnecessary_wraps, reason = "other systems have none")]
 pub(super) fn end() -> Option<ProductTime> {
     let measured = mlx_sys::blas::measure(false);
     Some(ProductTime {

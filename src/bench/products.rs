@@ -10,6 +10,9 @@ use mlx_rs::transforms::eval;
 use super::{BenchError, Measured, Measurement, Samples, Unit, Workbench};
 use crate::model::Adaptable;
 
+/// Bytes of weights that follow each other in decoding: more than a core's share of any processor's caches.
+const BEYOND_CACHES: usize = 128 << 20;
+
 /// A weight `[outputs, inputs]`, and the layers that have one of this shape.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Shape {
@@ -49,7 +52,11 @@ pub fn measure(bench: &Workbench<'_>) -> Result<Measured, BenchError> {
         ] {
             let operations = 2.0 * f64::from(rows) * f64::from(shape.inputs) * f64::from(shape.outputs);
             let operands = operands(bench, kind, &shape, rows)?;
-            let seconds = bench.seconds_of_short(|| Ok(matmul(&operands[0], &operands[1])?.eval()?))?;
+            let mut next = operands.iter().cycle();
+            let seconds = bench.seconds_of_short(|| match next.next() {
+                Some([left, right]) => Ok(matmul(left, right)?.eval()?),
+                None => Err(BenchError::Unexpected("there is nothing to multiply".to_owned())),
+            })?;
             let name = format!("{kind}-{}", shape.layers.join("-"));
             let rates = seconds.map(|seconds| operations / seconds);
             let share = match (best, rates.median()) {
@@ -78,16 +85,25 @@ pub(super) fn best(bench: &Workbench<'_>) -> Result<Samples, BenchError> {
     Ok(seconds.map(|seconds| 2.0 * f64::from(side).powi(3) / seconds))
 }
 
-/// What is multiplied in one direction of a layer, as MLX lays it out: `x W^T`, `dy W`, `dy^T x`.
-fn operands(bench: &Workbench<'_>, kind: &str, shape: &Shape, rows: i32) -> Result<[Array; 2], BenchError> {
+/// What is multiplied in one direction of a layer, as MLX lays it out: `x W^T`, `dy W`, `dy^T x`. In decoding as many
+/// weights follow each other as no cache holds.
+fn operands(bench: &Workbench<'_>, kind: &str, shape: &Shape, rows: i32) -> Result<Vec<[Array; 2]>, BenchError> {
     let input = random(bench, [rows, shape.inputs], 0)?;
     let weight = random(bench, [shape.outputs, shape.inputs], 1)?;
     let gradient = random(bench, [rows, shape.outputs], 2)?;
     eval([&input, &weight, &gradient])?;
     Ok(match kind {
-        "input-gradient" => [gradient, weight],
-        "weight-gradient" => [gradient.transpose()?, input],
-        _ => [input, weight.transpose()?],
+        "input-gradient" => vec![[gradient, weight]],
+        "weight-gradient" => vec![[gradient.transpose()?, input]],
+        "decode" => {
+            let copies = BEYOND_CACHES.div_ceil(weight.nbytes());
+            let one = Array::from_f32(1.0).as_dtype(bench.dtype())?;
+            let weights: Vec<Array> = (0..copies).map(|_| weight.multiply(&one)).collect::<Result<_, _>>()?;
+            eval(&weights)?;
+            let pairs = weights.iter().map(|weight| Ok([input.clone(), weight.transpose()?]));
+            pairs.collect::<Result<_, BenchError>>()?
+        }
+        _ => vec![[input, weight.transpose()?]],
     })
 }
 

@@ -49,7 +49,7 @@ pub fn bench(
     let workbench = Workbench::new(options, selection, interrupt)?;
     let mut results = Vec::new();
     for (done, subject) in subjects.iter().enumerate() {
-        let begun = Instant::now();
+        let of_subject = Instant::now();
         let outcome = if interrupt.is_requested() {
             Slot::skipped("the benchmark was interrupted before it")
         } else {
@@ -59,7 +59,7 @@ pub fn bench(
         results.push(SubjectResult {
             name: subject.name.to_owned(),
             title: subject.title.to_owned(),
-            seconds: begun.elapsed().as_secs_f64(),
+            seconds: of_subject.elapsed().as_secs_f64(),
             outcome,
         });
     }

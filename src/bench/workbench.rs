@@ -123,14 +123,11 @@ impl<'run> Workbench<'run> {
     pub fn model_description(&self) -> ModelDescription {
         let model = &self.loaded.model;
         let parameters = model.parameters().flatten();
-        let bytes: usize = parameters.values().map(|array| array.nbytes()).sum();
+        let bytes = sum_of_bytes(model);
+        // Without an output layer of its own, a model reads its embedding as one.
         let embedding: usize = match &model.lm_head {
-            // The embedding is the output layer too, and read as a whole.
+            Some(_) => sum_of_bytes(&model.model.embed_tokens),
             None => 0,
-            Some(_) => {
-                let table = model.model.embed_tokens.parameters().flatten();
-                table.values().map(|array| array.nbytes()).sum()
-            }
         };
         ModelDescription {
             model_type: self.loaded.configuration.architecture.model_type().to_owned(),
@@ -250,6 +247,10 @@ fn remembered<T>(cell: &OnceCell<T>, measure: impl FnOnce() -> Result<T, BenchEr
     }
     let measured = measure()?;
     Ok(cell.get_or_init(|| measured))
+}
+
+fn sum_of_bytes(module: &impl ModuleParameters) -> usize {
+    module.parameters().flatten().values().map(|array| array.nbytes()).sum()
 }
 
 /// `count` token ids below `vocabulary` that look random.

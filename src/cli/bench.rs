@@ -61,7 +61,7 @@ pub struct BenchArguments {
 pub enum BenchFormat {
     /// For people
     Text,
-    /// What mlx_benchmark_results.json holds
+    /// What the file `mlx_benchmark_results.json` holds
     Json,
 }
 

@@ -2,10 +2,13 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
 use mlx_diagnose::bench::{BenchResults, FILES, RESULTS, SUBJECTS, read_results};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use rstest::rstest;
 use serde_json::{Value, json};
 
@@ -191,6 +194,44 @@ fn a_baseline_of_another_machine_is_refused_before_anything_is_measured() {
     let error = stderr(&output);
     assert!(error.contains("cannot be compared: another usable cores"), "{error}");
     assert!(!error.contains("1 of 1") && stdout(&output).is_empty(), "{error}");
+}
+
+#[test]
+fn an_interrupt_leaves_what_was_measured_until_then() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut process = Command::new(env!("CARGO_BIN_EXE_diagnose"))
+        // So many repeats that the first subject cannot be over before it is interrupted.
+        .args([
+            "bench",
+            "--tiny",
+            "--only",
+            "snapshot,probes",
+            "--repeats",
+            "1000000",
+            "--output-dir",
+        ])
+        .arg(folder.path())
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let lines = BufReader::new(process.stderr.take().unwrap()).lines();
+    for line in lines.map(Result::unwrap) {
+        if line.starts_with("1 of 2: ") {
+            kill(Pid::from_raw(process.id().cast_signed()), Signal::SIGINT).unwrap();
+        }
+    }
+    assert_eq!(process.wait().unwrap().code(), Some(2));
+    let results = read_results(folder.path()).unwrap();
+    assert!(results.interrupted);
+    let absences: Vec<Option<String>> = results
+        .subjects
+        .iter()
+        .map(|subject| subject.outcome.absence())
+        .collect();
+    let said = |text: &str| Some(format!("skipped: the benchmark was interrupted {text} it"));
+    assert_eq!(absences, [said("during"), said("before")]);
 }
 
 #[test]

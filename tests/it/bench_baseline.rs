@@ -145,15 +145,16 @@ fn the_worst_of_what_got_slower_comes_first() {
 }
 
 #[test]
-fn figures_of_one_side_are_listed() {
+fn figures_of_one_side_are_listed_and_subjects_that_were_not_asked_for_are_not() {
     let mut now = fixed();
-    now.subjects.remove(0);
+    now.subjects.remove(1);
+    let Slot::Ran(training) = &mut now.subjects[0].outcome else {
+        panic!("it ran")
+    };
+    training.figures.remove(1);
     let comparison = compared(&fixed(), &now);
-    assert!(
-        comparison.only_then.contains(&"training/step".to_owned()),
-        "{comparison:?}"
-    );
-    assert_eq!(compared(&now, &fixed()).only_now, comparison.only_then);
+    assert_eq!(comparison.only_then, ["training/step"]);
+    assert_eq!(compared(&now, &fixed()).only_now, ["training/step"]);
 }
 
 #[test]

@@ -42,6 +42,28 @@ fn ran(figures: Vec<Measurement>, lacking: &[(&str, &str)]) -> Slot<Measured> {
     })
 }
 
+fn system() -> SystemDescription {
+    SystemDescription {
+        tool_version: "0.0.0".to_owned(),
+        profile: Profile::Release,
+        mlx_version: "0.32.2".to_owned(),
+        backend: "cpu".to_owned(),
+        platform: "linux x86_64".to_owned(),
+        system: Detected::Found("Linux 12 Debian".to_owned()),
+        processor: Detected::Found("A Processor <of> 3 & 4 GHz".to_owned()),
+        gpu: Detected::absent("MLX finds no GPU"),
+        physical_cores: Detected::Found(1),
+        usable_cores: 2,
+        product_threads: Detected::Found(2),
+        memory: Detected::Found(MachineMemory {
+            total: 24_000_000_000,
+            available: 20_000_000_000,
+            is_unified: false,
+        }),
+        load_average: Detected::Found([0.25, 0.5, 0.75]),
+    }
+}
+
 /// Results with a figure of every kind and every way to have none.
 pub fn fixed() -> BenchResults {
     let training = vec![
@@ -96,25 +118,7 @@ pub fn fixed() -> BenchResults {
     BenchResults {
         schema_version: BENCH_SCHEMA_VERSION,
         began: "2026-11-01T12:00:00Z".to_owned(),
-        system: SystemDescription {
-            tool_version: "0.0.0".to_owned(),
-            profile: Profile::Release,
-            mlx_version: "0.32.2".to_owned(),
-            backend: "cpu".to_owned(),
-            platform: "linux x86_64".to_owned(),
-            system: Detected::Found("Linux 12 Debian".to_owned()),
-            processor: Detected::Found("A Processor <of> 3 & 4 GHz".to_owned()),
-            gpu: Detected::absent("MLX finds no GPU"),
-            physical_cores: Detected::Found(1),
-            usable_cores: 2,
-            product_threads: Detected::Found(2),
-            memory: Detected::Found(MachineMemory {
-                total: 24_000_000_000,
-                available: 20_000_000_000,
-                is_unified: false,
-            }),
-            load_average: Detected::Found([0.25, 0.5, 0.75]),
-        },
+        system: system(),
         settings: BenchSettings {
             model: "models/SmolLM2".to_owned(),
             only: Vec::new(),
