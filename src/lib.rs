@@ -10,6 +10,7 @@
 //! | `atomic_write` | |
 //! | `interrupt` | |
 //! | `lanes` | |
+//! | `line_process` | `interrupt` |
 //! | `memory` | |
 //! | `python` | |
 //! | `readback` | |
@@ -28,7 +29,7 @@
 //! | `workflow` | `adapter`, `data`, `memory`, `model`, `train` |
 //! | `external` | `interrupt`, `python`, `suggestion` |
 //! | `faults` | `adapter`, `atomic_write`, `data`, `diagnosis`, `evidence`, `model`, `param_snapshot`, `suggestion`, `train`, `workflow` |
-//! | `torch` | `data`, `interrupt`, `model`, `python` |
+//! | `torch` | `data`, `interrupt`, `line_process`, `model`, `python` |
 //! | `probes` | `adapter`, `data`, `engine`, `evidence`, `interrupt`, `model`, `param_diff`, `param_snapshot`, `readback`, `torch`, `train` |
 //! | `rules` | `evidence`, `suggestion`, `thresholds` |
 //! | `regression` | `evidence` |
@@ -57,6 +58,7 @@ pub mod faults;
 pub mod fine_tuning;
 pub mod interrupt;
 pub mod lanes;
+pub mod line_process;
 pub mod memory;
 pub mod model;
 pub mod param_diff;
