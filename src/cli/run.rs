@@ -42,7 +42,10 @@ pub(super) const EXIT_KILLED_BY_INTERRUPT: i32 = 130;
 /// Runs the program and returns its exit code; every error is printed here.
 pub fn run(arguments: Arguments) -> u8 {
     choose_colour();
-    match dispatch(arguments) {
+    match mlx_sys::backend::check_version()
+        .map_err(anyhow::Error::from)
+        .and_then(|()| dispatch(arguments))
+    {
         Ok(code) => code,
         Err(error) => {
             note_error(&described(&error));
