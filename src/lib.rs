@@ -40,7 +40,8 @@
 //! | `bench` | `adapter`, `atomic_write`, `data`, `device`, `diagnosis`, `engine`, `evidence`, `fine_tuning`, `interrupt`, `memory`, `model`, `param_diff`, `param_snapshot`, `report`, `rules`, `suggestion`, `thresholds`, `train`, `workflow` |
 //! | `serving` | `adapter`, `device`, `engine`, `model`, `suggestion` |
 //! | `selftest` | `adapter`, `atomic_write`, `data`, `device`, `diagnosis`, `evidence`, `faults`, `interrupt`, `model`, `report`, `rules`, `suggestion`, `train`, `workflow` |
-//! | `cli` | `adapter`, `as_written`, `atomic_write`, `bench`, `data`, `device`, `diagnosis`, `engine`, `evidence`, `external`, `faults`, `fine_tuning`, `interrupt`, `memory`, `model`, `python`, `regression`, `report`, `rules`, `selftest`, `serving`, `torch`, `train`, `workflow` |
+//! | `peers` | `adapter`, `atomic_write`, `bench`, `data`, `device`, `engine`, `evidence`, `interrupt`, `line_process`, `memory`, `model`, `python`, `serving`, `thresholds`, `train` |
+//! | `cli` | `adapter`, `as_written`, `atomic_write`, `bench`, `data`, `device`, `diagnosis`, `engine`, `evidence`, `external`, `faults`, `fine_tuning`, `interrupt`, `memory`, `model`, `peers`, `python`, `regression`, `report`, `rules`, `selftest`, `serving`, `torch`, `train`, `workflow` |
 
 pub mod adapter;
 pub mod as_written;
@@ -63,6 +64,7 @@ pub mod memory;
 pub mod model;
 pub mod param_diff;
 pub mod param_snapshot;
+pub mod peers;
 pub mod probes;
 pub mod python;
 pub mod readback;

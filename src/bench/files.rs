@@ -11,16 +11,14 @@ use crate::atomic_write::write_file;
 
 /// Every figure.
 pub const RESULTS: &str = "mlx_benchmark_results.json";
-/// The comparison with PyTorch.
-const PYTORCH: &str = "pytorch_comparison_results.json";
-/// Both, summed up.
+/// It and the comparison with other programs, which is a file of its own, summed up.
 const SUMMARY: &str = "benchmark_summary.json";
 /// The tables.
 const MARKDOWN: &str = "benchmark_results.md";
 /// The plot.
 const PLOT: &str = "benchmark_results.svg";
-/// Every file of a benchmark.
-pub const FILES: [&str; 5] = [RESULTS, PYTORCH, SUMMARY, MARKDOWN, PLOT];
+/// Every file of a benchmark but those of the comparison with other programs.
+pub const FILES: [&str; 4] = [RESULTS, SUMMARY, MARKDOWN, PLOT];
 
 /// A file could not be written.
 #[derive(Debug, Error)]
@@ -84,7 +82,6 @@ pub fn write_results(
     let summary = Summary::new(results, comparison, pytorch.clone());
     let texts = [
         (RESULTS, json(results)),
-        (PYTORCH, json(pytorch)),
         (SUMMARY, json(&summary)),
         (MARKDOWN, Ok(to_markdown(results, comparison, pytorch, PLOT))),
         (PLOT, Ok(to_svg(results))),

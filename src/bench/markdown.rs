@@ -58,6 +58,22 @@ pub fn to_markdown(
         PeerComparison::Skipped { reason } => {
             let _ = writeln!(page, "\n## PyTorch\n\nSkipped: {}.", escaped(reason));
         }
+        PeerComparison::Measured { figures, .. } => {
+            page.push_str("\n## PyTorch and others\n\n");
+            page.push_str("| figure | program | median | this program is better by |\n| --- | --- | ---: | ---: |\n");
+            for figure in figures {
+                let advantage = figure
+                    .advantage
+                    .map_or_else(|| "-".to_owned(), |factor| format!("{factor:.2}x"));
+                let _ = writeln!(
+                    page,
+                    "| {} | {} | {} | {advantage} |",
+                    escaped(&figure.measure),
+                    escaped(&figure.contestant),
+                    shown(figure.unit, figure.median),
+                );
+            }
+        }
     }
     if let Some(comparison) = comparison {
         compared(&mut page, comparison);

@@ -38,7 +38,7 @@ pub use bandwidth::summing_seconds;
 pub use baseline::{Change, Comparison, Incomparable, Verdict, compare, verdict};
 pub use files::{BaselineError, FILES, OutputError, RESULTS, read_results, write_results};
 pub use markdown::to_markdown;
-pub use peers::{PeerComparison, compare_with_pytorch};
+pub use peers::{PeerComparison, PeerFigure};
 pub use plot::to_svg;
 pub use power::{EnergyCounters, POWERCAP, PowerError, PowerMeter, combined_watts};
 pub use results::{

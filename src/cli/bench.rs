@@ -6,19 +6,21 @@ use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
 
 use super::arguments::at_least_one;
+use super::bench_peers::{self, PeerArguments};
 use super::embedded;
 use super::output::{note, print};
 use super::run::{check_writable, listen_for_interrupt, resolve_model};
 use crate::adapter::LoraSettings;
 use crate::bench::{
     BenchOptions, BenchSettings, Incomparable, POWERCAP, Sizes, SystemDescription, bench, chosen, compare,
-    compare_with_pytorch, list_subjects, read_results, to_text, write_results,
+    list_subjects, read_results, to_text, write_results,
 };
 use crate::device::{PrecisionChoice, Selection};
 use crate::diagnosis::{DataSource, DiagnosisOptions};
 use crate::evidence::{FineTuneKind, RunSettings};
 use crate::interrupt::Interrupt;
 use crate::model::{ModelSource, TemplateChoice};
+use crate::peers::to_markdown;
 use crate::report::{EXIT_FAULT, EXIT_HEALTHY, EXIT_INCOMPLETE};
 
 /// Options of the measurements.
@@ -51,6 +53,9 @@ pub struct BenchArguments {
     /// Seed of the made-up tokens and matrices
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub seed: u64,
+    /// The comparison with other programs
+    #[command(flatten)]
+    pub peers: PeerArguments,
     /// How to print the figures
     #[arg(long, value_name = "FORMAT", value_enum, default_value_t = BenchFormat::Text)]
     pub format: BenchFormat,
@@ -95,6 +100,23 @@ pub fn run(arguments: &BenchArguments) -> Result<u8> {
     }
     let interrupt = Interrupt::default();
     listen_for_interrupt(&interrupt)?;
+    // Before anything is measured in this process, which would hold memory and cores then.
+    let peers = bench_peers::compare(&arguments.peers, arguments.model.as_deref(), system.clone(), &interrupt)?;
+    if let Some(folder) = &arguments.output_dir {
+        bench_peers::write(&peers, folder)?;
+    }
+    let peers_page = if bench_peers::is_asked_for(&arguments.peers) {
+        to_markdown(&peers)
+    } else {
+        String::new()
+    };
+    if arguments.peers.peers_alone {
+        print(&match arguments.format {
+            BenchFormat::Text => peers_page,
+            BenchFormat::Json => format!("{:#}\n", serde_json::to_value(&peers)?),
+        })?;
+        return Ok(bench_peers::exit_code(&peers));
+    }
     let count = subjects.len();
     let results = bench(
         &options,
@@ -109,11 +131,11 @@ pub fn run(arguments: &BenchArguments) -> Result<u8> {
     let comparison = baseline.map(|baseline| compare(&baseline, &results));
     let compared = comparison.as_ref().and_then(|compared| compared.as_ref().ok());
     let written = arguments.output_dir.as_deref().map_or(Ok(Vec::new()), |folder| {
-        write_results(folder, &results, compared, &compare_with_pytorch())
+        write_results(folder, &results, compared, &peers.summary())
     });
     // Printed even when a file cannot be written: it may have taken long.
     print(&match arguments.format {
-        BenchFormat::Text => to_text(&results, compared),
+        BenchFormat::Text => to_text(&results, compared) + &peers_page,
         BenchFormat::Json => format!("{}\n", serde_json::to_string_pretty(&results)?),
     })?;
     for path in written? {
@@ -122,13 +144,15 @@ pub fn run(arguments: &BenchArguments) -> Result<u8> {
     let slower = comparison
         .transpose()?
         .map_or(0, |comparison| comparison.slower().count());
-    Ok(if results.interrupted || results.failed() {
+    let own = if results.interrupted || results.failed() {
         EXIT_INCOMPLETE
     } else if slower > 0 {
         EXIT_FAULT
     } else {
         EXIT_HEALTHY
-    })
+    };
+    // The larger code is the worse one.
+    Ok(own.max(bench_peers::exit_code(&peers)))
 }
 
 fn options(arguments: &BenchArguments, source: ModelSource) -> Result<BenchOptions> {

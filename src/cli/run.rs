@@ -11,8 +11,8 @@ use super::arguments::{
 use super::baseline::Baseline;
 use super::output::{choose_colour, note, print, without_controls};
 use super::{
-    apply_fix, bench, convert, embedded, environment, fuse, generate, manual, models, progress, selftest, serve, train,
-    verify,
+    apply_fix, bench, bench_peers, convert, embedded, environment, fuse, generate, manual, models, progress, selftest,
+    serve, train, verify,
 };
 use crate::adapter::LoraSettings;
 use crate::atomic_write::write_file;
@@ -107,6 +107,7 @@ fn dispatch(arguments: Arguments) -> Result<u8> {
         Some(Command::Fuse(arguments)) => fuse::run(&arguments).map(|()| EXIT_HEALTHY),
         Some(Command::Models(what)) => models::run(&what).map(|()| EXIT_HEALTHY),
         Some(Command::Verify(what)) => verify::run(what).map(|()| EXIT_HEALTHY),
+        Some(Command::BenchWorker) => bench_peers::work().map(|()| EXIT_HEALTHY),
         Some(Command::Env(arguments)) => environment::run(&arguments).map(|()| EXIT_HEALTHY),
         Some(Command::Completions { shell }) => manual::completions(shell).map(|()| EXIT_HEALTHY),
         Some(Command::Man { out }) => manual::pages(&out).map(|()| EXIT_HEALTHY),

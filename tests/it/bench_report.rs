@@ -246,9 +246,8 @@ pub fn faults(name: &str, value: &Value) -> Vec<String> {
 }
 
 /// The definition of the schema for each file of JSON.
-pub const DEFINITIONS: [(&str, &str); 3] = [
+pub const DEFINITIONS: [(&str, &str); 2] = [
     ("mlx_benchmark_results.json", "results"),
-    ("pytorch_comparison_results.json", "pytorch"),
     ("benchmark_summary.json", "summary"),
 ];
 

@@ -53,6 +53,7 @@ mod new_rule;
 mod optimizers;
 mod pack_folder;
 mod packing_modes;
+mod peers;
 mod pipeline_report;
 mod refusals;
 mod regression;
