@@ -23,6 +23,10 @@ fn main() -> Result<(), String> {
     if !macos {
         // MLX for CUDA refers to NVIDIA's libraries, which are only looked for when it runs.
         link_argument("--allow-shlib-undefined");
+        // Functions are looked up when they are called, so that a program with the MLX of another release gets as far as
+        // saying so: otherwise the dynamic linker ends it with the mangled name of the first function that is missing.
+        link_argument("-z");
+        link_argument("lazy");
     }
     Ok(())
 }

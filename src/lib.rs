@@ -10,6 +10,7 @@
 //! | `atomic_write` | |
 //! | `interrupt` | |
 //! | `lanes` | |
+//! | `line_process` | `interrupt` |
 //! | `memory` | |
 //! | `python` | |
 //! | `readback` | |
@@ -28,7 +29,7 @@
 //! | `workflow` | `adapter`, `data`, `memory`, `model`, `train` |
 //! | `external` | `interrupt`, `python`, `suggestion` |
 //! | `faults` | `adapter`, `atomic_write`, `data`, `diagnosis`, `evidence`, `model`, `param_snapshot`, `suggestion`, `train`, `workflow` |
-//! | `torch` | `data`, `interrupt`, `model`, `python` |
+//! | `torch` | `data`, `interrupt`, `line_process`, `model`, `python` |
 //! | `probes` | `adapter`, `data`, `engine`, `evidence`, `interrupt`, `model`, `param_diff`, `param_snapshot`, `readback`, `torch`, `train` |
 //! | `rules` | `evidence`, `suggestion`, `thresholds` |
 //! | `regression` | `evidence` |
@@ -36,13 +37,16 @@
 //! | `diagnosis` | `adapter`, `as_written`, `data`, `device`, `engine`, `evidence`, `external`, `interrupt`, `model`, `param_snapshot`, `probes`, `python`, `readback`, `rules`, `torch`, `train`, `training_log`, `workflow` |
 //! | `training_log` | `evidence` |
 //! | `fine_tuning` | `adapter`, `as_written`, `atomic_write`, `data`, `device`, `diagnosis`, `evidence`, `interrupt`, `memory`, `model`, `param_snapshot`, `probes`, `rules`, `suggestion`, `train` |
+//! | `bench` | `adapter`, `atomic_write`, `data`, `device`, `diagnosis`, `engine`, `evidence`, `fine_tuning`, `interrupt`, `memory`, `model`, `param_diff`, `param_snapshot`, `report`, `rules`, `suggestion`, `thresholds`, `train`, `workflow` |
 //! | `serving` | `adapter`, `device`, `engine`, `model`, `suggestion` |
 //! | `selftest` | `adapter`, `atomic_write`, `data`, `device`, `diagnosis`, `evidence`, `faults`, `interrupt`, `model`, `report`, `rules`, `suggestion`, `train`, `workflow` |
-//! | `cli` | `adapter`, `as_written`, `atomic_write`, `data`, `device`, `diagnosis`, `engine`, `evidence`, `external`, `faults`, `fine_tuning`, `interrupt`, `memory`, `model`, `python`, `regression`, `report`, `rules`, `selftest`, `serving`, `torch`, `train`, `workflow` |
+//! | `peers` | `adapter`, `atomic_write`, `bench`, `data`, `device`, `engine`, `evidence`, `interrupt`, `line_process`, `memory`, `model`, `python`, `serving`, `thresholds`, `train` |
+//! | `cli` | `adapter`, `as_written`, `atomic_write`, `bench`, `data`, `device`, `diagnosis`, `engine`, `evidence`, `external`, `faults`, `fine_tuning`, `interrupt`, `memory`, `model`, `peers`, `python`, `regression`, `report`, `rules`, `selftest`, `serving`, `torch`, `train`, `workflow` |
 
 pub mod adapter;
 pub mod as_written;
 pub mod atomic_write;
+pub mod bench;
 pub mod checks;
 pub mod cli;
 pub mod data;
@@ -55,10 +59,12 @@ pub mod faults;
 pub mod fine_tuning;
 pub mod interrupt;
 pub mod lanes;
+pub mod line_process;
 pub mod memory;
 pub mod model;
 pub mod param_diff;
 pub mod param_snapshot;
+pub mod peers;
 pub mod probes;
 pub mod python;
 pub mod readback;

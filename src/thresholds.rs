@@ -447,6 +447,28 @@ thresholds! {
     /// 3 nats: teaching another manner with mlx-lm was measured to lower them by 2.9 at most, to far above 0, on the tiny
     /// model, and to raise them by 7.3 on SmolLM2. The same runs on rows without ends lowered them by 17.6 and 18.4.
     pub const ENDS_LOST: f64 = 3.0;
+
+    /// Times the distance between the quartiles, beyond them, from which on a measured value is an outlier.
+    ///
+    /// Tukey's own (1977, Exploratory Data Analysis, section 2D): of normally distributed values 7 in 1000 lie further out.
+    pub const OUTLIER_FENCE: f64 = 1.5;
+
+    /// Share of the cores that may want to run before a machine counts as busy for measuring.
+    ///
+    /// Half: below, a measurement that uses every second core has its cores to itself; hyper-threads count as cores.
+    pub const BUSY_LOAD: f64 = 0.5;
+
+    /// How many times worse the median of a benchmark's figure must be than the baseline's to count as slower.
+    ///
+    /// A tenth: between two runs of the same program a virtual machine's medians moved by less, though each run's values
+    /// lay closer together than the two runs.
+    pub const SLOWER_RATIO: f64 = 1.1;
+
+    /// Values that a benchmark's figure must have for its noise to be known.
+    ///
+    /// Three on each side: if nothing changed, that all values of one side lie beyond all of the other happens to one
+    /// figure in ten; with the usual five, to one in 126 (Mann and Whitney's U is 0).
+    pub const FEWEST_SAMPLES: usize = 3;
 }
 
 /// Difference between losses of one batch that rounding can make, relative to the loss or to 1 nat where it is smaller.

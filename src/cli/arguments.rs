@@ -2,6 +2,7 @@ use std::path::PathBuf;
 
 use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 
+use super::bench::BenchArguments;
 use super::generate::GenerateArguments;
 use super::serve::ServeArguments;
 use super::train_arguments::Train;
@@ -57,6 +58,13 @@ pub enum Command {
     ///
     /// Exit codes: 0 every fault found and no error on a healthy run; 1 otherwise; 2 could not complete.
     Selftest(SelftestArguments),
+    /// Measure how fast this program is here: loading, training, answering, memory, energy, and what its probes cost
+    ///
+    /// With --peers, PyTorch, Python mlx-lm and llama.cpp do the same work in turns with it.
+    ///
+    /// Exit codes: 0 all was measured; 1 a figure got slower than in the baseline, beyond its noise, a promise to be faster than
+    /// another program does not hold, or somebody did other work; 2 could not complete.
+    Bench(BenchArguments),
     /// Fine-tune a model, with the rule book watching
     #[command(subcommand)]
     Train(Train),
@@ -78,6 +86,9 @@ pub enum Command {
     /// Compute single figures for comparison with other programs
     #[command(subcommand)]
     Verify(Verify),
+    /// Answer the jobs of a comparison
+    #[command(hide = true)]
+    BenchWorker,
     /// Describe this machine: chip, GPU, memory, and what would be chosen to compute with, and why
     Env(EnvironmentArguments),
     /// Print a shell's completions, to be sourced or put where the shell looks for them
@@ -320,27 +331,6 @@ pub enum Verify {
         /// Where to write them, as JSON
         #[arg(long)]
         out: PathBuf,
-    },
-    /// Seconds per training step on rows of token ids, all of them supervised
-    TrainingSpeed {
-        /// Folder or GGUF file
-        #[arg(long)]
-        model: PathBuf,
-        /// JSON: {"rows": [[ids...], ...]}
-        #[arg(long)]
-        ids: PathBuf,
-        /// Rows per step
-        #[arg(long, default_value_t = 4)]
-        batch_size: usize,
-        /// Tokens that are predicted in each row
-        #[arg(long, default_value_t = 128)]
-        sequence_length: usize,
-        /// Steps
-        #[arg(long, default_value_t = 5)]
-        steps: usize,
-        /// Rank of the adapters
-        #[arg(long, default_value_t = 8)]
-        rank: usize,
     },
     /// The memory of a training step, as predicted and as MLX counts it, on rows of made-up tokens
     TrainingMemory(TrainingMemoryArguments),

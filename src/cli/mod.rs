@@ -3,6 +3,8 @@
 mod apply_fix;
 mod arguments;
 mod baseline;
+mod bench;
+mod bench_peers;
 mod byte_size;
 mod convert;
 mod embedded;

@@ -11,7 +11,8 @@ use super::arguments::{
 use super::baseline::Baseline;
 use super::output::{choose_colour, note, print, without_controls};
 use super::{
-    apply_fix, convert, embedded, environment, fuse, generate, manual, models, progress, selftest, serve, train, verify,
+    apply_fix, bench, bench_peers, convert, embedded, environment, fuse, generate, manual, models, progress, selftest,
+    serve, train, verify,
 };
 use crate::adapter::LoraSettings;
 use crate::atomic_write::write_file;
@@ -41,7 +42,10 @@ pub(super) const EXIT_KILLED_BY_INTERRUPT: i32 = 130;
 /// Runs the program and returns its exit code; every error is printed here.
 pub fn run(arguments: Arguments) -> u8 {
     choose_colour();
-    match dispatch(arguments) {
+    match mlx_sys::backend::check_version()
+        .map_err(anyhow::Error::from)
+        .and_then(|()| dispatch(arguments))
+    {
         Ok(code) => code,
         Err(error) => {
             note_error(&described(&error));
@@ -95,6 +99,7 @@ fn dispatch(arguments: Arguments) -> Result<u8> {
             listen_for_interrupt(&interrupt)?;
             selftest::run(arguments, &interrupt)
         }
+        Some(Command::Bench(arguments)) => bench::run(&arguments),
         Some(Command::Train(what)) => train::run(&what),
         Some(Command::Generate(arguments)) => generate::run(&arguments).map(|()| EXIT_HEALTHY),
         Some(Command::Serve(arguments)) => serve::run(&arguments).map(|()| EXIT_HEALTHY),
@@ -102,6 +107,7 @@ fn dispatch(arguments: Arguments) -> Result<u8> {
         Some(Command::Fuse(arguments)) => fuse::run(&arguments).map(|()| EXIT_HEALTHY),
         Some(Command::Models(what)) => models::run(&what).map(|()| EXIT_HEALTHY),
         Some(Command::Verify(what)) => verify::run(what).map(|()| EXIT_HEALTHY),
+        Some(Command::BenchWorker) => bench_peers::work().map(|()| EXIT_HEALTHY),
         Some(Command::Env(arguments)) => environment::run(&arguments).map(|()| EXIT_HEALTHY),
         Some(Command::Completions { shell }) => manual::completions(shell).map(|()| EXIT_HEALTHY),
         Some(Command::Man { out }) => manual::pages(&out).map(|()| EXIT_HEALTHY),

@@ -1,24 +1,15 @@
-use std::collections::BTreeMap;
 use std::path::Path;
 
 use anyhow::{Context, Result, anyhow};
-use serde::Deserialize;
 use serde_json::json;
 
 use super::arguments::Verify;
-use super::output::print;
 use super::run::resolve_model;
 use super::training_memory;
-use crate::adapter::{LoraSettings, StoredAdapter, attach};
+use crate::adapter::StoredAdapter;
 use crate::atomic_write::write_file;
-use crate::data::{Batches, Example};
 use crate::device::{Backend, PrecisionChoice};
-use crate::interrupt::Interrupt;
-use crate::model::{CausalModel, LoadedModel};
-use crate::train::{AdamW, AdamWSettings, Schedule, TrainSettings, Trainer, TrainingStep, loss_and_gradients};
-
-/// Learning rate of the speed measurement, mlx-lm's default.
-const LEARNING_RATE: f64 = 1e-5;
+use crate::model::LoadedModel;
 
 /// Computes one figure.
 pub fn run(what: Verify) -> Result<()> {
@@ -29,14 +20,6 @@ pub fn run(what: Verify) -> Result<()> {
             ids,
             out,
         } => logits(&model, adapter.as_deref(), &ids, &out),
-        Verify::TrainingSpeed {
-            model,
-            ids,
-            batch_size,
-            sequence_length,
-            steps,
-            rank,
-        } => training_speed(&model, &ids, batch_size, sequence_length, steps, rank),
         Verify::TrainingMemory(arguments) => training_memory::run(&arguments),
     }
 }
@@ -83,80 +66,4 @@ fn check_ids(ids: &[u32], vocabulary: usize) -> Result<()> {
         Some(id) => Err(anyhow!("token id {id} is out of range\n  expected: below {vocabulary}")),
         None => Ok(()),
     }
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Rows {
-    rows: Vec<Vec<u32>>,
-}
-
-fn training_speed(
-    model: &Path,
-    ids: &Path,
-    batch_size: usize,
-    sequence_length: usize,
-    steps: usize,
-    rank: usize,
-) -> Result<()> {
-    let text = std::fs::read_to_string(ids).with_context(|| format!("cannot read `{}`", ids.display()))?;
-    let rows: Rows = serde_json::from_str(&text).with_context(|| format!("`{}` has no usable rows", ids.display()))?;
-    let (backend, mut loaded) = load(model)?;
-    let examples = rows
-        .rows
-        .into_iter()
-        .map(|tokens| supervised_row(tokens, sequence_length, loaded.configuration.vocab_size))
-        .collect::<Result<Vec<Example>>>()?;
-    let settings = LoraSettings {
-        rank,
-        ..LoraSettings::default()
-    };
-    attach(&mut loaded.model, &settings, 0)?;
-    let mut seconds = Vec::new();
-    let mut losses = Vec::new();
-    let mut observe = |step: &TrainingStep, _: &CausalModel| {
-        seconds.push(step.seconds);
-        losses.push(step.loss);
-        Ok(())
-    };
-    mlx_rs::memory::reset_peak_memory()?;
-    Trainer {
-        optimizer: &mut AdamW::new(AdamWSettings::default()),
-        loss: &loss_and_gradients,
-        lanes: backend.lanes(),
-        settings: TrainSettings {
-            steps,
-            schedule: Schedule::constant(LEARNING_RATE),
-            clip_norm: None,
-        },
-        interrupt: &Interrupt::default(),
-    }
-    // In the order of the file, so that every program sees the same first batch.
-    .train(
-        &mut loaded.model,
-        &mut Batches::in_order(&examples, batch_size),
-        &mut observe,
-    )?;
-    let report = BTreeMap::from([
-        ("first_loss", json!(losses.first())),
-        ("losses", json!(losses)),
-        ("step_seconds", json!(seconds)),
-        ("tokens_per_step", json!(batch_size * sequence_length)),
-        ("peak_memory_bytes", json!(mlx_rs::memory::peak_memory()?)),
-    ]);
-    print(&format!("{}\n", serde_json::to_string(&report)?))
-}
-
-/// A row of `length` predictions, all of which count.
-fn supervised_row(mut tokens: Vec<u32>, length: usize, vocabulary: usize) -> Result<Example> {
-    check_ids(&tokens, vocabulary)?;
-    if tokens.len() <= length {
-        return Err(anyhow!(
-            "a row is too short\n  found: {} ids\n  expected: {}",
-            tokens.len(),
-            length + 1
-        ));
-    }
-    tokens.truncate(length + 1);
-    Ok(Example::of_tokens(tokens))
 }

@@ -22,6 +22,7 @@ pub use example::{Dataset, Example, ExampleError, ExampleSettings, PromptReferen
 pub use files::DataFiles;
 pub use held_out::{HeldOut, HeldOutError};
 pub use json_rows::{Layout, RowFault};
+pub(crate) use random::SplitMix64;
 pub use record::{DataFormat, Record, RecordKeys};
 pub use records::{DataError, RecordFile};
 pub use supervision::Supervision;

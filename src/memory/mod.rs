@@ -2,8 +2,10 @@
 
 mod mlx;
 mod monitor;
+mod process;
 mod system;
 
 pub use mlx::MlxMemory;
 pub use monitor::{MemoryMonitor, MemorySample, StepMemory};
+pub use process::{ProcessMemory, process_memory};
 pub use system::{SystemMemory, system_memory};

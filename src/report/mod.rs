@@ -28,6 +28,7 @@ pub use curves::{CurvePoint, CurveStep, Curves};
 pub use document::{CheckOutcome, REPORT_SCHEMA_VERSION, Report, ReportedCheck, ReportedFinding};
 pub use exit::{EXIT_FAULT, EXIT_HEALTHY, EXIT_INCOMPLETE, FailOn, exit_code};
 pub use github::to_github;
+pub(crate) use html::Axis;
 pub use html::{curves_to_html, to_html};
 pub use indicator::{Indicator, IndicatorStatus};
 pub use json::to_json;

@@ -1,5 +1,6 @@
 use thiserror::Error;
 
+use crate::line_process::{LineProcessError, shown};
 use crate::model::WeightFileError;
 use crate::python::Python;
 
@@ -88,10 +89,21 @@ pub enum WorkerError {
     Tensors(#[from] WeightFileError),
 }
 
-fn shown(last_lines: &[String]) -> String {
-    if last_lines.is_empty() {
-        "\n  found: no word on its standard error".to_owned()
-    } else {
-        format!("\n  found: {}", last_lines.join("\n         "))
+impl WorkerError {
+    /// What it means that no line answered `request`.
+    pub(super) fn of_process(error: LineProcessError, request: &'static str, python: &Python) -> Self {
+        match error {
+            LineProcessError::Start(source) => Self::NoPython {
+                python: python.name(),
+                source,
+            },
+            LineProcessError::Ended { last_lines, .. } => Self::Ended { request, last_lines },
+            LineProcessError::TimedOut { seconds, last_lines } => Self::TimedOut {
+                request,
+                seconds,
+                last_lines,
+            },
+            LineProcessError::Interrupted => Self::Interrupted,
+        }
     }
 }

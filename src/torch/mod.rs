@@ -1,7 +1,6 @@
 //! PyTorch as a second backend: a Python program that computes what it is asked for, one JSON line at a time.
 
 mod error;
-mod process;
 mod replies;
 mod worker;
 

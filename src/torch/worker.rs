@@ -1,5 +1,6 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::Duration;
 
 use mlx_rs::Array;
@@ -8,11 +9,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tempfile::TempDir;
 
-use super::process::LineProcess;
 use super::replies::{Done, Logits, Loss, Memory, Reply, Saved, Stepped};
 use super::{Attached, Decoded, Gradients, Greeting, LoadedThere, WorkerError};
 use crate::data::Batch;
 use crate::interrupt::Interrupt;
+use crate::line_process::LineProcess;
 use crate::model::{load_safetensors, save_safetensors};
 use crate::python::Python;
 
@@ -29,6 +30,7 @@ const REQUEST: Duration = Duration::from_hours(1);
 #[derive(Debug)]
 pub struct Worker {
     process: LineProcess,
+    python: Python,
     greeting: Greeting,
     requests: u64,
     timeout: Duration,
@@ -131,8 +133,9 @@ impl Worker {
         let folder = tempfile::tempdir()?;
         let script = folder.path().join("torch_worker.py");
         std::fs::write(&script, PROGRAM)?;
-        let mut process = LineProcess::start(python, &script, interrupt)?;
-        let line = process.next_line("start", start)?;
+        let failed = |error| WorkerError::of_process(error, "start", python);
+        let mut process = LineProcess::start(Command::new(&python.0).arg(&script), interrupt).map_err(failed)?;
+        let line = process.next_line(start).map_err(failed)?;
         let greeting = match serde_json::from_str(&line) {
             Ok(First::Ready(greeting)) => greeting,
             Ok(First::Absent { error }) => {
@@ -157,6 +160,7 @@ impl Worker {
         }
         Ok(Self {
             process,
+            python: python.clone(),
             greeting,
             requests: 0,
             timeout,
@@ -350,7 +354,11 @@ impl Worker {
     ) -> Result<T, WorkerError> {
         self.requests += 1;
         let line = json!({ "id": self.requests, "method": request, "parameters": parameters }).to_string();
-        let answer = self.process.exchange(request, &line, self.timeout)?;
+        self.process.send(&line);
+        let answer = self
+            .process
+            .next_line(self.timeout)
+            .map_err(|error| WorkerError::of_process(error, request, &self.python))?;
         let garbled = || WorkerError::Garbled {
             request,
             found: answer.clone(),

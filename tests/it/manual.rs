@@ -56,6 +56,7 @@ fn a_shell_accepts_its_completions(#[case] shell: &str) {
 #[case("diagnose sel", "selftest")]
 #[case("diagnose --lear", "--learning-rate")]
 #[case("diagnose env --", "--json")]
+#[case("diagnose bench --", "--baseline")]
 #[case("diagnose completions ", "fish")]
 #[case("diagnose --backend ", "metal")]
 fn bash_completes_a_line(#[case] line: &str, #[case] expected: &str) {

@@ -2,7 +2,7 @@
 
 use std::{io, path::PathBuf};
 
-use super::pins::MLX_VERSION;
+use super::pins::{MLX_VERSION, MLX_VERSIONS};
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -73,11 +73,24 @@ pub enum Error {
     #[error(
         "MLX_DIAGNOSE_MLX_DIR names another version of MLX
   found: {found} in {}
-  expected: {MLX_VERSION}
+  expected: {expected}
   hint: python3 -m pip install mlx=={MLX_VERSION}",
         folder.display()
     )]
-    WrongMlxVersion { found: String, folder: PathBuf },
+    WrongMlxVersion {
+        found: String,
+        expected: String,
+        folder: PathBuf,
+    },
+
+    #[error(
+        "MLX_DIAGNOSE_MLX_VERSION names a release of MLX that cannot be linked
+  found: {found}: {reason}
+  expected: {}
+  hint: leave the variable unset for {MLX_VERSION}",
+        MLX_VERSIONS.join(", ")
+    )]
+    UnknownMlxVersion { found: String, reason: &'static str },
 
     #[error(
         "Apple's command line tools are missing
@@ -112,21 +125,26 @@ pub enum Error {
     #[error(
         "the package index gave another file than the one this project was tested with; nothing was kept
   found: {found}
-  expected: {package} {MLX_VERSION} with SHA-256 {expected}
+  expected: {package} {version} with SHA-256 {expected}
   hint: check PIP_INDEX_URL and pip.conf for a mirror that changes files"
     )]
     HashMismatch {
         package: &'static str,
+        version: &'static str,
         expected: &'static str,
         found: String,
     },
 
     #[error(
-        "pip could not fetch {package} {MLX_VERSION}
+        "pip could not fetch {package} {version}
   found: {found}
   hint: python3 -m pip install --upgrade pip, or name an existing MLX by MLX_DIAGNOSE_MLX_DIR"
     )]
-    DownloadFailed { package: &'static str, found: String },
+    DownloadFailed {
+        package: &'static str,
+        version: &'static str,
+        found: String,
+    },
 
     #[error(
         "the downloaded wheel of {package} could not be unpacked

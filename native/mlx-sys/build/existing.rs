@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{error::Error, pins::MLX_VERSION, platform::System};
+use super::{error::Error, pins::MLX_VERSIONS, platform::System};
 
 /// Where the library and the headers of an MLX lie.
 #[derive(Debug, PartialEq, Eq)]
@@ -15,8 +15,8 @@ pub struct Mlx {
 }
 
 /// Finds MLX in a Python environment, in its package folder, or in an installation prefix, and
-/// checks its version.
-pub fn find(folder: &Path, system: System) -> Result<Mlx, Error> {
+/// checks its version: the one that was asked for, or any that can be linked.
+pub fn find(folder: &Path, system: System, asked: Option<&'static str>) -> Result<(Mlx, &'static str), Error> {
     let folder = std::path::absolute(folder).map_err(|source| Error::File {
         action: "find",
         path: folder.into(),
@@ -37,10 +37,13 @@ pub fn find(folder: &Path, system: System) -> Result<Mlx, Error> {
         path: header.clone(),
         source,
     })?;
-    match version(&text) {
-        Some(found) if found == MLX_VERSION => Ok(mlx),
-        found => Err(Error::WrongMlxVersion {
+    let accepted = asked.as_ref().map_or(MLX_VERSIONS, std::slice::from_ref);
+    let found = version(&text);
+    match accepted.iter().find(|&&version| found.as_deref() == Some(version)) {
+        Some(version) => Ok((mlx, version)),
+        None => Err(Error::WrongMlxVersion {
             found: found.unwrap_or_else(|| "no version".into()),
+            expected: accepted.join(" or "),
             folder: header,
         }),
     }
@@ -144,7 +147,8 @@ mod tests {
         let folder = TempDir::new().expect("a temporary folder can be made");
         let prefix = folder.path().join(prefix);
         write_mlx(&prefix, library, 2);
-        let mlx = find(&folder.path().join(named), system).expect("MLX is there");
+        let (mlx, version) = find(&folder.path().join(named), system, None).expect("MLX is there");
+        assert_eq!(version, "0.32.2");
         assert_eq!(mlx.include, prefix.join("include"));
         assert_eq!(mlx.libraries.join(system.library()), prefix.join(library));
     }
@@ -156,7 +160,7 @@ mod tests {
             let package = format!("lib/python3.{minor}/site-packages/mlx");
             write_mlx(&folder.path().join(package), "lib/libmlx.so", 2);
         }
-        let mlx = find(folder.path(), System::Linux).expect("MLX is there");
+        let (mlx, _) = find(folder.path(), System::Linux, None).expect("MLX is there");
         assert!(mlx.include.ends_with("python3.13/site-packages/mlx/include"), "{mlx:?}");
     }
 
@@ -164,13 +168,17 @@ mod tests {
     fn another_version_is_refused_with_found_and_expected() {
         let folder = TempDir::new().expect("a temporary folder can be made");
         write_mlx(folder.path(), "lib/libmlx.so", 1);
-        let error = find(folder.path(), System::Linux)
-            .expect_err("the version is wrong")
-            .to_string();
-        assert!(
-            error.contains("found: 0.32.1 in ") && error.contains("expected: 0.32.2"),
-            "{error}"
-        );
+        for (asked, expected) in [
+            (None, "expected: 0.32.2 or 0.32.4"),
+            (Some("0.32.4"), "expected: 0.32.4\n"),
+        ] {
+            let error = find(folder.path(), System::Linux, asked).expect_err("the version is wrong");
+            let error = error.to_string();
+            assert!(
+                error.contains("found: 0.32.1 in ") && error.contains(expected),
+                "{error}"
+            );
+        }
     }
 
     #[rstest]
@@ -182,7 +190,7 @@ mod tests {
         if let Some(library) = library {
             write_mlx(folder.path(), library, 2);
         }
-        let error = find(folder.path(), System::Linux)
+        let error = find(folder.path(), System::Linux, None)
             .expect_err("there is no library")
             .to_string();
         assert!(error.contains("lib/libmlx.so"), "{error}");

@@ -19,9 +19,8 @@ use std::{
 
 use error::Error;
 use existing::Mlx;
-use pins::MLX_VERSION;
 use platform::{System, Target, cargo_variable};
-use selection::Selection;
+use selection::{Asked, Selection};
 
 /// The oldest macOS that the wheels run on; older ones lack parts of C++20 that mlx-c uses.
 const MACOS_DEPLOYMENT_TARGET: &str = "14.0";
@@ -40,6 +39,7 @@ fn link_mlx() -> Result<(), Error> {
     println!("cargo::rerun-if-changed=src/portability.h");
     for variable in [
         selection::VARIANT_VARIABLE,
+        selection::VERSION_VARIABLE,
         selection::FOLDER_VARIABLE,
         mlx_c::FOLDER_VARIABLE,
         "XDG_CACHE_HOME",
@@ -49,15 +49,14 @@ fn link_mlx() -> Result<(), Error> {
 
     let target = Target::from_cargo()?;
     host::check_command_line_tools(target)?;
-    let selection = selection::select(
-        target,
-        host::version(target)?,
-        env::var_os(selection::VARIANT_VARIABLE),
-        env::var_os(selection::FOLDER_VARIABLE),
-    )?;
-    let mlx = match selection {
-        Selection::Existing(folder) => existing::find(&folder, target.system)?,
-        Selection::Wheel(pin) => wheel::fetch(pin)?,
+    let asked = Asked {
+        variant: env::var_os(selection::VARIANT_VARIABLE),
+        version: env::var_os(selection::VERSION_VARIABLE),
+        folder: env::var_os(selection::FOLDER_VARIABLE),
+    };
+    let (mlx, version) = match selection::select(target, host::version(target)?, asked)? {
+        Selection::Existing(folder, version) => existing::find(&folder, target.system, version)?,
+        Selection::Wheel(pin) => (wheel::fetch(pin)?, pin.version),
     };
     let mlx_c = mlx_c::locate(&PathBuf::from(cargo_variable("OUT_DIR")))?;
     if target.system == System::MacOs && env::var_os("MACOSX_DEPLOYMENT_TARGET").is_none() {
@@ -66,7 +65,7 @@ fn link_mlx() -> Result<(), Error> {
     }
     compile::compile(&mlx_c, &mlx.include)?;
     link(&mlx, target.system);
-    publish(&mlx, &mlx_c);
+    publish(&mlx, &mlx_c, version);
     Ok(())
 }
 
@@ -82,11 +81,13 @@ fn link(mlx: &Mlx, system: System) {
 
 /// What dependents' build scripts read as `DEP_MLX_*`; the names of the published package, and
 /// `LIBDIR`.
-fn publish(mlx: &Mlx, mlx_c: &Path) {
+fn publish(mlx: &Mlx, mlx_c: &Path, version: &str) {
     let include =
         env::join_paths([mlx.include.as_path(), mlx_c]).expect("folders of C++ headers have no colon in their names");
     println!("cargo::metadata=include={}", include.display());
     println!("cargo::metadata=defines=");
-    println!("cargo::metadata=version={MLX_VERSION}");
+    println!("cargo::metadata=version={version}");
+    // What `backend::check_version` compares the library with that a program really loads.
+    println!("cargo::rustc-env=MLX_HEADERS_VERSION={version}");
     println!("cargo::metadata=libdir={}", mlx.libraries.display());
 }

@@ -10,7 +10,7 @@ use super::{
     error::Error,
     existing::{self, Mlx},
     host,
-    pins::{MLX_VERSION, Pin},
+    pins::Pin,
 };
 
 /// How much of the hash names the folder: enough to tell builds apart.
@@ -34,7 +34,7 @@ pub fn fetch(pin: &'static Pin) -> Result<Mlx, Error> {
 }
 
 fn folder_name(pin: &Pin) -> String {
-    format!("{MLX_VERSION}-{}-{}", pin.variant.name(), &pin.sha256[..HASH_PREFIX])
+    format!("{}-{}-{}", pin.version, pin.variant.name(), &pin.sha256[..HASH_PREFIX])
 }
 
 /// Downloads the wheel and unpacks it into `folder`.
@@ -46,7 +46,7 @@ fn download(pin: &'static Pin, folder: &Path) -> Result<(), Error> {
     };
     fs::create_dir(&download).map_err(failed("create"))?;
     let requirements = download.join("requirements.txt");
-    let requirement = format!("{}=={MLX_VERSION} --hash=sha256:{}\n", pin.package, pin.sha256);
+    let requirement = format!("{}=={} --hash=sha256:{}\n", pin.package, pin.version, pin.sha256);
     fs::write(&requirements, requirement).map_err(failed("write"))?;
 
     let mut pip = command::new(
@@ -78,6 +78,7 @@ fn download(pin: &'static Pin, folder: &Path) -> Result<(), Error> {
 
     let wheel = downloaded_wheel(&download)?.ok_or_else(|| Error::DownloadFailed {
         package: pin.package,
+        version: pin.version,
         found: "pip wrote no wheel".into(),
     })?;
     let mut unpack = command::new("python3", &["-m", "zipfile", "-e"]);
@@ -128,6 +129,7 @@ fn pip_failure(pin: &'static Pin, message: &[u8]) -> Error {
     } else if text.contains("DO NOT MATCH THE HASHES") {
         Error::HashMismatch {
             package: pin.package,
+            version: pin.version,
             expected: pin.sha256,
             found,
         }
@@ -136,6 +138,7 @@ fn pip_failure(pin: &'static Pin, message: &[u8]) -> Error {
     } else {
         Error::DownloadFailed {
             package: pin.package,
+            version: pin.version,
             found,
         }
     }

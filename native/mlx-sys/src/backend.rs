@@ -70,6 +70,57 @@ pub fn version() -> Option<String> {
     }
 }
 
+/// The version of the MLX whose headers this program was compiled with.
+pub const HEADERS_VERSION: &str = env!("MLX_HEADERS_VERSION");
+
+/// The MLX library that a program loaded is not the one that it was compiled for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VersionMismatch {
+    /// The version of the headers.
+    pub headers: String,
+    /// The version of the library; `None` when it does not say.
+    pub library: Option<String>,
+}
+
+impl std::fmt::Display for VersionMismatch {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(
+            formatter,
+            "the MLX library that was loaded is not the one that this program was compiled for\n  found: MLX {}\n  expected: \
+             MLX {}\n  hint: see what LD_LIBRARY_PATH (DYLD_LIBRARY_PATH on a Mac) names, and what lies in mlx/lib beside \
+             the program",
+            self.library.as_deref().unwrap_or("of an unknown version"),
+            self.headers
+        )
+    }
+}
+
+impl std::error::Error for VersionMismatch {}
+
+/// Compares the library that was loaded with the headers that the program was compiled with: objects of one are not laid
+/// out as those of the other, and nothing else would say so.
+///
+/// # Errors
+/// They are of different versions.
+pub fn check_version() -> Result<(), VersionMismatch> {
+    same_version(HEADERS_VERSION, version())
+}
+
+/// A library's version may have a suffix for builds of one's own, as in `0.32.2.dev20260101+abc`.
+fn same_version(headers: &str, library: Option<String>) -> Result<(), VersionMismatch> {
+    let same = library.as_deref().is_some_and(|library| {
+        let rest = library.strip_prefix(headers);
+        rest.is_some_and(|rest| !rest.starts_with(|character: char| character.is_ascii_digit()))
+    });
+    if same {
+        return Ok(());
+    }
+    Err(VersionMismatch {
+        headers: headers.to_owned(),
+        library,
+    })
+}
+
 /// What MLX says of a device under one name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum DeviceProperty {
@@ -150,5 +201,29 @@ unsafe fn device_property(info: mlx_device_info, key: &CStr) -> Option<DevicePro
         let mut number = 0;
         let status = mlx_device_info_get_size(&raw mut number, info, key.as_ptr());
         (status == 0).then_some(DeviceProperty::Number(number))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::same_version;
+
+    #[rstest]
+    #[case(Some("0.32.2"), true)]
+    #[case(Some("0.32.2.dev20260101+abc"), true)]
+    #[case(Some("0.32.20"), false)]
+    #[case(Some("0.32.4"), false)]
+    #[case(Some("0.31.2"), false)]
+    #[case(None, false)]
+    fn a_library_is_that_of_the_headers_or_refused(#[case] library: Option<&str>, #[case] same: bool) {
+        let checked = same_version("0.32.2", library.map(str::to_owned));
+        assert_eq!(checked.is_ok(), same);
+        if let Err(mismatch) = checked {
+            let text = mismatch.to_string();
+            assert!(text.contains("expected: MLX 0.32.2\n"), "{text}");
+            assert!(text.contains(library.unwrap_or("unknown")), "{text}");
+        }
     }
 }

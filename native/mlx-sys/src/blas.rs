@@ -8,7 +8,11 @@
 use std::{
     ffi::{c_int, c_void},
     ops::{Add, Mul},
-    sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
 };
 
 use gemm::{Parallelism, c32};
@@ -32,10 +36,93 @@ const PART_MULTIPLE: usize = 32;
 static CALLS: AtomicU64 = AtomicU64::new(0);
 static THREADS: AtomicUsize = AtomicUsize::new(0);
 static IN_ORDER: AtomicBool = AtomicBool::new(false);
+static MEASURING: AtomicBool = AtomicBool::new(false);
+static METER: Mutex<Meter> = Mutex::new(Meter {
+    running: 0,
+    since: None,
+    measured: Measured {
+        busy: Duration::ZERO,
+        operations: 0,
+    },
+});
 
 /// How many products this process has computed here rather than in the reference BLAS.
 pub fn calls() -> u64 {
     CALLS.load(Ordering::Relaxed)
+}
+
+/// What products did while they were measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Measured {
+    /// Time during which at least one product was computed, on whatever thread.
+    pub busy: Duration,
+    /// Multiplications and additions of the products that ended.
+    pub operations: u64,
+}
+
+/// Begins to measure products, or ends it; off at first. Returns what was measured since it was begun last.
+///
+/// It costs each product two locks, which no other thread holds for longer than it takes to add two numbers.
+pub fn measure(on: bool) -> Measured {
+    let mut meter = meter();
+    MEASURING.store(on, Ordering::Relaxed);
+    meter.take(Instant::now())
+}
+
+/// The products that run, and what was measured.
+struct Meter {
+    running: usize,
+    /// When `running` rose from zero, or the measurement began if that was later.
+    since: Option<Instant>,
+    measured: Measured,
+}
+
+impl Meter {
+    fn take(&mut self, now: Instant) -> Measured {
+        if let Some(since) = &mut self.since {
+            self.measured.busy += now.duration_since(*since);
+            *since = now;
+        }
+        std::mem::take(&mut self.measured)
+    }
+}
+
+/// The meter; a thread that panicked while it had it left nothing half done.
+fn meter() -> MutexGuard<'static, Meter> {
+    METER.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A product that is measured for as long as this lives.
+struct Metered {
+    operations: u64,
+}
+
+impl Metered {
+    /// `None` while nothing is measured.
+    fn begin(rows: usize, columns: usize, depth: usize) -> Option<Self> {
+        if !MEASURING.load(Ordering::Relaxed) {
+            return None;
+        }
+        let mut meter = meter();
+        meter.running += 1;
+        meter.since.get_or_insert_with(Instant::now);
+        Some(Self {
+            operations: 2 * (rows * columns * depth) as u64,
+        })
+    }
+}
+
+impl Drop for Metered {
+    fn drop(&mut self) {
+        let mut meter = meter();
+        meter.running -= 1;
+        meter.measured.operations += self.operations;
+        if meter.running == 0
+            && let Some(since) = meter.since.take()
+        {
+            meter.measured.busy += since.elapsed();
+        }
+    }
 }
 
 /// Lets each product use `threads` threads; 0, the initial value, stands for all cores.
@@ -375,6 +462,7 @@ impl<T: Scalar> Product<T> {
         if self.rows == 0 || self.columns == 0 {
             return;
         }
+        let _metered = Metered::begin(self.rows, self.columns, self.depth);
         // SAFETY: the caller's promise is passed on.
         unsafe {
             if self.depth == 0 || self.alpha.is_zero() {

@@ -30,6 +30,45 @@ string format(string_view pattern, const Values&... values) {
 #endif
 #endif
 
+#ifdef __cplusplus
+#include "mlx/version.h"
+#if MLX_VERSION_NUMERIC >= 32003
+// mlx-c 0.7.0 was written for MLX 0.32.2. Since 0.32.3 `gather_qmm` takes the scale of a whole tensor before the flag
+// that was last; this is the call as it was, without one.
+#include "mlx/ops.h"
+namespace mlx::core {
+inline array gather_qmm(
+    const array& x,
+    const array& w,
+    const array& scales,
+    const std::optional<array>& biases,
+    std::optional<array> lhs_indices,
+    std::optional<array> rhs_indices,
+    bool transpose,
+    std::optional<int> group_size,
+    std::optional<int> bits,
+    const std::string& mode,
+    bool sorted_indices,
+    StreamOrDevice s) {
+  return gather_qmm(
+      x,
+      w,
+      scales,
+      biases,
+      std::move(lhs_indices),
+      std::move(rhs_indices),
+      transpose,
+      group_size,
+      bits,
+      mode,
+      std::nullopt,
+      sorted_indices,
+      s);
+}
+} // namespace mlx::core
+#endif
+#endif
+
 #if !defined(__aarch64__)
 // mlx-c declares its 16-bit float accessors only where the compiler has the
 // types. The accessors only reinterpret memory, so 16-bit integers serve.

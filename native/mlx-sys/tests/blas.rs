@@ -438,3 +438,56 @@ fn in_order_a_row_has_the_same_bits_alone_and_among_others() {
     let terms = (0..depth).map(|term| a[term] * b[term * (columns + PADDING)]);
     assert_eq!(together[0], terms.fold(0.0, |sum, term| sum + term));
 }
+
+/// Computes a product of zeros of this shape, row by row.
+fn product_of_zeros((rows, columns, depth): (usize, usize, usize)) {
+    let (a, b) = (
+        vec![0.0; rows * (depth + PADDING)],
+        vec![0.0; depth * (columns + PADDING)],
+    );
+    let mut c = vec![0.0; rows * (columns + PADDING)];
+    let call = Call {
+        order: ROW_MAJOR,
+        transpose: (AS_IT_IS, AS_IT_IS),
+        shape: (rows, columns, depth),
+        alpha: 1.0,
+        beta: 0.0,
+    };
+    f32::gemm(&call, &a, &b, &mut c);
+}
+
+#[test]
+fn measured_products_count_two_operations_for_each_multiply_add() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    product_of_zeros((5, 6, 7));
+    blas::measure(true);
+    let started = std::time::Instant::now();
+    product_of_zeros((64, 48, 32));
+    product_of_zeros((1, 300, 200));
+    let took = started.elapsed();
+    let measured = blas::measure(false);
+    assert_eq!(measured.operations, 2 * (64 * 48 * 32 + 300 * 200));
+    assert!(
+        !measured.busy.is_zero() && measured.busy <= took,
+        "{measured:?} of {took:?}"
+    );
+    product_of_zeros((5, 6, 7));
+    assert_eq!(blas::measure(false), blas::Measured::default());
+}
+
+#[test]
+fn products_at_the_same_time_are_counted_once() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    blas::measure(true);
+    let started = std::time::Instant::now();
+    std::thread::scope(|scope| {
+        for _ in 0..3 {
+            scope.spawn(|| product_of_zeros((256, 256, 256)));
+        }
+    });
+    let took = started.elapsed();
+    let measured = blas::measure(false);
+    assert_eq!(measured.operations, 3 * 2 * 256 * 256 * 256);
+    // The sum over the threads would be longer than the time that passed.
+    assert!(measured.busy <= took, "{measured:?} of {took:?}");
+}

@@ -15,7 +15,7 @@ const LABELS: f64 = 5.0;
 
 /// An axis from its lower to its upper end.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) struct Axis {
+pub(crate) struct Axis {
     low: f64,
     high: f64,
     logarithmic: bool,
@@ -25,7 +25,7 @@ pub(super) struct Axis {
 
 impl Axis {
     /// A linear axis around the numbers, all finite; from 0 to 1 without one.
-    pub(super) fn linear(values: &[f64]) -> Self {
+    pub(crate) fn linear(values: &[f64]) -> Self {
         let Some((mut low, mut high)) = ends(values) else {
             return Self::spanning(0.0, 1.0);
         };
@@ -60,7 +60,7 @@ impl Axis {
     }
 
     /// A logarithmic axis around those of the numbers that are above zero, in whole powers of ten; `None` without one.
-    pub(super) fn logarithmic(values: &[f64]) -> Option<Self> {
+    pub(crate) fn logarithmic(values: &[f64]) -> Option<Self> {
         let above_zero: Vec<f64> = values.iter().copied().filter(|value| *value > 0.0).collect();
         let (low, high) = ends(&above_zero)?;
         let low = low.log10().floor();
@@ -74,18 +74,18 @@ impl Axis {
     }
 
     /// Whether powers of ten have equal distances.
-    pub(super) fn is_logarithmic(&self) -> bool {
+    pub(crate) fn is_logarithmic(&self) -> bool {
         self.logarithmic
     }
 
     /// Whether a number lies between the ends.
-    pub(super) fn holds(&self, value: f64) -> bool {
+    pub(crate) fn holds(&self, value: f64) -> bool {
         let place = self.unclamped(value);
         (0.0..=1.0).contains(&place)
     }
 
     /// Where a number stands, from 0 at the lower end to 1; zero on a logarithmic axis stands at its lower end.
-    pub(super) fn place(&self, value: f64) -> f64 {
+    pub(crate) fn place(&self, value: f64) -> f64 {
         let place = self.unclamped(value);
         if place.is_nan() { 0.0 } else { place.clamp(0.0, 1.0) }
     }
@@ -96,7 +96,7 @@ impl Axis {
     }
 
     /// The numbers that are written beside the axis.
-    pub(super) fn labels(&self) -> Vec<(f64, String)> {
+    pub(crate) fn labels(&self) -> Vec<(f64, String)> {
         let count = ((self.high - self.low) / self.step).round() as usize;
         (0..=count)
             .map(|index| self.low + index as f64 * self.step)
@@ -120,7 +120,7 @@ fn ends(values: &[f64]) -> Option<(f64, f64)> {
 }
 
 /// The smallest of 1, 2 and 5 times a power of ten that is not below `least`.
-pub(super) fn round_step(least: f64) -> f64 {
+pub(crate) fn round_step(least: f64) -> f64 {
     let power = 10_f64.powf(least.log10().floor());
     let step = [1.0, 2.0, 5.0, 10.0].into_iter().map(|factor| factor * power);
     step.into_iter()
@@ -129,7 +129,7 @@ pub(super) fn round_step(least: f64) -> f64 {
 }
 
 /// A power of ten as people write it.
-pub(super) fn power_of_ten(exponent: f64) -> String {
+pub(crate) fn power_of_ten(exponent: f64) -> String {
     const PLAIN: std::ops::RangeInclusive<i32> = -3..=3;
     let exponent = exponent.round() as i32;
     if PLAIN.contains(&exponent) {

@@ -9,4 +9,5 @@ mod page;
 mod swap;
 mod update_map;
 
+pub(crate) use axis::Axis;
 pub use page::{curves_to_html, to_html};
