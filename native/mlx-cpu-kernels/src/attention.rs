@@ -1,5 +1,5 @@
 //! Scaled dot-product attention (Vaswani et al. 2017, arXiv 1706.03762) with grouped heads, block by block, as in
-//! FlashAttention (Dao 2023, arXiv 2307.08691): what is hidden is not multiplied, and the backward pass makes the
+//! `FlashAttention` (Dao 2023, arXiv 2307.08691): what is hidden is not multiplied, and the backward pass makes the
 //! probabilities again instead of keeping them.
 
 use std::cell::RefCell;

@@ -92,6 +92,12 @@ impl Operation for Gated {
     }
 }
 
+/// The gradients' parts, and those of gates, values and cotangent that they come from.
+type Part<'part> = (
+    ((&'part mut [f32], &'part mut [f32]), &'part [f32]),
+    (&'part [f32], &'part [f32]),
+);
+
 /// Inputs: gates, values, cotangent. Outputs: the gradients by the first two.
 struct GatedGradient {
     gate: Gate,
@@ -104,10 +110,6 @@ impl Operation for GatedGradient {
         let (gates, values, cotangent) = (inputs[0].f32s(), inputs[1].f32s(), inputs[2].f32s());
         let [by_gates, by_values] = outputs else { return };
         let part = rows_of_part(gates.len(), 1);
-        type Part<'part> = (
-            ((&'part mut [f32], &'part mut [f32]), &'part [f32]),
-            (&'part [f32], &'part [f32]),
-        );
         let of_part = |(((by_gates, by_values), gates), (values, cotangent)): Part<'_>| {
             with_vectors(
                 #[inline(always)]

@@ -49,12 +49,12 @@ pub fn linear(input: &Array, weight: &Array, bias: Option<&Array>, adapter: Opti
     };
     let rows = input.shape().iter().rev().skip(1).product();
     let narrow = [rows, adapter.lora_b.dim(0)];
-    let adapted = Adapted {
+    let layer = Adapted {
         scale: adapter.scale,
         has_bias,
     };
     // SAFETY: as above.
-    let [output, _] = unsafe { adapted.apply(&arrays, [&shape, &narrow]) }?;
+    let [output, _] = unsafe { layer.apply(&arrays, [&shape, &narrow]) }?;
     Ok(output)
 }
 
@@ -133,7 +133,7 @@ impl Operation for Several {
                         0.0,
                         out,
                         1,
-                    )
+                    );
                 };
             }
         };
@@ -221,7 +221,7 @@ fn product(out: &mut [f32], [rows, columns, depth]: [usize; 3], left: Matrix, ri
             before,
             MatrixMut { data, row_stride },
             threads(),
-        )
+        );
     };
 }
 
