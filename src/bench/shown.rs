@@ -40,7 +40,7 @@ fn digits(value: f64) -> String {
     format!("{value:.decimals$}")
 }
 
-/// The quartiles: `1.82 to 1.86 s`, `998 ms to 1.01 s`, and nothing where there is one value.
+/// The quartiles: `1.82 s to 1.86 s`, and nothing where there is one value.
 pub(super) fn spread(figure: &Measurement) -> String {
     if figure.samples.values().len() < 2 {
         return String::new();
