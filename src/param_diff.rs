@@ -1,5 +1,6 @@
 //! What changed between two snapshots, computed on the device and read back as numbers.
 
+use mlx_cpu_kernels::Difference;
 use mlx_rs::error::Result;
 use mlx_rs::ops::{ne, square, subtract};
 use mlx_rs::transforms::eval;
@@ -51,12 +52,30 @@ pub fn compare(before: &ParameterSnapshot, after: &ParameterSnapshot) -> Result<
             .map(|(name, _)| name.clone())
             .collect()
     };
-    let mut compared = Vec::new();
+    let mut pairs = Vec::new();
     for (name, old) in before.parameters() {
         if let Some(new) = after.parameters().get(name).filter(|new| comparable(name, new, before)) {
-            compared.push(difference(name, old, new)?);
+            pairs.push((name, old, new));
         }
     }
+    let in_one_pass = pairs
+        .iter()
+        .map(|(_, old, new)| {
+            mlx_cpu_kernels::serve([*old, *new])
+                .then(|| mlx_cpu_kernels::difference(old, new))
+                .transpose()
+        })
+        .collect::<Result<Vec<_>>>()?;
+    // Small parameters would cost more to wait for, one by one, than to compare.
+    eval(in_one_pass.iter().flatten())?;
+    let compared = pairs
+        .into_iter()
+        .zip(&in_one_pass)
+        .map(|((name, old, new), numbers)| match numbers {
+            Some(numbers) => Ok(read_difference(name, new, Difference::read(numbers)?)),
+            None => difference(name, old, new),
+        })
+        .collect::<Result<_>>()?;
     Ok(SnapshotDifference {
         compared,
         vanished: only_in(before, after),
@@ -64,24 +83,24 @@ pub fn compare(before: &ParameterSnapshot, after: &ParameterSnapshot) -> Result<
     })
 }
 
+fn read_difference(name: &str, new: &Array, found: Difference) -> ParameterDifference {
+    ParameterDifference {
+        name: name.to_owned(),
+        values: new.size() as u64,
+        changed_values: found.changed,
+        norm_before: found.squares_before.sqrt(),
+        norm_after: found.squares_after.sqrt(),
+        // The same bits differ in nothing, even where they are no numbers.
+        norm_difference: if found.changed == 0 {
+            0.0
+        } else {
+            found.squares_of_difference.sqrt()
+        },
+    }
+}
+
 fn difference(name: &str, old: &Array, new: &Array) -> Result<ParameterDifference> {
     let values = new.size() as u64;
-    if mlx_cpu_kernels::serve([old, new]) {
-        let found = mlx_cpu_kernels::difference(old, new)?;
-        return Ok(ParameterDifference {
-            name: name.to_owned(),
-            values,
-            changed_values: found.changed,
-            norm_before: found.squares_before.sqrt(),
-            norm_after: found.squares_after.sqrt(),
-            // The same bits differ in nothing, even where they are no numbers.
-            norm_difference: if found.changed == 0 {
-                0.0
-            } else {
-                found.squares_of_difference.sqrt()
-            },
-        });
-    }
     if same_buffer(old, new)? {
         let norm = read(&norm(old)?)?;
         return Ok(ParameterDifference {

@@ -3,7 +3,7 @@
 #![cfg(target_os = "linux")]
 
 use approx::assert_relative_eq;
-use mlx_cpu_kernels::{Adapter, Gate, Reach, Rotation};
+use mlx_cpu_kernels::{Adapter, Difference, Gate, Reach, Rotation};
 use mlx_rs::error::{Exception, Result};
 use mlx_rs::fast::{rms_norm, rope, rope_dynamic, scaled_dot_product_attention};
 use mlx_rs::nn::{gelu_approximate, silu};
@@ -416,7 +416,7 @@ fn differences_are_counted_bit_for_bit(#[case] length: usize) {
         *value += 0.5;
     }
     let array = |values: &[f32]| Array::from_slice(values, &[values.len() as i32]);
-    let found = mlx_cpu_kernels::difference(&array(&before), &array(&after)).unwrap();
+    let found = Difference::read(&mlx_cpu_kernels::difference(&array(&before), &array(&after)).unwrap()).unwrap();
     let squares = |values: &[f32]| values.iter().map(|value| f64::from(*value).powi(2)).sum::<f64>();
     let differences: Vec<f32> = before
         .iter()
@@ -436,7 +436,7 @@ fn differences_are_counted_bit_for_bit(#[case] length: usize) {
 #[test]
 fn a_value_that_is_no_number_differs_from_itself_in_nothing() {
     let array = Array::from_slice(&[f32::NAN, 1.0], &[2]);
-    let found = mlx_cpu_kernels::difference(&array, &array).unwrap();
+    let found = Difference::read(&mlx_cpu_kernels::difference(&array, &array).unwrap()).unwrap();
     assert_eq!(found.changed, 0);
     assert!(found.squares_before.is_nan() && found.squares_of_difference.is_nan());
 }

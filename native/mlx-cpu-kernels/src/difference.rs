@@ -2,47 +2,31 @@
 
 use std::ffi::CStr;
 
-use mlx_rs::error::{Exception, Result};
+use mlx_rs::error::Result;
 use mlx_rs::{Array, Dtype};
 use rayon::prelude::*;
 
-use crate::Difference;
 use crate::operation::{Operation, no_second_derivative, unsupported};
 use crate::parallel::threads_for;
+use crate::settings::NUMBERS;
 use crate::vector::{LANES, halved, with_vectors};
 use crate::view::View;
 
 /// Values that are counted together: few enough that an f32 counts them exactly, and that their sums keep their digits.
 const PART: usize = 1 << 16;
-/// Numbers of a part: changed values, and the squares of the first array, the second, and their difference.
-const NUMBERS: usize = 4;
 
-/// Compares two arrays of one shape, value by value.
+/// What is to be known of how two arrays of one shape differ, for [`Difference::read`], which many can be computed before.
 ///
 /// # Errors
-/// Shapes or types do not fit, or what the arrays are computed from fails.
-pub fn difference(before: &Array, after: &Array) -> Result<Difference> {
+/// Shapes or types do not fit.
+pub fn difference(before: &Array, after: &Array) -> Result<Array> {
     if before.shape() != after.shape() || [before, after].iter().any(|array| array.dtype() != Dtype::Float32) {
         return Err(unsupported("a difference", &[before, after]));
     }
     let parts = before.size().div_ceil(PART) as i32;
     // SAFETY: shapes and types were checked.
     let [numbers] = unsafe { Differences.apply(&[before, after], [&[parts, NUMBERS as i32]]) }?;
-    let mut total = Difference::default();
-    if parts == 0 {
-        return Ok(total);
-    }
-    numbers.eval()?;
-    let numbers = numbers
-        .try_as_slice::<f32>()
-        .map_err(|error| Exception::custom(error.to_string()))?;
-    for [changed, before, after, difference] in numbers.as_chunks::<NUMBERS>().0 {
-        total.changed += *changed as u64;
-        total.squares_before += f64::from(*before);
-        total.squares_after += f64::from(*after);
-        total.squares_of_difference += f64::from(*difference);
-    }
-    Ok(total)
+    Ok(numbers)
 }
 
 struct Differences;

@@ -3,7 +3,7 @@
 use mlx_rs::Array;
 use mlx_rs::error::{Exception, Result};
 
-use crate::{Adapter, Difference, Gate, OutputLoss, Reach, Rotation};
+use crate::{Adapter, Gate, OutputLoss, Reach, Rotation};
 
 fn refused<T>() -> Result<T> {
     Err(Exception::custom("this system has no operations of its own"))
@@ -30,7 +30,7 @@ pub fn attention(_: [&Array; 3], _: Reach, _: Option<&Array>) -> Result<Array> {
 }
 
 /// See the system that has it.
-pub fn difference(_: &Array, _: &Array) -> Result<Difference> {
+pub fn difference(_: &Array, _: &Array) -> Result<Array> {
     refused()
 }
 

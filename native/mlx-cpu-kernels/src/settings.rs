@@ -1,4 +1,5 @@
 use mlx_rs::Array;
+use mlx_rs::error::{Exception, Result};
 
 /// What a query attends to. The last query stands at the last key, and none attends to later keys.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -62,4 +63,31 @@ pub struct Difference {
     pub squares_after: f64,
     /// The same of what the second has more than the first.
     pub squares_of_difference: f64,
+}
+
+/// Numbers of a part of two arrays: changed values, and the squares of the first, the second, and their difference.
+pub(crate) const NUMBERS: usize = 4;
+
+impl Difference {
+    /// Adds up what [`difference`](crate::difference) found part by part.
+    ///
+    /// # Errors
+    /// What the arrays are computed from fails.
+    pub fn read(numbers: &Array) -> Result<Self> {
+        let mut total = Self::default();
+        if numbers.size() == 0 {
+            return Ok(total);
+        }
+        numbers.eval()?;
+        let numbers = numbers
+            .try_as_slice::<f32>()
+            .map_err(|error| Exception::custom(error.to_string()))?;
+        for [changed, before, after, difference] in numbers.as_chunks::<NUMBERS>().0 {
+            total.changed += *changed as u64;
+            total.squares_before += f64::from(*before);
+            total.squares_after += f64::from(*after);
+            total.squares_of_difference += f64::from(*difference);
+        }
+        Ok(total)
+    }
 }
