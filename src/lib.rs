@@ -40,7 +40,7 @@
 //! | `bench` | `adapter`, `atomic_write`, `data`, `device`, `diagnosis`, `engine`, `evidence`, `fine_tuning`, `interrupt`, `memory`, `model`, `param_diff`, `param_snapshot`, `report`, `rules`, `suggestion`, `thresholds`, `train`, `workflow` |
 //! | `serving` | `adapter`, `device`, `engine`, `model`, `suggestion` |
 //! | `selftest` | `adapter`, `atomic_write`, `data`, `device`, `diagnosis`, `evidence`, `faults`, `interrupt`, `model`, `report`, `rules`, `suggestion`, `train`, `workflow` |
-//! | `peers` | `adapter`, `atomic_write`, `bench`, `data`, `device`, `engine`, `evidence`, `interrupt`, `line_process`, `memory`, `model`, `python`, `serving`, `thresholds`, `train` |
+//! | `peers` | `adapter`, `bench`, `data`, `device`, `engine`, `interrupt`, `line_process`, `memory`, `model`, `param_snapshot`, `python`, `serving`, `thresholds`, `train` |
 //! | `cli` | `adapter`, `as_written`, `atomic_write`, `bench`, `data`, `device`, `diagnosis`, `engine`, `evidence`, `external`, `faults`, `fine_tuning`, `interrupt`, `memory`, `model`, `peers`, `python`, `regression`, `report`, `rules`, `selftest`, `serving`, `torch`, `train`, `workflow` |
 
 pub mod adapter;
