@@ -49,14 +49,15 @@ pub fn attention([queries, keys, values]: [&Array; 3], reach: Reach, documents: 
     }
     let (batch, heads, tokens) = (queries.dim(0), queries.dim(1), queries.dim(2));
     let inputs: Vec<&Array> = parts.into_iter().chain(documents).collect();
-    let shapes: [&[i32]; 2] = [&[batch, tokens, heads * queries.dim(3)], &[batch, heads, tokens]];
+    let shapes: [&[i32]; 2] = [&[batch, tokens, heads * queries.dim(3)], &[batch, heads, tokens, 2]];
     // SAFETY: shapes and types were checked.
     let [attended, _] = unsafe { Attention { reach }.apply(&inputs, shapes) }?;
     Ok(attended)
 }
 
-/// Inputs: queries, keys, values, and documents where there are any. Outputs: what is attended to, and the logarithm of
-/// the sum of each query's exponentials, which the gradient needs.
+/// Inputs: queries, keys, values, and documents where there are any. Outputs: what is attended to, and for each query the
+/// largest of its scores and one over the sum of its exponentials, which the gradient needs. The logarithm of that sum would
+/// do, but for scores of a thousand it has lost four digits.
 struct Attention {
     reach: Reach,
 }
@@ -189,19 +190,19 @@ impl Operation for Attention {
     fn run(&self, inputs: &[View<'_>], outputs: &mut [&mut [f32]]) {
         let [queries, keys, values] = std::array::from_fn(|index| inputs[index].heads());
         let pass = Pass::new(self.reach, &queries, &keys, inputs.get(3));
-        let [attended, log_sums] = outputs else { return };
-        let (attended, log_sums) = (Shared(attended.as_mut_ptr()), Shared(log_sums.as_mut_ptr()));
+        let [attended, softmaxes] = outputs else { return };
+        let (attended, softmaxes) = (Shared(attended.as_mut_ptr()), Shared(softmaxes.as_mut_ptr()));
         let tasks = pass.batch * pass.heads;
         for_each(tasks, tasks * pass.elements_of_head(), |task| {
             let (batch, head) = (task / pass.heads, task % pass.heads);
-            let (attended, log_sums) = (&attended, &log_sums);
+            let (attended, softmaxes) = (&attended, &softmaxes);
             with_scratch(pass.scores(), |scores, _| {
                 attend_head(
                     &pass,
                     [&queries, &keys, &values],
                     [batch, head],
                     scores,
-                    [*attended, *log_sums],
+                    [*attended, *softmaxes],
                 );
             });
         });
@@ -214,10 +215,10 @@ impl Operation for Attention {
         outputs: &[Array],
         arguments: &[usize],
     ) -> Result<Vec<Array>> {
-        let ([queries, keys, values, ..], [attended, log_sums]) = (inputs, outputs) else {
+        let ([queries, keys, values, ..], [_, softmaxes]) = (inputs, outputs) else {
             return Err(unsupported("attention", &[]));
         };
-        let mut handed = vec![queries, keys, values, attended, log_sums, &cotangents[0]];
+        let mut handed = vec![queries, keys, values, softmaxes, &cotangents[0]];
         handed.extend(&inputs[3..]);
         // Tokens before heads, as the layers around have them.
         let by_token = |heads: &Array| [heads.dim(0), heads.dim(2), heads.dim(1), heads.dim(3)];
@@ -240,7 +241,7 @@ fn attend_head(
     [queries, keys, values]: [&Heads<'_>; 3],
     [batch, head]: [usize; 2],
     scores: &mut [f32],
-    [attended, log_sums]: [Shared; 2],
+    [attended, softmaxes]: [Shared; 2],
 ) {
     let (dimensions, row_stride) = (pass.dimensions, pass.heads * pass.dimensions);
     let group = head * pass.groups / pass.heads;
@@ -279,9 +280,11 @@ fn attend_head(
                     later.fill(0.0);
                     let shift = largest(own);
                     *sum = exponentials(own, shift);
-                    // SAFETY: one number to each query of this head.
+                    // SAFETY: two numbers to each query of this head.
                     unsafe {
-                        *log_sums.0.add((batch * pass.heads + head) * pass.tokens + query) = shift + sum.ln();
+                        let place = softmaxes.0.add(2 * ((batch * pass.heads + head) * pass.tokens + query));
+                        *place = shift;
+                        *place.add(1) = 1.0 / *sum;
                     }
                 }
             },
@@ -307,8 +310,8 @@ fn attend_head(
     }
 }
 
-/// Inputs: queries, keys, values, both outputs of the attention, the cotangent of the first, and documents where there are
-/// any. Outputs: the gradients by the first three, `[batch, tokens, heads, dimensions]`.
+/// Inputs: queries, keys, values, the second output of the attention, the cotangent of the first, and documents where there
+/// are any. Outputs: the gradients by the first three, `[batch, tokens, heads, dimensions]`.
 struct AttentionGradient {
     reach: Reach,
 }
@@ -318,8 +321,8 @@ impl Operation for AttentionGradient {
 
     fn run(&self, inputs: &[View<'_>], outputs: &mut [&mut [f32]]) {
         let [queries, keys, values] = std::array::from_fn(|index| inputs[index].heads());
-        let [attended, log_sums, cotangent] = std::array::from_fn(|index| inputs[3 + index].f32s());
-        let pass = Pass::new(self.reach, &queries, &keys, inputs.get(6));
+        let [softmaxes, cotangent] = std::array::from_fn(|index| inputs[3 + index].f32s());
+        let pass = Pass::new(self.reach, &queries, &keys, inputs.get(5));
         for output in &mut *outputs {
             output.fill(0.0);
         }
@@ -330,8 +333,7 @@ impl Operation for AttentionGradient {
         let backward = Backward {
             pass: &pass,
             parts: [&queries, &keys, &values],
-            attended: &attended,
-            log_sums: &log_sums,
+            softmaxes: &softmaxes,
             cotangent: &cotangent,
             outputs,
         };
@@ -358,8 +360,7 @@ impl Operation for AttentionGradient {
 struct Backward<'run> {
     pass: &'run Pass,
     parts: [&'run Heads<'run>; 3],
-    attended: &'run [f32],
-    log_sums: &'run [f32],
+    softmaxes: &'run [f32],
     cotangent: &'run [f32],
     outputs: [Shared; 3],
 }
@@ -413,19 +414,23 @@ impl Backward<'_> {
             || {
                 let rows = scores.chunks_exact_mut(columns).zip(changes.chunks_exact_mut(columns));
                 for (query, (scores, changes)) in block.clone().zip(rows) {
-                    let at = (batch * pass.tokens + query) * query_stride + head * dimensions;
-                    let attended = &self.attended[at..at + dimensions];
-                    let along = dot(attended, &self.cotangent[at..at + dimensions]);
-                    let log_sum = self.log_sums[(batch * pass.heads + head) * pass.tokens + query];
+                    let softmax = 2 * ((batch * pass.heads + head) * pass.tokens + query);
+                    let (shift, share) = (self.softmaxes[softmax], self.softmaxes[softmax + 1]);
                     let own = pass.seen(batch, query);
                     let own = own.start - seen.start..own.end - seen.start;
                     for hidden in [0..own.start, own.end..columns] {
                         scores[hidden.clone()].fill(0.0);
                         changes[hidden].fill(0.0);
                     }
-                    for (score, change) in scores[own.clone()].iter_mut().zip(&mut changes[own]) {
-                        *score = exp(*score - log_sum);
-                        *change = (*change - along) * *score * pass.reach.scale;
+                    let (scores, changes) = (&mut scores[own.clone()], &mut changes[own]);
+                    for score in &mut *scores {
+                        *score = exp(*score - shift) * share;
+                    }
+                    // What was attended to times its cotangent would be the same sum, but where one weight is nearly all
+                    // of them, only the very same terms cancel.
+                    let along = dot(scores, changes);
+                    for (score, change) in scores.iter().zip(changes) {
+                        *change = (*change - along) * score * pass.reach.scale;
                     }
                 }
             },
