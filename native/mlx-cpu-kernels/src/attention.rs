@@ -415,7 +415,7 @@ impl Backward<'_> {
                 let rows = scores.chunks_exact_mut(columns).zip(changes.chunks_exact_mut(columns));
                 for (query, (scores, changes)) in block.clone().zip(rows) {
                     let softmax = 2 * ((batch * pass.heads + head) * pass.tokens + query);
-                    let (shift, share) = (self.softmaxes[softmax], self.softmaxes[softmax + 1]);
+                    let (shift, factor) = (self.softmaxes[softmax], self.softmaxes[softmax + 1]);
                     let own = pass.seen(batch, query);
                     let own = own.start - seen.start..own.end - seen.start;
                     for hidden in [0..own.start, own.end..columns] {
@@ -424,7 +424,7 @@ impl Backward<'_> {
                     }
                     let (scores, changes) = (&mut scores[own.clone()], &mut changes[own]);
                     for score in &mut *scores {
-                        *score = exp(*score - shift) * share;
+                        *score = exp(*score - shift) * factor;
                     }
                     // What was attended to times its cotangent would be the same sum, but where one weight is nearly all
                     // of them, only the very same terms cancel.
