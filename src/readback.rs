@@ -20,7 +20,12 @@ pub fn scalar<T: ArrayElement>(array: &Array) -> Result<T> {
 
 /// The largest absolute value, in f32; NaN when there is one.
 pub fn largest_magnitude(array: &Array) -> Result<f32> {
-    scalar(&array.abs()?.max(None)?.as_dtype(Dtype::Float32)?)
+    let magnitudes = if mlx_cpu_kernels::serve([array]) {
+        mlx_cpu_kernels::largest_magnitudes(array)?
+    } else {
+        array.abs()?
+    };
+    scalar(&magnitudes.max(None)?.as_dtype(Dtype::Float32)?)
 }
 
 /// Whether every value is finite; integers, as packed weights are, always are.

@@ -1,14 +1,12 @@
 //! Tokens in a second: prompts that are read, and answers that are written, by the engine.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::mpsc;
 use std::time::Instant;
 
 use super::{BenchError, Measured, Measurement, Samples, Unit, Workbench};
-use crate::engine::{
-    AnswerError, Engine, EngineModel, EngineSettings, Event, Request, SamplingSettings, SchedulerLimits,
-};
+use crate::engine::{AnswerError, Engine, EngineModel, EngineSettings, Event, Request, SchedulerLimits};
 use crate::model::LoadError;
 
 /// Answers that are written at one time.
@@ -27,7 +25,7 @@ pub fn measure(bench: &Workbench<'_>) -> Result<Measured, BenchError> {
         };
         let mut rates = Samples::default();
         let settings = &bench.options.settings;
-        for repeat in 0..settings.warm_ups + settings.repeats {
+        for repeat in 0..settings.warm_ups + bench.repeats {
             bench.go_on()?;
             let rate = decode_rate(bench, &engine, sequences)?;
             if repeat >= settings.warm_ups {
@@ -83,7 +81,7 @@ pub(super) fn start(bench: &Workbench<'_>) -> Result<Engine, BenchError> {
 fn prefill(bench: &Workbench<'_>, measured: &mut Measured, engine: &Engine) -> Result<(), BenchError> {
     const NAME: &str = "prefill";
     let tokens = bench.options.settings.sizes.prefill_tokens;
-    let seconds = bench.seconds_of(|| answered(engine, vec![request(bench.tokens(0, tokens), 1)]).map(drop))?;
+    let seconds = bench.seconds_of(|| answered(engine, vec![Request::greedy(bench.tokens(0, tokens), 1)]).map(drop))?;
     let note = format!("a prompt of {tokens} tokens, until its first token is there");
     measured.add(
         NAME,
@@ -114,7 +112,8 @@ fn share_of_bandwidth(bench: &Workbench<'_>, measured: &mut Measured, rates: &Sa
 /// moment when the first of them ends.
 pub(super) fn decode_rate(bench: &Workbench<'_>, engine: &Engine, sequences: usize) -> Result<f64, BenchError> {
     let sizes = bench.options.settings.sizes;
-    let requests = (0..sequences).map(|row| request(bench.tokens(row, sizes.prompt_tokens), sizes.answer_tokens));
+    let requests =
+        (0..sequences).map(|row| Request::greedy(bench.tokens(row, sizes.prompt_tokens), sizes.answer_tokens));
     let times = answered(engine, requests.collect())?;
     rate(&times).ok_or_else(|| BenchError::Unexpected("the answers were never written at the same time".to_owned()))
 }
@@ -127,20 +126,6 @@ fn rate(times: &[Vec<Instant>]) -> Option<f64> {
     let tokens: usize = times.iter().map(|tokens| tokens.iter().filter(within).count()).sum();
     let seconds = ended.checked_duration_since(*begun)?.as_secs_f64();
     (tokens > 0 && seconds > 0.0).then(|| tokens as f64 / seconds)
-}
-
-/// A greedy request that nothing ends before its length.
-fn request(prompt: Vec<u32>, max_tokens: usize) -> Request {
-    Request {
-        prompt,
-        max_tokens,
-        stop_ids: BTreeSet::new(),
-        stop_strings: Vec::new(),
-        sampling: SamplingSettings::default(),
-        top_log_probabilities: None,
-        adapter: None,
-        priority: 0,
-    }
 }
 
 /// When each token of each answer was there.

@@ -8,7 +8,7 @@ use thiserror::Error;
 use super::stored_names::{expected_beside, translate};
 use super::{
     BlockError, GgufError, GgufHeader, GgufTensor, ModelConfiguration, ModuleQuantization, PackedForm, PackedMatrix,
-    Packing, QuantizationMode, WeightFileError, WeightSet, gguf_packing,
+    Packing, QuantizationMode, WeightFileError, WeightSet, gguf_blocks, gguf_packing,
 };
 use crate::evidence::Listing;
 use crate::suggestion::closest;
@@ -618,15 +618,24 @@ fn gguf_tensor(
             }));
         }
     }
-    Ok(StoredTensor::Plain(Array::from_slice(
-        &plain_values(header, tensor)?,
-        &shape,
-    )))
+    plain_array(header, tensor, &shape).map(StoredTensor::Plain)
+}
+
+fn plain_array(header: &GgufHeader, tensor: &GgufTensor, shape: &[i32]) -> Result<Array, CheckpointError> {
+    let bytes = header.tensor_bytes(tensor)?;
+    let tensor_type = tensor.tensor_type;
+    let expected = shape.iter().map(|&size| size as usize).product::<usize>();
+    // Values that are written where MLX wants them are not copied there.
+    if mlx_cpu_kernels::serve([]) && gguf_blocks::values_in(tensor_type, &bytes) == Ok(expected) {
+        let fill = move |values: &mut [f32]| gguf_blocks::dequantize_into(tensor_type, &bytes, values);
+        return Ok(mlx_cpu_kernels::filled(shape, fill)?);
+    }
+    Ok(Array::from_slice(&plain_values(header, tensor)?, shape))
 }
 
 fn plain_values(header: &GgufHeader, tensor: &GgufTensor) -> Result<Vec<f32>, CheckpointError> {
     let bytes = header.tensor_bytes(tensor)?;
-    super::gguf_blocks::dequantize(tensor.tensor_type, &bytes).map_err(|source| CheckpointError::Block {
+    gguf_blocks::dequantize(tensor.tensor_type, &bytes).map_err(|source| CheckpointError::Block {
         tensor: tensor.name.clone(),
         source,
     })

@@ -190,7 +190,7 @@ impl Linear {
 
     /// Applies the layer to `input` `[..., inputs]`, giving `[..., outputs]`; with tenants `[1, tokens, inputs]`.
     pub fn forward(&self, input: &Array) -> Result<Array> {
-        if let Some(output) = self.in_one_operation(input) {
+        if let Some(output) = self.with_adapter_in_one_operation(input) {
             return output;
         }
         let tenants = || self.tenants.iter().filter_map(|tenant| tenant.layer.as_ref());
@@ -228,26 +228,16 @@ impl Linear {
             .map_err(|_| Exception::custom("a layer has one output"))
     }
 
-    /// The layer with its bias and adapter by one operation of our own, where one serves and nothing else acts on it.
-    fn in_one_operation(&self, input: &Array) -> Option<Result<Array>> {
-        let parts = (self.low_rank, &self.lora_a.value, &self.lora_b.value);
-        let adapter = match parts {
-            (Some(settings), Some(lora_a), Some(lora_b)) if !settings.drops() => Some(Adapter {
-                lora_a,
-                lora_b,
-                scale: settings.scale,
-            }),
-            (Some(_), Some(_), Some(_)) => return None,
-            _ => None,
-        };
+    /// The layer with its adapter by one operation of our own, where it has one, an operation serves and nothing else acts.
+    fn with_adapter_in_one_operation(&self, input: &Array) -> Option<Result<Array>> {
+        let (settings, lora_a, lora_b) = (self.low_rank?, self.lora_a.value.as_ref()?, self.lora_b.value.as_ref()?);
         let (weight, bias) = (&self.weight.value, self.bias.value.as_ref());
-        let low_rank = adapter.map(|adapter| [adapter.lora_a, adapter.lora_b]);
-        let arrays = [input, weight]
-            .into_iter()
-            .chain(bias)
-            .chain(low_rank.into_iter().flatten());
         let is_alone = self.packing.is_none() && self.tenants.is_empty() && !self.has_output_factors();
-        (is_alone && mlx_cpu_kernels::serve(arrays)).then(|| mlx_cpu_kernels::linear(input, weight, bias, adapter))
+        let arrays = [input, weight, lora_a, lora_b].into_iter().chain(bias);
+        let scale = settings.scale;
+        let adapter = Adapter { lora_a, lora_b, scale };
+        (is_alone && !settings.drops() && mlx_cpu_kernels::serve(arrays))
+            .then(|| mlx_cpu_kernels::linear(input, weight, bias, Some(adapter)))
     }
 
     /// What the adapter, and then the factors, make of `output`, the base's answer to `input`.

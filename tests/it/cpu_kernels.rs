@@ -3,7 +3,7 @@
 #![cfg(target_os = "linux")]
 
 use approx::assert_relative_eq;
-use mlx_cpu_kernels::{Adapter, Difference, Gate, Reach, Rotation};
+use mlx_cpu_kernels::{AdamWFactors, Adapter, Difference, Gate, Reach, Rotation};
 use mlx_rs::error::{Exception, Result};
 use mlx_rs::fast::{rms_norm, rope, rope_dynamic, scaled_dot_product_attention};
 use mlx_rs::nn::{gelu_approximate, silu};
@@ -441,11 +441,108 @@ fn a_value_that_is_no_number_differs_from_itself_in_nothing() {
     assert!(found.squares_before.is_nan() && found.squares_of_difference.is_nan());
 }
 
+const FACTORS: AdamWFactors = AdamWFactors {
+    keep_mean: 0.9,
+    take_mean: 0.1,
+    keep_square: 0.999,
+    take_square: 0.001,
+    root: 3.1,
+    epsilon: 1e-8,
+    rate: 1e-2,
+    keep_parameter: 0.999_9,
+};
+
+/// MLX's own operations for one step of `AdamW`, in the order of Loshchilov and Hutter's algorithm 2.
+fn adamw_by_mlx(
+    [parameter, mean, square]: [&Array; 3],
+    gradient: &Array,
+    factors: AdamWFactors,
+) -> mlx_rs::error::Result<[Array; 3]> {
+    let by = |array: &Array, factor: f32| array.multiply(Array::from_f32(factor));
+    let next_mean = by(mean, factors.keep_mean)?.add(by(gradient, factors.take_mean)?)?;
+    let next_square = by(square, factors.keep_square)?.add(by(&gradient.multiply(gradient)?, factors.take_square)?)?;
+    let denominator = by(&next_square.sqrt()?, factors.root)?.add(Array::from_f32(factors.epsilon))?;
+    let change = by(&next_mean, factors.rate)?.divide(denominator)?;
+    let next_parameter = by(parameter, factors.keep_parameter)?.subtract(change)?;
+    Ok([next_parameter, next_mean, next_square])
+}
+
+#[rstest]
+#[case(&[1])]
+#[case(&[576, 8])]
+#[case(&[3, 1000])]
+fn a_step_of_adamw_is_that_of_mlx_bit_for_bit(#[case] shape: &[i32]) {
+    let (parameter, gradient, mean) = (drawn(1, shape), drawn(2, shape), drawn(3, shape));
+    let square = drawn(4, shape).square().unwrap();
+    let before = [&parameter, &mean, &square];
+    let found = mlx_cpu_kernels::adamw(before, &gradient, FACTORS).unwrap();
+    let expected = adamw_by_mlx(before, &gradient, FACTORS).unwrap();
+    for (found, expected) in found.iter().zip(&expected) {
+        assert_eq!(values(found), values(expected));
+    }
+}
+
+/// The largest magnitude of an array, of which each part has its own.
+fn largest(array: &Array) -> f64 {
+    let found = values(&mlx_cpu_kernels::largest_magnitudes(array).unwrap());
+    let larger = |one: f64, other: f64| if one > other || one.is_nan() { one } else { other };
+    found.into_iter().fold(0.0, larger)
+}
+
+#[rstest]
+#[case(&[1])]
+#[case(&[3, 11])]
+#[case(&[70_001])]
+#[case(&[5, 1 << 16])]
+fn the_largest_magnitude_is_found_wherever_it_stands(#[case] shape: &[i32]) {
+    let drawn = drawn(1, shape);
+    let length = drawn.size();
+    for place in [0, length / 2, length - 1] {
+        for planted in [-70.0, 70.0, f32::INFINITY, f32::NEG_INFINITY, f32::NAN, -f32::NAN] {
+            let mut numbers: Vec<f32> = values(&drawn).into_iter().map(|value| value as f32).collect();
+            numbers[place] = planted;
+            let found = largest(&Array::from_slice(&numbers, shape));
+            assert_eq!(found.is_nan(), planted.is_nan(), "{planted} at {place}");
+            assert!(
+                planted.is_nan() || found == f64::from(planted.abs()),
+                "{found} for {planted} at {place}"
+            );
+        }
+    }
+}
+
+#[test]
+fn an_array_is_filled_with_what_is_written_into_it() {
+    let count_up = |values: &mut [f32]| {
+        values
+            .iter_mut()
+            .zip(0_u16..)
+            .for_each(|(value, index)| *value = index.into())
+    };
+    let filled = mlx_cpu_kernels::filled(&[2, 3], count_up).unwrap();
+    assert_eq!(
+        (filled.shape(), values(&filled)),
+        (&[2, 3][..], vec![0.0, 1.0, 2.0, 3.0, 4.0, 5.0])
+    );
+    assert_eq!(mlx_cpu_kernels::filled(&[0], count_up).unwrap().size(), 0);
+}
+
+#[test]
+fn the_largest_magnitude_of_a_turned_view_is_that_of_its_own_values() {
+    let matrix = Array::from_slice(&[1.0_f32, -9.0, 2.0, 3.0, 4.0, -5.0], &[2, 3]);
+    let columns = matrix.t().split_at_indices(&[1, 2], 0).unwrap();
+    let found: Vec<f64> = columns.iter().map(largest).collect();
+    assert_eq!(found, [3.0, 9.0, 5.0]);
+}
+
 #[test]
 fn shapes_that_do_not_fit_are_refused() {
     let matrix = |rows: i32, columns: i32| drawn(1, &[rows, columns]);
     let halves = matrix(4, 4).as_dtype(Dtype::Float16).unwrap();
     let refused = [
+        mlx_cpu_kernels::largest_magnitudes(&halves),
+        mlx_cpu_kernels::adamw([&matrix(4, 4), &matrix(4, 4), &matrix(4, 3)], &matrix(4, 4), FACTORS)
+            .map(|[next, ..]| next),
         mlx_cpu_kernels::root_mean_square_norm(&matrix(4, 4), &drawn(1, &[3]), 1e-5),
         mlx_cpu_kernels::root_mean_square_norm(&halves, &drawn(1, &[4]), 1e-5),
         mlx_cpu_kernels::gated(Gate::Silu, &matrix(4, 4), &matrix(4, 3)),

@@ -169,21 +169,6 @@ fn for_each(tasks: usize, elements: usize, work: impl Fn(usize) + Sync + Send) {
     }
 }
 
-fn rows_of(values: &[f32], row_stride: usize) -> Matrix {
-    Matrix {
-        data: values.as_ptr(),
-        row_stride,
-        column_stride: 1,
-    }
-}
-
-fn rows_of_mut(values: &mut [f32], row_stride: usize) -> MatrixMut {
-    MatrixMut {
-        data: values.as_mut_ptr(),
-        row_stride,
-    }
-}
-
 impl Operation for Attention {
     const NAME: &'static CStr = c"Attention";
 
@@ -257,7 +242,7 @@ fn attend_head(
         // SAFETY: a block of queries and the keys that it sees lie inside their arrays, scores have room for their products,
         // and this head of these tokens is written by this task alone.
         unsafe {
-            let out_of_scores = rows_of_mut(scores, columns);
+            let out_of_scores = MatrixMut::of_rows(scores, columns);
             multiply(
                 [rows, columns, dimensions],
                 pass.reach.scale,
@@ -268,23 +253,23 @@ fn attend_head(
                 1,
             );
         }
-        let mut sums = [0.0; QUERY_BLOCK];
+        let mut factors = [0.0; QUERY_BLOCK];
         with_vectors(
             #[inline(always)]
             || {
-                for ((query, scores), sum) in block.clone().zip(scores.chunks_exact_mut(columns)).zip(&mut sums) {
+                for ((query, scores), factor) in block.clone().zip(scores.chunks_exact_mut(columns)).zip(&mut factors) {
                     let own = pass.seen(batch, query);
                     let (hidden, rest) = scores.split_at_mut(own.start - seen.start);
                     let (own, later) = rest.split_at_mut(own.len());
                     hidden.fill(0.0);
                     later.fill(0.0);
                     let shift = largest(own);
-                    *sum = exponentials(own, shift);
+                    *factor = 1.0 / exponentials(own, shift);
                     // SAFETY: two numbers to each query of this head.
                     unsafe {
                         let place = softmaxes.0.add(2 * ((batch * pass.heads + head) * pass.tokens + query));
                         *place = shift;
-                        *place.add(1) = 1.0 / *sum;
+                        *place.add(1) = *factor;
                     }
                 }
             },
@@ -295,17 +280,17 @@ fn attend_head(
             multiply(
                 [rows, dimensions, columns],
                 1.0,
-                rows_of(scores, columns),
+                Matrix::of_rows(scores, columns),
                 values,
                 0.0,
                 out,
                 1,
             );
         }
-        for (row, sum) in sums.iter().enumerate().take(rows) {
+        for (row, factor) in factors.iter().enumerate().take(rows) {
             // SAFETY: the row was written just now, by this task.
             let row = unsafe { std::slice::from_raw_parts_mut(out.data.add(row * row_stride), dimensions) };
-            scale(row, 1.0 / sum);
+            scale(row, *factor);
         }
     }
 }
@@ -384,7 +369,7 @@ impl Backward<'_> {
         let at_keys = (batch * pass.held + seen.start) * key_stride + group * dimensions;
         let queries = queries.of(batch, head, block.start);
         let (keys, values) = (keys.of(batch, group, seen.start), values.of(batch, group, seen.start));
-        let cotangent = rows_of(&self.cotangent[at_queries..], query_stride);
+        let cotangent = Matrix::of_rows(&self.cotangent[at_queries..], query_stride);
         let [by_queries, by_keys, by_values] = self.outputs;
         let shape = [rows, columns, dimensions];
         // SAFETY: here and below: blocks lie inside their arrays, scores and changes have room for `rows * columns`, and
@@ -396,7 +381,7 @@ impl Backward<'_> {
                 queries,
                 keys.transposed(),
                 0.0,
-                rows_of_mut(scores, columns),
+                MatrixMut::of_rows(scores, columns),
                 1,
             );
             multiply(
@@ -405,7 +390,7 @@ impl Backward<'_> {
                 cotangent,
                 values.transposed(),
                 0.0,
-                rows_of_mut(changes, columns),
+                MatrixMut::of_rows(changes, columns),
                 1,
             );
         }
@@ -435,7 +420,7 @@ impl Backward<'_> {
                 }
             },
         );
-        let (scores, changes) = (rows_of(scores, columns), rows_of(changes, columns));
+        let (scores, changes) = (Matrix::of_rows(scores, columns), Matrix::of_rows(changes, columns));
         // SAFETY: as above.
         unsafe {
             let out = by_queries.rows(at_queries, query_stride);

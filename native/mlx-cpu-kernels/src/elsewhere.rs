@@ -3,7 +3,7 @@
 use mlx_rs::Array;
 use mlx_rs::error::{Exception, Result};
 
-use crate::{Adapter, Gate, OutputLoss, Reach, Rotation};
+use crate::{AdamWFactors, Adapter, Gate, OutputLoss, Reach, Rotation};
 
 fn refused<T>() -> Result<T> {
     Err(Exception::custom("this system has no operations of its own"))
@@ -25,6 +25,11 @@ pub fn linear(_: &Array, _: &Array, _: Option<&Array>, _: Option<Adapter<'_>>) -
 }
 
 /// See the system that has it.
+pub fn adamw(_: [&Array; 3], _: &Array, _: AdamWFactors) -> Result<[Array; 3]> {
+    refused()
+}
+
+/// See the system that has it.
 pub fn attention(_: [&Array; 3], _: Reach, _: Option<&Array>) -> Result<Array> {
     refused()
 }
@@ -35,7 +40,17 @@ pub fn difference(_: &Array, _: &Array) -> Result<Array> {
 }
 
 /// See the system that has it.
+pub fn filled(_: &[i32], _: impl Fn(&mut [f32]) + Send + Sync + 'static) -> Result<Array> {
+    refused()
+}
+
+/// See the system that has it.
 pub fn gated(_: Gate, _: &Array, _: &Array) -> Result<Array> {
+    refused()
+}
+
+/// See the system that has it.
+pub fn largest_magnitudes(_: &Array) -> Result<Array> {
     refused()
 }
 

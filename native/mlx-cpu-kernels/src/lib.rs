@@ -8,15 +8,21 @@
 //! Large ones use as many threads as `mlx_sys::blas::threads` says, so that lanes that share the cores share them here.
 
 #[cfg(target_os = "linux")]
+mod adamw;
+#[cfg(target_os = "linux")]
 mod attention;
 #[cfg(target_os = "linux")]
 mod difference;
 #[cfg(not(target_os = "linux"))]
 mod elsewhere;
 #[cfg(target_os = "linux")]
+mod filled;
+#[cfg(target_os = "linux")]
 mod gate;
 #[cfg(target_os = "linux")]
 mod linear;
+#[cfg(target_os = "linux")]
+mod magnitude;
 #[cfg(target_os = "linux")]
 mod operation;
 #[cfg(target_os = "linux")]
@@ -35,13 +41,16 @@ mod view;
 
 #[cfg(not(target_os = "linux"))]
 pub use elsewhere::*;
-pub use settings::{Adapter, Difference, Gate, OutputLoss, Reach, Rotation};
+pub use settings::{AdamWFactors, Adapter, Difference, Gate, OutputLoss, Reach, Rotation};
 #[cfg(target_os = "linux")]
 pub use {
+    adamw::adamw,
     attention::attention,
     difference::difference,
+    filled::filled,
     gate::gated,
     linear::{linear, linears},
+    magnitude::largest_magnitudes,
     operation::{serve, set_serving},
     output_loss::{output_loss, output_loss_and_gradient},
     root_mean_square::root_mean_square_norm,

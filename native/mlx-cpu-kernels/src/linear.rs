@@ -6,7 +6,7 @@ use std::ffi::CStr;
 use mlx_rs::error::Result;
 use mlx_rs::ops::matmul;
 use mlx_rs::{Array, Dtype};
-use mlx_sys::blas::{Matrix, MatrixMut, multiply, threads};
+use mlx_sys::blas::{Matrix, MatrixMut, for_each_part, multiply, threads};
 
 use crate::Adapter;
 use crate::operation::{Operation, no_second_derivative, unsupported};
@@ -102,8 +102,14 @@ impl Operation for Several {
         let threads = threads_for(total, total * depth);
         if rows > FEW_ROWS || threads == 1 {
             for ((output, weight), width) in outputs.iter_mut().zip(&weights).zip(&widths) {
-                let weight = matrix(weight, depth).transposed();
-                product(output, [rows, *width, depth], matrix(&input, depth), weight, 0.0);
+                let weight = Matrix::of_rows(weight, depth).transposed();
+                product(
+                    output,
+                    [rows, *width, depth],
+                    Matrix::of_rows(&input, depth),
+                    weight,
+                    0.0,
+                );
             }
             return;
         }
@@ -118,17 +124,14 @@ impl Operation for Several {
                 if own.is_empty() {
                     continue;
                 }
-                let weight = matrix(&weight[own.start * depth..], depth).transposed();
-                let out = MatrixMut {
-                    data: output.0.wrapping_add(own.start),
-                    row_stride: *width,
-                };
+                let weight = Matrix::of_rows(&weight[own.start * depth..], depth).transposed();
+                let out = output.rows(own.start, *width);
                 // SAFETY: the columns lie inside the output, and no other thread has them.
                 unsafe {
                     multiply(
                         [rows, own.len(), depth],
                         1.0,
-                        matrix(&input, depth),
+                        Matrix::of_rows(&input, depth),
                         weight,
                         0.0,
                         out,
@@ -137,13 +140,7 @@ impl Operation for Several {
                 };
             }
         };
-        rayon::in_place_scope(|scope| {
-            let multiply_part = &multiply_part;
-            for index in 1..threads {
-                scope.spawn(move |_| multiply_part(index));
-            }
-            multiply_part(0);
-        });
+        for_each_part(threads, multiply_part);
     }
 
     fn vjp(&self, inputs: &[Array], cotangents: &[Array], _: &[Array], arguments: &[usize]) -> Result<Vec<Array>> {
@@ -197,20 +194,9 @@ impl Sizes {
     }
 }
 
-/// A row-major matrix with rows of `width`.
-fn matrix(values: &[f32], width: usize) -> Matrix {
-    Matrix {
-        data: values.as_ptr(),
-        row_stride: width,
-        column_stride: 1,
-    }
-}
-
 /// `out = left right + before * out`; `out` is row-major.
 fn product(out: &mut [f32], [rows, columns, depth]: [usize; 3], left: Matrix, right: Matrix, before: f32) {
     assert!(out.len() >= rows * columns, "an output is too small");
-    let row_stride = columns;
-    let data = out.as_mut_ptr();
     // SAFETY: the callers' matrices have these sizes, and `out` is borrowed alone.
     unsafe {
         multiply(
@@ -219,7 +205,7 @@ fn product(out: &mut [f32], [rows, columns, depth]: [usize; 3], left: Matrix, ri
             left,
             right,
             before,
-            MatrixMut { data, row_stride },
+            MatrixMut::of_rows(out, columns),
             threads(),
         );
     };
@@ -240,8 +226,8 @@ fn wide_product(output: &mut [f32], input: &[f32], weight: &View<'_>, bias: Opti
     product(
         output,
         shape,
-        matrix(input, inputs),
-        matrix(&weight, inputs).transposed(),
+        Matrix::of_rows(input, inputs),
+        Matrix::of_rows(&weight, inputs).transposed(),
         before,
     );
 }
@@ -285,18 +271,18 @@ impl Operation for Adapted {
         let size = Sizes::of(input.len(), &inputs[1], &inputs[3]);
         let [output, narrow] = outputs else { return };
         wide_product(output, &input, &inputs[1], inputs.get(4).filter(|_| self.has_bias));
-        let input = matrix(&input, size.inputs);
-        let lora_a = matrix(&lora_a, size.rank);
+        let input = Matrix::of_rows(&input, size.inputs);
+        let lora_a = Matrix::of_rows(&lora_a, size.rank);
         product(narrow, [size.rows, size.rank, size.inputs], input, lora_a, 0.0);
         with_vectors(
             #[inline(always)]
             || scale(narrow, self.scale),
         );
-        let lora_b = matrix(&lora_b, size.outputs);
+        let lora_b = Matrix::of_rows(&lora_b, size.outputs);
         product(
             output,
             [size.rows, size.outputs, size.rank],
-            matrix(narrow, size.rank),
+            Matrix::of_rows(narrow, size.rank),
             lora_b,
             1.0,
         );
@@ -345,10 +331,10 @@ impl Operation for AdaptedGradient {
         let [input, weight, lora_a, lora_b, cotangent, narrow] = std::array::from_fn(|index| inputs[index].f32s());
         let size = Sizes::of(input.len(), &inputs[1], &inputs[3]);
         let [by_input, by_a, by_b] = outputs else { return };
-        let cotangent = matrix(&cotangent, size.outputs);
+        let cotangent = Matrix::of_rows(&cotangent, size.outputs);
         // What reaches the narrow product.
         let mut by_narrow = vec![0.0; size.rows * size.rank];
-        let lora_b = matrix(&lora_b, size.outputs).transposed();
+        let lora_b = Matrix::of_rows(&lora_b, size.outputs).transposed();
         product(
             &mut by_narrow,
             [size.rows, size.rank, size.outputs],
@@ -360,14 +346,22 @@ impl Operation for AdaptedGradient {
             #[inline(always)]
             || scale(&mut by_narrow, self.scale),
         );
-        let by_narrow = matrix(&by_narrow, size.rank);
+        let by_narrow = Matrix::of_rows(&by_narrow, size.rank);
         let wide = [size.rows, size.inputs, size.outputs];
-        product(by_input, wide, cotangent, matrix(&weight, size.inputs), 0.0);
-        let lora_a = matrix(&lora_a, size.rank).transposed();
+        product(by_input, wide, cotangent, Matrix::of_rows(&weight, size.inputs), 0.0);
+        let lora_a = Matrix::of_rows(&lora_a, size.rank).transposed();
         product(by_input, [size.rows, size.inputs, size.rank], by_narrow, lora_a, 1.0);
-        let input = matrix(&input, size.inputs).transposed();
-        product(by_a, [size.inputs, size.rank, size.rows], input, by_narrow, 0.0);
-        let narrow = matrix(&narrow, size.rank).transposed();
+        // Its transpose, since a product that writes short rows takes three times as long.
+        let mut turned = vec![0.0; size.rank * size.inputs];
+        let input = Matrix::of_rows(&input, size.inputs);
+        let sides = [size.rank, size.inputs, size.rows];
+        product(&mut turned, sides, by_narrow.transposed(), input, 0.0);
+        for (column, row) in by_a.chunks_exact_mut(size.rank.max(1)).enumerate() {
+            for (value, turned) in row.iter_mut().zip(turned.chunks_exact(size.inputs)) {
+                *value = turned[column];
+            }
+        }
+        let narrow = Matrix::of_rows(&narrow, size.rank).transposed();
         product(by_b, [size.rank, size.outputs, size.rows], narrow, cotangent, 0.0);
     }
 

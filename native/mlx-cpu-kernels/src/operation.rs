@@ -132,10 +132,12 @@ unsafe extern "C" fn run<O: Operation>(
     // outputs' sizes that nobody else touches.
     unsafe {
         let held = &*this.cast::<Held<O>>();
-        let views: Vec<View<'_>> = slice::from_raw_parts(inputs, input_count)
-            .iter()
-            .map(|raw| View::new(raw))
-            .collect();
+        let inputs = match input_count {
+            // Nothing is pointed to then.
+            0 => &[],
+            count => slice::from_raw_parts(inputs, count),
+        };
+        let views: Vec<View<'_>> = inputs.iter().map(|raw| View::new(raw)).collect();
         let mut filled: Vec<&mut [f32]> = slice::from_raw_parts(outputs, output_count)
             .iter()
             .zip(&held.lengths)

@@ -14,7 +14,7 @@ use crate::vector::{exponentials, largest, scale, with_vectors};
 use crate::view::View;
 
 /// Positions whose logits are in memory at one time: enough that the product with the vocabulary runs at full speed.
-const POSITIONS: usize = 128;
+const POSITIONS: usize = 256;
 
 /// The summed cross-entropy of `targets` `[positions]` in i32 under `hidden` `[positions, width]` times the transposed
 /// `weight` `[vocabulary, width]`, and its gradient by `hidden`, `softmax(logits) weight - weight[targets]`.
@@ -87,12 +87,7 @@ impl Operation for Alone {
 fn computed(inputs: &[View<'_>], mut gradient: Option<&mut [f32]>) -> f32 {
     let (hidden, weight, targets) = (inputs[0].f32s(), inputs[1].f32s(), inputs[2].i32s());
     let (width, vocabulary) = (inputs[0].side(1), inputs[1].side(0));
-    let by_row = |data: *const f32, row_stride| Matrix {
-        data,
-        row_stride,
-        column_stride: 1,
-    };
-    let vocabulary_by_row = by_row(weight.as_ptr(), width);
+    let vocabulary_by_row = Matrix::of_rows(&weight, width);
     let mut logits = vec![0.0_f32; POSITIONS.min(targets.len()) * vocabulary];
     let mut total = 0.0;
     for (index, targets) in targets.chunks(POSITIONS).enumerate() {
@@ -104,13 +99,10 @@ fn computed(inputs: &[View<'_>], mut gradient: Option<&mut [f32]>) -> f32 {
             multiply(
                 [positions, vocabulary, width],
                 1.0,
-                by_row(hidden.as_ptr(), width),
+                Matrix::of_rows(hidden, width),
                 vocabulary_by_row.transposed(),
                 0.0,
-                MatrixMut {
-                    data: logits.as_mut_ptr(),
-                    row_stride: vocabulary,
-                },
+                MatrixMut::of_rows(logits, vocabulary),
                 threads(),
             );
         }
@@ -123,13 +115,10 @@ fn computed(inputs: &[View<'_>], mut gradient: Option<&mut [f32]>) -> f32 {
             multiply(
                 [positions, width, vocabulary],
                 1.0,
-                by_row(logits.as_ptr(), vocabulary),
+                Matrix::of_rows(logits, vocabulary),
                 vocabulary_by_row,
                 0.0,
-                MatrixMut {
-                    data: gradient.as_mut_ptr(),
-                    row_stride: width,
-                },
+                MatrixMut::of_rows(gradient, width),
                 threads(),
             );
         }

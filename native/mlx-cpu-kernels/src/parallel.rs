@@ -7,12 +7,7 @@ const SERIAL_BELOW_ELEMENTS: usize = 1 << 17;
 
 /// How many of `rows` rows, each of `elements` elements, one thread takes.
 pub(crate) fn rows_of_part(rows: usize, elements: usize) -> usize {
-    let threads = mlx_sys::blas::threads();
-    if threads == 1 || rows * elements < SERIAL_BELOW_ELEMENTS {
-        rows.max(1)
-    } else {
-        rows.div_ceil(threads).max(1)
-    }
+    rows.div_ceil(threads_for(rows, rows * elements)).max(1)
 }
 
 /// How many threads `tasks` tasks that touch `elements` elements together should have.

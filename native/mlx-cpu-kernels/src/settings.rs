@@ -32,6 +32,27 @@ pub struct Rotation {
     pub scale: f32,
 }
 
+/// What a step of `AdamW` multiplies by and adds, corrections for the beginning included.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct AdamWFactors {
+    /// On the mean of the gradients before.
+    pub keep_mean: f32,
+    /// On the gradient that joins it.
+    pub take_mean: f32,
+    /// On the mean of their squares before.
+    pub keep_square: f32,
+    /// On the square that joins it.
+    pub take_square: f32,
+    /// On the root of the mean square.
+    pub root: f32,
+    /// Added to that.
+    pub epsilon: f32,
+    /// On the mean, before it is divided: the learning rate.
+    pub rate: f32,
+    /// On the parameter: what its decay leaves of it.
+    pub keep_parameter: f32,
+}
+
 /// A loss and its gradient.
 #[derive(Debug)]
 pub struct OutputLoss {

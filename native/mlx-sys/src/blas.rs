@@ -277,6 +277,15 @@ pub struct Matrix {
 }
 
 impl Matrix {
+    /// The matrix with rows of neighbouring columns from the first of `values` on.
+    pub const fn of_rows(values: &[f32], row_stride: usize) -> Self {
+        Self {
+            data: values.as_ptr(),
+            row_stride,
+            column_stride: 1,
+        }
+    }
+
     /// The matrix with rows and columns exchanged.
     #[must_use]
     pub const fn transposed(self) -> Self {
@@ -304,6 +313,30 @@ pub struct MatrixMut {
     pub data: *mut f32,
     /// From a row to the next.
     pub row_stride: usize,
+}
+
+impl MatrixMut {
+    /// As [`Matrix::of_rows`].
+    pub const fn of_rows(values: &mut [f32], row_stride: usize) -> Self {
+        Self {
+            data: values.as_mut_ptr(),
+            row_stride,
+        }
+    }
+}
+
+/// Does `work` for each number below `parts`, each on a thread of its own; the first on this one, which saves a wake-up.
+pub fn for_each_part(parts: usize, work: impl Fn(usize) + Sync) {
+    if parts == 0 {
+        return;
+    }
+    rayon::in_place_scope(|scope| {
+        let work = &work;
+        for part in 1..parts {
+            scope.spawn(move |_| work(part));
+        }
+        work(0);
+    });
 }
 
 /// `out = alpha * left * right + beta * out` in f32 for matrices of any strides, on at most `threads` threads.
@@ -537,14 +570,7 @@ impl<T: Scalar> Product<T> {
         if part >= long {
             return multiply_part(0);
         }
-        // This thread takes the first part itself: one wake-up less for each product.
-        rayon::in_place_scope(|scope| {
-            let multiply_part = &multiply_part;
-            for index in 1..long.div_ceil(part) {
-                scope.spawn(move |_| multiply_part(index));
-            }
-            multiply_part(0);
-        });
+        for_each_part(long.div_ceil(part), multiply_part);
     }
 
     /// The product restricted to some rows, or columns when there are more of them.

@@ -1,3 +1,4 @@
+use mlx_cpu_kernels::AdamWFactors;
 use mlx_rs::Array;
 use mlx_rs::error::Result;
 use mlx_rs::ops::{add, divide, multiply, square, subtract, zeros_like};
@@ -75,6 +76,29 @@ impl UpdateRule for AdamWSettings {
             return Err(mlx_rs::error::Exception::custom("AdamW keeps two arrays"));
         };
         let (mean_correction, root_correction) = self.corrections(update.step);
+        let weight_decay = if update.decays {
+            f64::from(self.weight_decay)
+        } else {
+            0.0
+        };
+        let rate = update.learning_rate * mean_correction;
+        let keep_parameter = 1.0 - update.learning_rate * weight_decay;
+        if mlx_cpu_kernels::serve([parameter, gradient, mean, squares]) {
+            let factors = AdamWFactors {
+                keep_mean: self.beta1,
+                take_mean: (1.0 - f64::from(self.beta1)) as f32,
+                keep_square: self.beta2,
+                take_square: (1.0 - f64::from(self.beta2)) as f32,
+                root: root_correction as f32,
+                epsilon: self.epsilon,
+                rate: rate as f32,
+                keep_parameter: keep_parameter as f32,
+            };
+            let [next, next_mean, next_squares] =
+                mlx_cpu_kernels::adamw([parameter, mean, squares], gradient, factors)?;
+            (*mean, *squares) = (next_mean, next_squares);
+            return Ok(next);
+        }
         let blend = |old: &Array, new: &Array, beta: f32| {
             add(
                 multiply(old, update.scalar(f64::from(beta))?)?,
@@ -87,16 +111,7 @@ impl UpdateRule for AdamWSettings {
             multiply(squares.sqrt()?, update.scalar(root_correction)?)?,
             update.scalar(f64::from(self.epsilon))?,
         )?;
-        let change = divide(
-            multiply(&*mean, update.scalar(update.learning_rate * mean_correction)?)?,
-            denominator,
-        )?;
-        let weight_decay = if update.decays {
-            f64::from(self.weight_decay)
-        } else {
-            0.0
-        };
-        let decayed = multiply(parameter, update.scalar(1.0 - update.learning_rate * weight_decay)?)?;
-        subtract(decayed, change)
+        let change = divide(multiply(&*mean, update.scalar(rate)?)?, denominator)?;
+        subtract(multiply(parameter, update.scalar(keep_parameter)?)?, change)
     }
 }
