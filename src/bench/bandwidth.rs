@@ -52,7 +52,7 @@ pub(super) fn bytes_per_second(bench: &Workbench<'_>) -> Result<Samples, BenchEr
             let values = vec![1_u64; bytes / size_of::<u64>()];
             let settings = &bench.options.settings;
             let mut seconds = Samples::default();
-            for repeat in 0..settings.warm_ups + settings.repeats {
+            for repeat in 0..settings.warm_ups + bench.repeats {
                 bench.go_on()?;
                 let took = summing_seconds(&values, bench.backend.cores)?;
                 if repeat >= settings.warm_ups {

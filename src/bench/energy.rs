@@ -64,7 +64,7 @@ fn joules(
         work()?;
     }
     let mut joules = Samples::default();
-    for _ in 0..bench.options.settings.repeats {
+    for _ in 0..bench.repeats {
         bench.go_on()?;
         joules.push(meter.joules(TIME, &mut work)?);
     }

@@ -16,7 +16,7 @@ pub fn measure(bench: &Workbench<'_>) -> Result<Measured, BenchError> {
     let settings = &bench.options.settings;
     let mut steps = Steps::new(bench, bench.adapted()?, &bench.batch());
     let mut peaks = Samples::default();
-    for repeat in 0..settings.warm_ups + settings.repeats {
+    for repeat in 0..settings.warm_ups + bench.repeats {
         bench.go_on()?;
         MlxMemory::read_and_reset_peak()?;
         steps.step()?;

@@ -44,7 +44,7 @@ pub use power::{EnergyCounters, POWERCAP, PowerError, PowerMeter, combined_watts
 pub use results::{
     BENCH_SCHEMA_VERSION, BenchResults, BenchSettings, Lacking, Measured, ModelDescription, SubjectResult,
 };
-pub use run::{BenchOptions, bench};
+pub use run::{BenchOptions, Turn, bench};
 pub use samples::{Better, Measurement, Samples, Unit};
 pub use sizes::Sizes;
 pub use subject::{SUBJECTS, Subject, UnknownSubject, chosen};

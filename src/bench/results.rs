@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Measurement, Sizes, SystemDescription};
+use super::{BenchError, Measurement, Sizes, SystemDescription};
 use crate::evidence::Slot;
 
 /// Version of the format of [`BenchResults`]; raised whenever a field is added, renamed or changes meaning.
@@ -62,9 +62,9 @@ pub struct BenchSettings {
     pub model: String,
     /// The subjects that were asked for; empty for all of them.
     pub only: Vec<String>,
-    /// Measurements of each figure that count.
+    /// Rounds, each of which gives a value of every figure.
     pub repeats: usize,
-    /// Measurements of each figure before those.
+    /// Measurements of each figure in a round before the one that counts.
     pub warm_ups: usize,
     /// Seed of everything random.
     pub seed: u64,
@@ -104,6 +104,24 @@ pub struct SubjectResult {
     pub outcome: Slot<Measured>,
 }
 
+impl SubjectResult {
+    /// Adds what one more round gave: values of figures that are there, and figures that are not.
+    ///
+    /// A failure takes the place of what was measured before, so that nobody takes it for whole; an interruption leaves that
+    /// as it is.
+    pub(super) fn add_round(&mut self, round: Result<Measured, BenchError>) {
+        match (round, &mut self.outcome) {
+            (Ok(round), Slot::Ran(measured)) => measured.add_round(round),
+            (Ok(round), outcome) => *outcome = Slot::Ran(round),
+            (Err(BenchError::Interrupted), Slot::Ran(_)) => {}
+            (Err(BenchError::Interrupted), outcome) => {
+                *outcome = Slot::skipped("the benchmark was interrupted during it");
+            }
+            (Err(error), outcome) => *outcome = Slot::crashed(error),
+        }
+    }
+}
+
 /// The figures of a subject.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -130,6 +148,21 @@ impl Measured {
         match figure {
             Some(figure) => self.figures.push(figure),
             None => self.lack(name, "no repeat gave a value"),
+        }
+    }
+
+    /// Adds the values of another round.
+    fn add_round(&mut self, round: Self) {
+        for figure in round.figures {
+            match self.figures.iter_mut().find(|known| known.name == figure.name) {
+                Some(known) => known.add(&figure.samples),
+                None => self.figures.push(figure),
+            }
+        }
+        for lacking in round.lacking {
+            if !self.lacking.iter().any(|known| known.name == lacking.name) {
+                self.lacking.push(lacking);
+            }
         }
     }
 

@@ -1,13 +1,13 @@
-//! The measurements, one subject after the other.
+//! The measurements, one subject after the other, in rounds.
 
 use std::path::PathBuf;
 use std::time::{Instant, SystemTime};
 
 use chrono::{DateTime, SecondsFormat};
 
+use super::subject::Turns;
 use super::{
-    BENCH_SCHEMA_VERSION, BenchError, BenchResults, BenchSettings, Measured, Subject, SubjectResult, SystemDescription,
-    Workbench,
+    BENCH_SCHEMA_VERSION, BenchError, BenchResults, BenchSettings, Subject, SubjectResult, SystemDescription, Workbench,
 };
 use crate::device::Selection;
 use crate::diagnosis::DiagnosisOptions;
@@ -30,7 +30,18 @@ pub struct BenchOptions {
     pub powercap: PathBuf,
 }
 
-/// Measures `subjects` on the selected backend of `system`, and tells `progress` of each before it begins, with how many are done.
+/// What is about to be measured.
+#[derive(Debug, Clone, Copy)]
+pub struct Turn {
+    /// Counted from 0.
+    pub round: usize,
+    /// Place of the subject among those that are measured, counted from 0.
+    pub place: usize,
+    /// The subject.
+    pub subject: &'static Subject,
+}
+
+/// Measures `subjects` on the selected backend of `system`, round after round, and tells `progress` of each before it begins.
 ///
 /// A subject that fails says so in its place, and the others are measured.
 ///
@@ -42,26 +53,32 @@ pub fn bench(
     selection: &Selection,
     system: SystemDescription,
     interrupt: &Interrupt,
-    progress: &mut dyn FnMut(usize, &Subject),
+    progress: &mut dyn FnMut(Turn),
 ) -> Result<BenchResults, BenchError> {
     let began = now();
     let started = Instant::now();
-    let workbench = Workbench::new(options, selection, interrupt)?;
-    let mut results = Vec::new();
-    for (done, subject) in subjects.iter().enumerate() {
-        let of_subject = Instant::now();
-        let outcome = if interrupt.is_requested() {
-            Slot::skipped("the benchmark was interrupted before it")
-        } else {
-            progress(done, subject);
-            outcome((subject.measure)(&workbench))
-        };
-        results.push(SubjectResult {
-            name: subject.name.to_owned(),
-            title: subject.title.to_owned(),
-            seconds: of_subject.elapsed().as_secs_f64(),
-            outcome,
-        });
+    let mut workbench = Workbench::new(options, selection, interrupt)?;
+    let mut results: Vec<SubjectResult> = subjects.iter().map(|subject| not_begun(subject)).collect();
+    let rounds = options.settings.repeats;
+    for round in 0..rounds {
+        workbench.begin_round();
+        for (place, (subject, result)) in subjects.iter().zip(&mut results).enumerate() {
+            let is_due = round == 0 || subject.turns == Turns::EveryRound;
+            // One that failed would fail again.
+            let has_failed = matches!(result.outcome, Slot::Crashed { .. });
+            if !is_due || has_failed || interrupt.is_requested() {
+                continue;
+            }
+            progress(Turn { round, place, subject });
+            workbench.repeats = match subject.turns {
+                Turns::EveryRound => 1,
+                Turns::First => rounds,
+            };
+            let begun = Instant::now();
+            let measured = (subject.measure)(&workbench);
+            result.seconds += begun.elapsed().as_secs_f64();
+            result.add_round(measured);
+        }
     }
     Ok(BenchResults {
         schema_version: BENCH_SCHEMA_VERSION,
@@ -75,6 +92,15 @@ pub fn bench(
     })
 }
 
+fn not_begun(subject: &Subject) -> SubjectResult {
+    SubjectResult {
+        name: subject.name.to_owned(),
+        title: subject.title.to_owned(),
+        seconds: 0.0,
+        outcome: Slot::skipped("the benchmark was interrupted before it"),
+    }
+}
+
 /// The time in UTC as RFC 3339 has it.
 fn now() -> String {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
@@ -83,11 +109,4 @@ fn now() -> String {
     DateTime::from_timestamp(seconds as i64, 0)
         .unwrap_or_default()
         .to_rfc3339_opts(SecondsFormat::Secs, true)
-}
-
-fn outcome(measured: Result<Measured, BenchError>) -> Slot<Measured> {
-    match measured {
-        Err(BenchError::Interrupted) => Slot::skipped("the benchmark was interrupted during it"),
-        other => Slot::of(other),
-    }
 }

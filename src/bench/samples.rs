@@ -200,6 +200,14 @@ impl Measurement {
         })
     }
 
+    /// Adds values of another round.
+    pub(super) fn add(&mut self, samples: &Samples) {
+        let both = [self.samples.values(), samples.values()].concat();
+        if let Some(added) = Self::new(&self.name, self.unit, Samples::new(both), &self.note) {
+            *self = added;
+        }
+    }
+
     /// The same measurement as amount by second: `amount` is what one repeat does, in the units of `unit`.
     pub fn rate(
         name: impl Into<String>,

@@ -116,9 +116,13 @@ pub(super) fn system(system: &SystemDescription) -> String {
 /// How often things were measured.
 pub(super) fn repeats(results: &BenchResults) -> String {
     let settings = &results.settings;
+    let warm_ups = match settings.warm_ups {
+        1 => "1 warm-up".to_owned(),
+        warm_ups => format!("{warm_ups} warm-ups"),
+    };
     format!(
-        "median of {} after {} warm-ups, with the quartiles beside it",
-        settings.repeats, settings.warm_ups
+        "median of {}, each of another round and after {warm_ups}, with the quartiles beside it",
+        settings.repeats
     )
 }
 

@@ -79,7 +79,7 @@ fn steps(bench: &Workbench<'_>, measured: &mut Measured, model: CausalModel, bat
     let mut steps = Steps::new(bench, model, batch);
     let settings = &bench.options.settings;
     let (mut seconds, mut shares, mut rates) = (Samples::default(), Samples::default(), Samples::default());
-    for repeat in 0..settings.warm_ups + settings.repeats {
+    for repeat in 0..settings.warm_ups + bench.repeats {
         bench.go_on()?;
         product_time::begin();
         let took = steps.step()?;

@@ -87,6 +87,8 @@ pub struct Workbench<'run> {
     pub(super) precision: Precision,
     /// The model, of which every weight is in memory.
     pub(super) loaded: LoadedModel,
+    /// Values of each figure that a subject takes when it is measured.
+    pub(super) repeats: usize,
     bandwidth: OnceCell<Samples>,
     best_product: OnceCell<Samples>,
 }
@@ -114,9 +116,16 @@ impl<'run> Workbench<'run> {
             files,
             precision,
             loaded,
+            repeats: options.settings.repeats,
             bandwidth: OnceCell::new(),
             best_product: OnceCell::new(),
         })
+    }
+
+    /// Forgets what was remembered of the machine, which may be another one by now.
+    pub(super) fn begin_round(&mut self) {
+        self.bandwidth.take();
+        self.best_product.take();
     }
 
     /// What is measured with.
@@ -174,8 +183,7 @@ impl<'run> Workbench<'run> {
 
     /// The seconds of each repeat of `work`, after the warm-ups.
     pub(super) fn seconds_of(&self, mut work: impl FnMut() -> Result<(), BenchError>) -> Result<Samples, BenchError> {
-        let settings = &self.options.settings;
-        Samples::measure(settings.warm_ups, settings.repeats, || {
+        Samples::measure(self.options.settings.warm_ups, self.repeats, || {
             self.go_on()?;
             work()
         })
@@ -220,12 +228,12 @@ impl<'run> Workbench<'run> {
         }
     }
 
-    /// Bytes in a second that the device reads of its memory, measured once; the reason where it is not measured.
+    /// Bytes in a second that the device reads of its memory, measured once a round; the reason where it is not measured.
     pub(super) fn bandwidth(&self) -> Result<&Samples, BenchError> {
         remembered(&self.bandwidth, || bandwidth::bytes_per_second(self))
     }
 
-    /// Operations in a second of the machine's best product, measured once.
+    /// Operations in a second of the machine's best product, measured once a round.
     pub(super) fn best_product(&self) -> Result<&Samples, BenchError> {
         remembered(&self.best_product, || products::best(self))
     }

@@ -12,7 +12,7 @@ use super::output::{note, print};
 use super::run::{check_writable, listen_for_interrupt, resolve_model};
 use crate::adapter::LoraSettings;
 use crate::bench::{
-    BenchOptions, BenchSettings, Incomparable, POWERCAP, Sizes, SystemDescription, bench, chosen, compare,
+    BenchOptions, BenchSettings, Incomparable, POWERCAP, Sizes, SystemDescription, Turn, bench, chosen, compare,
     list_subjects, read_results, to_text, write_results,
 };
 use crate::device::{PrecisionChoice, Selection};
@@ -41,11 +41,11 @@ pub struct BenchArguments {
     /// The folder of an earlier result: say what got slower beyond its noise, and fail then
     #[arg(long, value_name = "DIR")]
     pub baseline: Option<PathBuf>,
-    /// Measurements of each figure; with fewer than 3 nothing is judged against a baseline
+    /// Rounds, each of which measures every figure once; with fewer than 3 nothing is judged against a baseline
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = at_least_one)]
     pub repeats: usize,
-    /// Measurements of each figure before those, which do not count
-    #[arg(long, value_name = "N", default_value_t = 2)]
+    /// Measurements of each figure in a round before the one that counts
+    #[arg(long, value_name = "N", default_value_t = 1)]
     pub warm_ups: usize,
     /// Only these subjects, of those that --list names
     #[arg(long, value_name = "NAME,...", value_delimiter = ',')]
@@ -117,15 +117,20 @@ pub fn run(arguments: &BenchArguments) -> Result<u8> {
         })?;
         return Ok(bench_peers::exit_code(&peers));
     }
-    let count = subjects.len();
+    let (count, rounds) = (subjects.len(), arguments.repeats);
     let results = bench(
         &options,
         &subjects,
         &selection,
         system,
         &interrupt,
-        &mut |done, subject| {
-            note(&format!("{} of {count}: {}", done + 1, subject.title));
+        &mut |Turn { round, place, subject }| {
+            note(&format!(
+                "round {} of {rounds}, {} of {count}: {}",
+                round + 1,
+                place + 1,
+                subject.title
+            ));
         },
     )?;
     let comparison = baseline.map(|baseline| compare(&baseline, &results));

@@ -2,8 +2,12 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::PathBuf;
 
+use super::protocol::Greeting;
 use super::workload::Workload;
 use crate::python::Python;
+
+/// The element type in which everybody can be compared.
+pub(super) const FLOAT32: &str = "float32";
 
 /// A program to be compared with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -109,6 +113,22 @@ pub struct Contestant {
 }
 
 impl Contestant {
+    /// One that does everything in float32, exactly, on its first device with threads of its own choice.
+    pub(super) fn in_float32(id: &str, title: &str, start: Start, model: PathBuf, greeting: Greeting) -> Self {
+        Self {
+            id: id.to_owned(),
+            title: title.to_owned(),
+            start,
+            model,
+            dtype: FLOAT32.to_owned(),
+            device: greeting.first_device(),
+            threads: None,
+            does: Ability::Everything,
+            exact: true,
+            versions: greeting.versions,
+        }
+    }
+
     /// Whether it does this work.
     pub fn does(&self, workload: &Workload) -> bool {
         match self.does {

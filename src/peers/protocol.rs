@@ -97,6 +97,13 @@ pub struct Greeting {
     pub libraries: Vec<String>,
 }
 
+impl Greeting {
+    /// The fastest of its devices.
+    pub(super) fn first_device(&self) -> String {
+        self.devices.first().map_or_else(|| "cpu".to_owned(), Clone::clone)
+    }
+}
+
 /// The first line of a contestant.
 #[derive(Debug, Deserialize)]
 #[serde(untagged)]

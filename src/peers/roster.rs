@@ -3,7 +3,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::contestant::{Ability, Contestant, Peer, Start};
+use super::contestant::{Ability, Contestant, FLOAT32, Peer, Start};
 use super::protocol::Greeting;
 use super::worker::{PeerError, PeerWorker};
 use crate::interrupt::Interrupt;
@@ -20,7 +20,6 @@ const OPENBLAS: [&str; 4] = [
 ];
 /// Element types in which torch is timed.
 const TORCH_DTYPES: [&str; 2] = [FLOAT32, "bfloat16"];
-const FLOAT32: &str = "float32";
 
 /// Where programs and models are looked for.
 #[derive(Debug, Clone)]
@@ -101,18 +100,7 @@ impl Roster {
             program: places.program.clone(),
         };
         let greeting = PeerWorker::probe(&start, interrupt, GREETING)?;
-        let own = Contestant {
-            id: "diagnose".to_owned(),
-            title: "diagnose".to_owned(),
-            start,
-            model: places.folder.clone(),
-            dtype: FLOAT32.to_owned(),
-            device: first_device(&greeting),
-            threads: None,
-            does: Ability::Everything,
-            exact: true,
-            versions: greeting.versions,
-        };
+        let own = Contestant::in_float32("diagnose", "diagnose", start, places.folder.clone(), greeting);
         let of_gguf = places.gguf.as_ref().map(|gguf| Contestant {
             id: "diagnose-gguf".to_owned(),
             title: "diagnose, from the GGUF file".to_owned(),
@@ -172,18 +160,7 @@ impl Roster {
         let Some(greeting) = self.probe(id, title, &start, interrupt, &hint)? else {
             return Ok(());
         };
-        let shipped = Contestant {
-            id: id.to_owned(),
-            title: title.to_owned(),
-            start,
-            model: places.folder.clone(),
-            dtype: FLOAT32.to_owned(),
-            device: first_device(&greeting),
-            threads: None,
-            does: Ability::Everything,
-            exact: true,
-            versions: greeting.versions,
-        };
+        let shipped = Contestant::in_float32(id, title, start, places.folder.clone(), greeting);
         let (id, title) = ("mlx-lm-openblas", "mlx-lm, OpenBLAS in its place");
         match openblas(places.openblas.as_deref()) {
             Err((reason, hint)) => self.absent(id, title, reason, hint),
@@ -239,7 +216,7 @@ impl Roster {
                 start,
                 model: gguf.clone(),
                 dtype: "as the file has it".to_owned(),
-                device: first_device(&greeting),
+                device: greeting.first_device(),
                 threads: cores(),
                 does: Ability::Answers,
                 // It computes with packed weights and rounds what goes into their products.
@@ -297,10 +274,6 @@ fn install(python: &Python, packages: &str, option: &str) -> String {
         "`{} -m pip install {packages}`, or name another python with {option}",
         python.name()
     )
-}
-
-fn first_device(greeting: &Greeting) -> String {
-    greeting.devices.first().map_or_else(|| "cpu".to_owned(), Clone::clone)
 }
 
 fn cores() -> Option<usize> {

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
+use std::process::{Output, Stdio};
 
 use mlx_diagnose::bench::{BenchResults, FILES, RESULTS, SUBJECTS, read_results};
 use nix::sys::signal::{Signal, kill};
@@ -13,28 +13,10 @@ use rstest::rstest;
 use serde_json::{Value, json};
 
 use super::bench_report::{DEFINITIONS, faults};
+use super::command_line::{diagnose, stderr, stdout, text};
 
 fn bench(arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_diagnose"))
-        .arg("bench")
-        .args(arguments)
-        .env("NO_COLOR", "1")
-        .env("HF_HUB_OFFLINE", "1")
-        .stdin(Stdio::null())
-        .output()
-        .unwrap()
-}
-
-fn stderr(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stderr).into_owned()
-}
-
-fn stdout(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stdout).into_owned()
-}
-
-fn text(path: &Path) -> &str {
-    path.to_str().unwrap()
+    diagnose().arg("bench").args(arguments).output().unwrap()
 }
 
 /// Measures these subjects into `folder`, three times each.
@@ -193,38 +175,37 @@ fn a_baseline_of_another_machine_is_refused_before_anything_is_measured() {
     assert_eq!(output.status.code(), Some(2));
     let error = stderr(&output);
     assert!(error.contains("cannot be compared: another usable cores"), "{error}");
-    assert!(!error.contains("1 of 1") && stdout(&output).is_empty(), "{error}");
+    assert!(!error.contains("round 1") && stdout(&output).is_empty(), "{error}");
 }
 
-#[test]
-fn an_interrupt_leaves_what_was_measured_until_then() {
+/// The results of a run that the user ends as soon as it says a line that begins with `cue`.
+fn interrupted(arguments: &[&str], cue: &str) -> BenchResults {
     let folder = tempfile::tempdir().unwrap();
-    let mut process = Command::new(env!("CARGO_BIN_EXE_diagnose"))
-        // So many repeats that the first subject cannot be over before it is interrupted.
-        .args([
-            "bench",
-            "--tiny",
-            "--only",
-            "snapshot,probes",
-            "--repeats",
-            "1000000",
-            "--output-dir",
-        ])
+    let mut process = diagnose()
+        .args(["bench", "--tiny", "--output-dir"])
         .arg(folder.path())
-        .stdin(Stdio::null())
+        .args(arguments)
         .stdout(Stdio::null())
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
     let lines = BufReader::new(process.stderr.take().unwrap()).lines();
     for line in lines.map(Result::unwrap) {
-        if line.starts_with("1 of 2: ") {
+        if line.starts_with(cue) {
             kill(Pid::from_raw(process.id().cast_signed()), Signal::SIGINT).unwrap();
         }
     }
     assert_eq!(process.wait().unwrap().code(), Some(2));
     let results = read_results(folder.path()).unwrap();
     assert!(results.interrupted);
+    results
+}
+
+#[test]
+fn an_interrupt_before_anything_was_measured_says_so_everywhere() {
+    // So many warm-ups that the first subject cannot be over before it is interrupted.
+    let arguments = ["--only", "snapshot,probes", "--warm-ups", "1000000", "--repeats", "1"];
+    let results = interrupted(&arguments, "round 1 of 1, 1 of 2: ");
     let absences: Vec<Option<String>> = results
         .subjects
         .iter()
@@ -232,6 +213,13 @@ fn an_interrupt_leaves_what_was_measured_until_then() {
         .collect();
     let said = |text: &str| Some(format!("skipped: the benchmark was interrupted {text} it"));
     assert_eq!(absences, [said("during"), said("before")]);
+}
+
+#[test]
+fn an_interrupt_leaves_the_rounds_that_were_measured_until_then() {
+    let results = interrupted(&["--only", "optimizer", "--repeats", "1000000"], "round 3 of ");
+    let figure = results.figures().map(|(_, figure)| figure).next().unwrap();
+    assert!(figure.samples.values().len() >= 2, "{figure:?}");
 }
 
 #[test]

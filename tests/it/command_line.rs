@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use super::golden::root;
 
-fn diagnose() -> Command {
+pub(super) fn diagnose() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_diagnose"));
     command
         .env("NO_COLOR", "1")
@@ -25,15 +25,15 @@ fn run(arguments: &[&str]) -> Output {
     diagnose().args(arguments).output().unwrap()
 }
 
-fn stderr(output: &Output) -> String {
+pub(super) fn stderr(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
-fn stdout(output: &Output) -> String {
+pub(super) fn stdout(output: &Output) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
-fn text(path: &Path) -> &str {
+pub(super) fn text(path: &Path) -> &str {
     path.to_str().unwrap()
 }
 

@@ -437,7 +437,8 @@ fn whoever_is_not_measured_is_told_with_what_to_do() {
     snapshots().bind(|| insta::assert_snapshot!("peers_not_measured", end));
 }
 
-fn results(arguments: &[&str]) -> (Comparison, std::process::Output) {
+/// The results of a run that went well, and what it printed.
+fn results(arguments: &[&str]) -> (Comparison, String) {
     let folder = TempDir::new().unwrap();
     let output = cargo_bin_cmd!("diagnose")
         .args(["bench", "--tiny", "--output-dir"])
@@ -449,13 +450,21 @@ fn results(arguments: &[&str]) -> (Comparison, std::process::Output) {
         .unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(&output.stderr)));
     let value: serde_json::Value = serde_json::from_str(&text).unwrap();
     assert_eq!(super::bench_report::faults("pytorch", &value), [] as [String; 0]);
-    (serde_json::from_value(value).unwrap(), output)
+    assert_eq!(
+        output.status.code(),
+        Some(0),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    (
+        serde_json::from_value(value).unwrap(),
+        String::from_utf8(output.stdout).unwrap(),
+    )
 }
 
 #[test]
 fn results_are_written_when_nobody_was_asked_for() {
-    let (comparison, output) = results(&["--only", "snapshot", "--repeats", "1"]);
-    assert_eq!(output.status.code(), Some(0));
+    let (comparison, _) = results(&["--only", "snapshot", "--repeats", "1"]);
     let torch = comparison
         .contestants
         .iter()
@@ -478,13 +487,7 @@ fn results_are_written_without_torch_and_hold_this_program() {
         "--peer-turns",
         "1",
     ];
-    let (comparison, output) = results(&arguments);
-    assert_eq!(
-        output.status.code(),
-        Some(0),
-        "{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
+    let (comparison, page) = results(&arguments);
     let status = |id: &str| {
         let mut contestants = comparison.contestants.iter();
         contestants.find(|contestant| contestant.id == id).unwrap()
@@ -513,7 +516,6 @@ fn results_are_written_without_torch_and_hold_this_program() {
     ] {
         assert!(measured.contains(&name), "{measured:?}");
     }
-    let page = String::from_utf8(output.stdout).unwrap();
     assert!(page.starts_with("# diagnose beside other programs\n"), "{page}");
 }
 
@@ -537,13 +539,7 @@ fn torch_takes_the_same_steps() {
         "--peer-turns",
         "1",
     ];
-    let (comparison, output) = results(&arguments);
-    assert_eq!(
-        output.status.code(),
-        Some(0),
-        "{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
+    let (comparison, _) = results(&arguments);
     let mut checks = comparison.work.iter();
     let check = checks.find(|check| check.contestant == "torch-cpu-float32").unwrap();
     let Difference::Losses { steps, largest, .. } = check.difference else {
