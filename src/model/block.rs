@@ -18,6 +18,12 @@ pub trait Block: ModuleParameters + Debug {
         stores: &mut [&mut dyn KeyValueStore],
     ) -> Result<Array>;
 
+    /// [`Self::forward`] without stores, and the experts that each token was sent to, `[batch, tokens, chosen]`; `None`
+    /// where the block has no experts.
+    fn forward_with_experts(&self, input: &Array, context: &AttentionContext) -> Result<(Array, Option<Array>)> {
+        Ok((self.forward(input, context, &mut [])?, None))
+    }
+
     /// Tokens that one attends to, itself included; `None` for all before it.
     fn window(&self) -> Option<i32>;
 

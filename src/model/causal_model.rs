@@ -74,6 +74,20 @@ impl CausalModel {
         self.model.norm.forward(&hidden)
     }
 
+    /// The experts that each of `tokens` `[batch, tokens]` is sent to, `[batch, tokens, chosen]` for each block that has
+    /// experts, with the number of the block.
+    pub fn chosen_experts(&self, tokens: &Array) -> Result<Vec<(usize, Array)>> {
+        let context = self.context(tokens, None)?;
+        let mut hidden = self.model.embed(tokens, &context)?;
+        let mut chosen = Vec::new();
+        for (index, block) in self.model.layers.iter().enumerate() {
+            let (output, experts) = block.forward_with_experts(&hidden, &context)?;
+            hidden = output;
+            chosen.extend(experts.map(|experts| (index, experts)));
+        }
+        Ok(chosen)
+    }
+
     /// Tokens that a row can have at most, where positions are learned; `None` where they are rotary.
     pub fn learned_positions(&self) -> Option<usize> {
         let table = self.model.embed_positions.as_ref()?;

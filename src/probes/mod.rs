@@ -20,6 +20,7 @@ pub mod pairing;
 pub mod parameters;
 pub mod reload;
 pub mod repetition;
+pub mod routing;
 pub mod state;
 pub mod stop_rows;
 pub mod update_size;

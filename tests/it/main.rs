@@ -60,6 +60,7 @@ mod refusals;
 mod regression;
 mod report;
 mod rerun;
+mod routing;
 mod rule_cases;
 mod rules;
 mod run_configuration;

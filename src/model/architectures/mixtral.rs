@@ -178,14 +178,17 @@ struct MixtureOfExperts {
 }
 
 impl MixtureOfExperts {
-    fn forward(&self, input: &Array) -> Result<Array> {
+    /// What the experts make of `input` `[batch, tokens, hidden]`, and which of them each token was sent to,
+    /// `[batch, tokens, chosen]`.
+    fn forward(&self, input: &Array) -> Result<(Array, Array)> {
         let gates = self.gate.forward(input)?;
         let order = argpartition_axis(gates.negative()?, self.chosen - 1, -1)?;
         let best = Array::from_iter(0..self.chosen, &[self.chosen]);
         let indices = stop_gradient(order.take_axis(best, -1)?)?;
         let scores = softmax_axis(take_along_axis(&gates, &indices, -1)?, -1, true)?;
         let served = self.switch_mlp.forward(input, &indices)?;
-        multiply(served, scores.expand_dims(-1)?)?.sum_axis(-2, false)
+        let output = multiply(served, scores.expand_dims(-1)?)?.sum_axis(-2, false)?;
+        Ok((output, indices))
     }
 }
 
@@ -224,6 +227,22 @@ fn block(
     }))
 }
 
+impl MixtralBlock {
+    fn routed(
+        &self,
+        input: &Array,
+        context: &AttentionContext,
+        stores: &mut [&mut dyn KeyValueStore],
+    ) -> Result<(Array, Array)> {
+        let normed = self.input_layernorm.forward(input)?;
+        let middle = input.add(self.self_attn.forward(&normed, context, stores)?)?;
+        let (fed, experts) = self
+            .block_sparse_moe
+            .forward(&self.post_attention_layernorm.forward(&middle)?)?;
+        Ok((middle.add(fed)?, experts))
+    }
+}
+
 impl Block for MixtralBlock {
     fn forward(
         &self,
@@ -231,12 +250,12 @@ impl Block for MixtralBlock {
         context: &AttentionContext,
         stores: &mut [&mut dyn KeyValueStore],
     ) -> Result<Array> {
-        let normed = self.input_layernorm.forward(input)?;
-        let middle = input.add(self.self_attn.forward(&normed, context, stores)?)?;
-        let fed = self
-            .block_sparse_moe
-            .forward(&self.post_attention_layernorm.forward(&middle)?)?;
-        middle.add(fed)
+        self.routed(input, context, stores).map(|(output, _)| output)
+    }
+
+    fn forward_with_experts(&self, input: &Array, context: &AttentionContext) -> Result<(Array, Option<Array>)> {
+        let (output, experts) = self.routed(input, context, &mut [])?;
+        Ok((output, Some(experts)))
     }
 
     block_parts! {
