@@ -38,10 +38,11 @@
 //! | `training_log` | `evidence` |
 //! | `fine_tuning` | `adapter`, `as_written`, `atomic_write`, `data`, `device`, `diagnosis`, `evidence`, `interrupt`, `memory`, `model`, `param_snapshot`, `probes`, `rules`, `suggestion`, `train` |
 //! | `bench` | `adapter`, `atomic_write`, `data`, `device`, `diagnosis`, `engine`, `evidence`, `fine_tuning`, `interrupt`, `memory`, `model`, `param_diff`, `param_snapshot`, `report`, `rules`, `suggestion`, `thresholds`, `train`, `workflow` |
+//! | `compare` | `atomic_write`, `interrupt`, `python`, `report`, `suggestion` |
 //! | `serving` | `adapter`, `device`, `engine`, `model`, `suggestion` |
 //! | `selftest` | `adapter`, `atomic_write`, `data`, `device`, `diagnosis`, `evidence`, `faults`, `interrupt`, `model`, `report`, `rules`, `suggestion`, `train`, `workflow` |
 //! | `peers` | `adapter`, `bench`, `data`, `device`, `engine`, `interrupt`, `line_process`, `memory`, `model`, `param_snapshot`, `python`, `serving`, `thresholds`, `train` |
-//! | `cli` | `adapter`, `as_written`, `atomic_write`, `bench`, `data`, `device`, `diagnosis`, `engine`, `evidence`, `external`, `faults`, `fine_tuning`, `interrupt`, `memory`, `model`, `peers`, `python`, `regression`, `report`, `rules`, `selftest`, `serving`, `torch`, `train`, `workflow` |
+//! | `cli` | `adapter`, `as_written`, `atomic_write`, `bench`, `compare`, `data`, `device`, `diagnosis`, `engine`, `evidence`, `external`, `faults`, `fine_tuning`, `interrupt`, `memory`, `model`, `peers`, `probes`, `python`, `regression`, `report`, `rules`, `selftest`, `serving`, `suggestion`, `torch`, `train`, `workflow` |
 
 pub mod adapter;
 pub mod as_written;
@@ -49,6 +50,7 @@ pub mod atomic_write;
 pub mod bench;
 pub mod checks;
 pub mod cli;
+pub mod compare;
 pub mod data;
 pub mod device;
 pub mod diagnosis;

@@ -514,10 +514,9 @@ fn the_largest_magnitude_is_found_wherever_it_stands(#[case] shape: &[i32]) {
 #[test]
 fn an_array_is_filled_with_what_is_written_into_it() {
     let count_up = |values: &mut [f32]| {
-        values
-            .iter_mut()
-            .zip(0_u16..)
-            .for_each(|(value, index)| *value = index.into())
+        for (value, index) in values.iter_mut().zip(0_u16..) {
+            *value = index.into();
+        }
     };
     let filled = mlx_cpu_kernels::filled(&[2, 3], count_up).unwrap();
     assert_eq!(

@@ -1,0 +1,159 @@
+//! How fast answers come, by group of requests. Latencies count from when a request was due.
+
+use super::measure::{LEAK, Measure, groups, measured};
+use super::tokens::answer_tokens;
+use crate::compare::{FailureKind, Outcome, RequestRecord, TestRecord, Unit};
+
+/// Every measure of the requests of some rounds of one scenario.
+pub(super) fn measures(tests: &[&TestRecord]) -> Vec<Measure> {
+    let mut measures = Vec::new();
+    for group in groups(tests) {
+        let requests: Vec<&RequestRecord> = measured(tests).filter(|request| request.group == group).collect();
+        let answered: Vec<&RequestRecord> = requests
+            .iter()
+            .copied()
+            .filter(|request| request.failure.is_none())
+            .collect();
+        let mut of_group = vec![end_to_end(&answered)];
+        // What memory does is asked there; the rest is measured elsewhere without a cache.
+        if !group.starts_with(LEAK) {
+            of_group.extend(of_answers(&answered));
+            of_group.push(throughput(tests, group));
+        }
+        of_group.push(error_share(&requests));
+        measures.extend(of_group.into_iter().map(|measure| measure.of_group(group)));
+    }
+    measures
+}
+
+fn of_answers(answered: &[&RequestRecord]) -> [Measure; 5] {
+    let of_each =
+        |value: fn(&RequestRecord) -> Option<f64>| answered.iter().filter_map(|request| value(request)).collect();
+    [
+        Measure::new(
+            "time-to-first-token",
+            "Time to first token: first text \u{2212} due",
+            Unit::Seconds,
+            Some(false),
+            of_each(time_to_first_token),
+        ),
+        Measure::new(
+            "inter-token-latency",
+            "Inter-token latency: between one piece of text and the next",
+            Unit::Seconds,
+            Some(false),
+            answered.iter().flat_map(|request| gaps(request)).collect(),
+        ),
+        Measure::new(
+            "time-per-output-token",
+            "Time per output token: (end \u{2212} first text) / (tokens \u{2212} 1)",
+            Unit::Seconds,
+            Some(false),
+            of_each(time_per_output_token),
+        ),
+        Measure::new(
+            "tokens-per-second",
+            "Tokens per second of one answer: tokens / (end \u{2212} due)",
+            Unit::TokensPerSecond,
+            Some(true),
+            of_each(tokens_per_second),
+        ),
+        Measure::new(
+            "prompt-tokens-per-second",
+            "Prompt tokens per second: tokens that were not cached / (first text \u{2212} due)",
+            Unit::TokensPerSecond,
+            Some(true),
+            of_each(prompt_tokens_per_second),
+        ),
+    ]
+}
+
+fn end_to_end(answered: &[&RequestRecord]) -> Measure {
+    Measure::new(
+        "end-to-end",
+        "End to end: end \u{2212} due",
+        Unit::Seconds,
+        Some(false),
+        answered
+            .iter()
+            .map(|request| request.times.ended - request.due)
+            .collect(),
+    )
+}
+
+fn time_to_first_token(request: &RequestRecord) -> Option<f64> {
+    Some(request.times.pieces.first()? - request.due)
+}
+
+fn gaps(request: &RequestRecord) -> impl Iterator<Item = f64> {
+    let pieces = &request.times.pieces;
+    pieces.iter().zip(pieces.iter().skip(1)).map(|(one, next)| next - one)
+}
+
+fn time_per_output_token(request: &RequestRecord) -> Option<f64> {
+    let (tokens, _) = answer_tokens(request);
+    let first = request.times.pieces.first()?;
+    (tokens > 1).then(|| (request.times.ended - first) / (tokens - 1) as f64)
+}
+
+fn tokens_per_second(request: &RequestRecord) -> Option<f64> {
+    let seconds = request.times.ended - request.due;
+    let (tokens, _) = answer_tokens(request);
+    (seconds > 0.0).then(|| tokens as f64 / seconds)
+}
+
+fn prompt_tokens_per_second(request: &RequestRecord) -> Option<f64> {
+    let usage = request.usage?;
+    // One that does not tell what was cached is taken at its word elsewhere: each prompt begins with a number of its own.
+    let read = usage.prompt_tokens.saturating_sub(usage.cached_tokens.unwrap_or(0));
+    let seconds = time_to_first_token(request)?;
+    (seconds > 0.0 && read > 0).then(|| read as f64 / seconds)
+}
+
+/// One value for each round that was finished: one that was cut short has requests that nothing followed.
+fn throughput(tests: &[&TestRecord], group: &str) -> Measure {
+    let completed = tests.iter().filter(|test| test.outcome == Outcome::Completed);
+    let values = completed.filter_map(|test| {
+        let of_group = || test.requests.iter().filter(|request| request.group == group);
+        let tokens: usize = of_group()
+            .filter(|request| request.failure.is_none())
+            .map(|request| answer_tokens(request).0)
+            .sum();
+        let first = of_group().map(|request| request.due).fold(f64::INFINITY, f64::min);
+        let last = of_group()
+            .map(|request| request.times.ended)
+            .fold(f64::NEG_INFINITY, f64::max);
+        (last > first).then(|| tokens as f64 / (last - first))
+    });
+    Measure::new(
+        "throughput",
+        "Throughput: tokens of all answers / (last end \u{2212} first due)",
+        Unit::TokensPerSecond,
+        Some(true),
+        values.collect(),
+    )
+}
+
+/// One value for all rounds together.
+fn error_share(requests: &[&RequestRecord]) -> Measure {
+    let ended = requests.iter().filter(|request| !was_interrupted(request)).count();
+    let failed = requests.iter().filter(|request| has_failed(request)).count();
+    let share = (ended > 0).then(|| failed as f64 / ended as f64);
+    Measure::new(
+        "error-share",
+        "Requests that failed",
+        Unit::Share,
+        Some(false),
+        share.into_iter().collect(),
+    )
+}
+
+fn was_interrupted(request: &RequestRecord) -> bool {
+    let failure = request.failure.as_ref();
+    failure.is_some_and(|failure| failure.kind == FailureKind::Interrupted)
+}
+
+/// Whether a request failed by itself: one that the user ended did not.
+pub(super) fn has_failed(request: &RequestRecord) -> bool {
+    request.failure.is_some() && !was_interrupted(request)
+}

@@ -1,0 +1,82 @@
+//! One measure of one format in one scenario, before it is compared.
+
+use crate::compare::{RequestRecord, TestRecord, Unit};
+
+/// Beginning of the groups of requests before the measured ones.
+const WARM_UP: &str = "warm-up";
+/// Group of the measured requests of a scenario that has one.
+pub(super) const MEASURE: &str = "measure";
+/// Beginning of the groups of a leak test.
+pub(super) const LEAK: &str = "leak-";
+/// Beginning of the groups of requests at one time.
+pub(super) const CONCURRENCY: &str = "concurrency-";
+/// Beginning of the groups of a length of prompt.
+pub(super) const CONTEXT: &str = "context-";
+
+/// Values with what they are.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Measure {
+    pub(super) name: String,
+    pub(super) title: String,
+    pub(super) unit: Unit,
+    pub(super) more_is_better: Option<bool>,
+    pub(super) values: Vec<f64>,
+}
+
+impl Measure {
+    pub(super) fn new(
+        name: impl Into<String>,
+        title: impl Into<String>,
+        unit: Unit,
+        more_is_better: Option<bool>,
+        values: Vec<f64>,
+    ) -> Self {
+        Self {
+            name: name.into(),
+            title: title.into(),
+            unit,
+            more_is_better,
+            values,
+        }
+    }
+
+    /// The same measure of one group: nothing is added for that of a scenario's only one.
+    pub(super) fn of_group(mut self, group: &str) -> Self {
+        if group != MEASURE {
+            self.name = format!("{}-{group}", self.name);
+            self.title = format!("{}, {}", self.title, group_title(group));
+        }
+        self
+    }
+}
+
+fn group_title(group: &str) -> String {
+    if let Some(count) = group.strip_prefix(CONCURRENCY) {
+        format!("{count} requests at a time")
+    } else if let Some(tokens) = group.strip_prefix(CONTEXT) {
+        format!("prompts of {tokens} tokens")
+    } else {
+        match group {
+            "leak-cache-on" => "one after the other with the prompt cache on".to_owned(),
+            "leak-cache-off" => "one after the other without prompt cache".to_owned(),
+            _ => group.to_owned(),
+        }
+    }
+}
+
+/// The groups of measured requests, in order of appearance.
+pub(super) fn groups<'a>(tests: &[&'a TestRecord]) -> Vec<&'a str> {
+    let mut groups: Vec<&str> = Vec::new();
+    for request in measured(tests) {
+        if !groups.contains(&request.group.as_str()) {
+            groups.push(&request.group);
+        }
+    }
+    groups
+}
+
+/// Requests that are no warm-up.
+pub(super) fn measured<'a>(tests: &[&'a TestRecord]) -> impl Iterator<Item = &'a RequestRecord> {
+    let requests = tests.iter().flat_map(|test| &test.requests);
+    requests.filter(|request| !request.group.starts_with(WARM_UP))
+}

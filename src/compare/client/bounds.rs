@@ -1,0 +1,21 @@
+//! What the client bears of a server, in one table.
+
+use std::time::Duration;
+
+/// How often the user's wish is looked at while a server computes: half of the 100 ms within which it has to be seen.
+pub(super) const LOOK: Duration = Duration::from_millis(50);
+
+/// Longest time until a connection stands. A server on this machine takes a connection at once, even while it computes.
+pub(super) const CONNECT: Duration = Duration::from_secs(10);
+
+/// Bytes of one body. The longest answers are a few hundred kilobytes, event by event; a list of models is less.
+pub(super) const LONGEST_BODY: usize = 64 << 20;
+
+/// Bytes of one line of a stream. One event that repeats a whole answer fits many times.
+pub(super) const LONGEST_LINE: usize = 4 << 20;
+
+/// Bytes of the data of one event, which may have several lines.
+pub(super) const LONGEST_EVENT: usize = 8 << 20;
+
+/// Characters of an unexpected answer that are shown: enough for a message, not for a page of HTML.
+pub(super) const SHOWN: usize = 300;

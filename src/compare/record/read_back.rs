@@ -1,0 +1,172 @@
+//! Results of an earlier comparison.
+
+use std::collections::BTreeMap;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+
+use super::folder::RECORD_FILE;
+use super::{FailureKind, MemorySample, Outcome, RECORD_SCHEMA_VERSION, Record, ResultsFolder, TestKey, TestRecord};
+
+/// Everything that a comparison measured.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Results {
+    /// What was measured.
+    pub record: Record,
+    /// Samples of memory by test; tests whose memory was not watched have none.
+    pub samples: BTreeMap<TestKey, Vec<MemorySample>>,
+}
+
+/// Why results cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum ResultsError {
+    /// A file is not there.
+    #[error("`{}` is missing\n  hint: {hint}", path.display())]
+    Missing {
+        /// The file.
+        path: PathBuf,
+        /// What may help.
+        hint: String,
+    },
+    /// A file is there and cannot be read.
+    #[error("`{}` cannot be read\n  found: {source}", path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// A file ends in the middle.
+    #[error("`{}` ends in the middle\n  found: {source}\n  expected: a whole file of `diagnose compare`\n  hint: a copy of it may have been cut short; copy it again", path.display())]
+    Cut {
+        /// The file.
+        path: PathBuf,
+        /// Where it ends.
+        source: serde_json::Error,
+    },
+    /// A file is of something else.
+    #[error("`{}` is no result of a comparison\n  found: {found}\n  expected: {expected}", path.display())]
+    Foreign {
+        /// The file.
+        path: PathBuf,
+        /// What is in it.
+        found: String,
+        /// What would be.
+        expected: String,
+    },
+    /// Another version of this program wrote it.
+    #[error("`{}` was written by another version of this program\n  found: version {found} of the format\n  expected: version {RECORD_SCHEMA_VERSION}\n  hint: read it with the version that wrote it, or measure again", path.display())]
+    OtherVersion {
+        /// The file.
+        path: PathBuf,
+        /// Its version.
+        found: u64,
+    },
+}
+
+/// The field that all files of a comparison begin with.
+#[derive(Deserialize)]
+struct Version {
+    schema_version: u64,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct MemoryFile {
+    #[serde(rename = "schema_version")]
+    _schema_version: u32,
+    key: TestKey,
+    samples: Vec<MemorySample>,
+}
+
+impl ResultsFolder {
+    /// Everything that was measured.
+    ///
+    /// # Errors
+    /// A file is missing, foreign, of another version, or cut.
+    pub fn read(&self) -> Result<Results, ResultsError> {
+        let path = self.record_file();
+        let record: Record = read_file(&path, || missing_record(self.path()))?;
+        let mut samples = BTreeMap::new();
+        for test in record.tests.iter().filter(|test| test.memory.is_some()) {
+            if let Some(of_test) = self.samples(test)? {
+                samples.insert(test.key.clone(), of_test);
+            }
+        }
+        Ok(Results { record, samples })
+    }
+
+    /// The samples of a test; `None` where the record says that they could not be written.
+    fn samples(&self, test: &TestRecord) -> Result<Option<Vec<MemorySample>>, ResultsError> {
+        let path = self.memory_file(&test.key);
+        if could_not_be_written(&test.outcome) && !path.exists() {
+            return Ok(None);
+        }
+        let hint = || "put it back, or remove the test from the record so that it is measured again".to_owned();
+        let file: MemoryFile = read_file(&path, hint)?;
+        if file.key != test.key {
+            return Err(ResultsError::Foreign {
+                path,
+                found: format!("samples of `{}`", file.key.file_name()),
+                expected: format!("samples of `{}`", test.key.file_name()),
+            });
+        }
+        Ok(Some(file.samples))
+    }
+}
+
+fn could_not_be_written(outcome: &Outcome) -> bool {
+    matches!(outcome, Outcome::Failed { failure } if failure.kind == FailureKind::NotWritten)
+}
+
+fn read_file<T: DeserializeOwned>(path: &Path, hint: impl Fn() -> String) -> Result<T, ResultsError> {
+    let text = std::fs::read(path).map_err(|source| match source.kind() {
+        ErrorKind::NotFound | ErrorKind::NotADirectory => ResultsError::Missing {
+            path: path.to_owned(),
+            hint: hint(),
+        },
+        _ => ResultsError::Unreadable {
+            path: path.to_owned(),
+            source,
+        },
+    })?;
+    let refused = |error: serde_json::Error| {
+        if error.is_eof() {
+            ResultsError::Cut {
+                path: path.to_owned(),
+                source: error,
+            }
+        } else {
+            ResultsError::Foreign {
+                path: path.to_owned(),
+                found: error.to_string(),
+                expected: format!(
+                    "a file that `diagnose compare` wrote with version {RECORD_SCHEMA_VERSION} of the format"
+                ),
+            }
+        }
+    };
+    let version: Version = serde_json::from_slice(&text).map_err(refused)?;
+    if version.schema_version != u64::from(RECORD_SCHEMA_VERSION) {
+        return Err(ResultsError::OtherVersion {
+            path: path.to_owned(),
+            found: version.schema_version,
+        });
+    }
+    serde_json::from_slice(&text).map_err(refused)
+}
+
+/// Where results probably are, when they are not in `folder`.
+fn missing_record(folder: &Path) -> String {
+    let entries = folder.read_dir().into_iter().flatten().flatten();
+    let newest = entries
+        .map(|entry| entry.path())
+        .filter(|path| path.join(RECORD_FILE).is_file())
+        .max();
+    match newest {
+        Some(newest) => format!("did you mean `{}`?", newest.display()),
+        None => "name a folder that `diagnose compare run` made, such as `results/20260131_120000`".to_owned(),
+    }
+}

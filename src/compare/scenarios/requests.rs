@@ -1,0 +1,297 @@
+//! Asking the server on a stage: one request, or several at one time.
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use super::stage::may_go_on;
+use super::thresholds::{CONTEXT_STEP, KEPT_CHARACTERS, LEAST_BYTES_PER_TOKEN, LEAST_CONTEXT, NAP_MS, TEMPLATE_ROOM};
+use super::{Arrivals, Progress, Stage};
+use crate::compare::client::{Answer, ChatMessage, ChatRequest, Clock};
+use crate::compare::servers::{LoadRequest, Server};
+use crate::compare::{Failure, FailureKind, Plan, RequestRecord};
+use crate::interrupt::Interrupt;
+
+/// Group of requests before the measured ones.
+const WARM_UP: &str = "warm-up";
+/// Group of requests that only find out what a server can do; it counts as warm-up.
+pub(super) const PROBE: &str = "warm-up-probe";
+
+/// What the model is told before every question.
+const SYSTEM_MESSAGE: &str = "You are a helpful assistant.";
+
+/// What the model is told with a number that makes the prompt new from its beginning.
+pub(super) fn system_message(nonce: &str) -> String {
+    format!("{nonce}. {SYSTEM_MESSAGE}")
+}
+
+/// What is asked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Order {
+    /// The user's message.
+    pub prompt: String,
+    /// Longest answer in tokens.
+    pub answer_tokens: usize,
+}
+
+impl Order {
+    /// The plan's prompts in turn, the first first.
+    pub fn in_turn(plan: &Plan, count: usize) -> Vec<Self> {
+        let order = |prompt: &String| Self {
+            prompt: prompt.clone(),
+            answer_tokens: plan.answer_tokens,
+        };
+        plan.prompts.iter().cycle().take(count).map(order).collect()
+    }
+}
+
+/// What a model is loaded with to answer the plan's prompts, so many at one time, with caches of prompts as users have them.
+pub(super) fn load_for_prompts(plan: &Plan, parallel: usize) -> LoadRequest {
+    let longest = plan.prompts.iter().map(String::len).max().unwrap_or(0);
+    let needed = longest / LEAST_BYTES_PER_TOKEN + plan.answer_tokens + TEMPLATE_ROOM;
+    LoadRequest {
+        context_length: needed.max(LEAST_CONTEXT).next_multiple_of(CONTEXT_STEP),
+        parallel,
+        prompt_cache: true,
+    }
+}
+
+/// One answer, and when it was due.
+struct Answered {
+    index: usize,
+    due: f64,
+    answer: Answer,
+}
+
+/// What the threads that ask have in common.
+struct Asking<'stage> {
+    server: &'stage dyn Server,
+    requests: &'stage [ChatRequest],
+    /// Seconds since the test began at which each request is due; `None` where it is due as soon as a thread is free.
+    due: Option<Vec<f64>>,
+    clock: Clock,
+    plan: &'stage Plan,
+    interrupt: &'stage Interrupt,
+    next: AtomicUsize,
+    is_gone: AtomicBool,
+    answers: Mutex<Vec<Answered>>,
+}
+
+impl Stage<'_> {
+    /// Asks the plan's prompts that come before the measured ones, as the phase `warm-up`.
+    ///
+    /// # Errors
+    /// The server is gone, or there is no time left.
+    pub fn warm_up(&mut self) -> Result<(), Failure> {
+        let orders = Order::in_turn(self.plan(), self.plan().warm_ups);
+        self.phase(WARM_UP, |stage| stage.ask_all(WARM_UP, &orders, &Arrivals::AtOnce(1)))
+    }
+
+    /// Asks one thing and waits for the answer, which is recorded even where it failed.
+    ///
+    /// # Errors
+    /// The server is gone, or there is no time left.
+    pub fn ask(&mut self, group: &str, order: &Order) -> Result<&RequestRecord, Failure> {
+        self.ask_all(group, std::slice::from_ref(order), &Arrivals::AtOnce(1))?;
+        self.test.requests.last().ok_or_else(|| Failure {
+            kind: FailureKind::Empty,
+            reason: "no request was sent".to_owned(),
+            hint: None,
+        })
+    }
+
+    /// Asks everything, `arrivals` saying when, and waits for all answers; those that failed are recorded too.
+    ///
+    /// Some chat templates refuse system messages: where the first requests of a test are all refused, they are asked again
+    /// with what makes their prompts new in front of the question.
+    ///
+    /// # Errors
+    /// The server is gone, or there is no time left.
+    pub fn ask_all(&mut self, group: &str, orders: &[Order], arrivals: &Arrivals) -> Result<(), Failure> {
+        let first = self.test.requests.len();
+        self.ask_once(group, orders, arrivals)?;
+        if self.takes_system.is_some() || orders.is_empty() {
+            return Ok(());
+        }
+        let asked = self.test.requests.get_mut(first..).unwrap_or_default();
+        let Some(refusal) = asked.first().and_then(|request| request.failure.clone()) else {
+            self.takes_system = Some(true);
+            return Ok(());
+        };
+        if !asked
+            .iter()
+            .all(|request| request.failure.as_ref().is_some_and(is_refusal))
+        {
+            self.takes_system = Some(true);
+            return Ok(());
+        }
+        for request in asked {
+            PROBE.clone_into(&mut request.group);
+        }
+        self.takes_system = Some(false);
+        self.note(format!(
+            "requests have no system message since those with one were refused: {refusal}"
+        ));
+        self.ask_once(group, orders, arrivals)
+    }
+
+    fn ask_once(&mut self, group: &str, orders: &[Order], arrivals: &Arrivals) -> Result<(), Failure> {
+        self.may_go_on()?;
+        let requests: Vec<ChatRequest> = orders.iter().map(|order| self.request(order)).collect();
+        let (threads, concurrency, due) = match arrivals {
+            Arrivals::AtOnce(at_once) => (*at_once, *at_once, None),
+            Arrivals::Due(times) => {
+                let now = self.now();
+                let most = self.plan().concurrency.iter().copied().max().unwrap_or(1);
+                (
+                    requests.len(),
+                    most,
+                    Some(times.iter().map(|time| now + time).collect()),
+                )
+            }
+        };
+        let asking = Asking {
+            server: self.setting.server.as_ref(),
+            requests: &requests,
+            due,
+            clock: self.clock,
+            plan: self.setting.plan,
+            interrupt: self.setting.interrupt,
+            next: AtomicUsize::new(0),
+            is_gone: AtomicBool::new(false),
+            answers: Mutex::new(Vec::new()),
+        };
+        let started = asking.on_threads(threads.min(requests.len()));
+        let mut answers = asking.answers.into_inner().unwrap_or_else(PoisonError::into_inner);
+        answers.sort_by(|left, right| left.due.total_cmp(&right.due).then(left.index.cmp(&right.index)));
+        let gone = answers
+            .iter()
+            .filter_map(|answered| answered.answer.failure.clone())
+            .find(is_gone);
+        for answered in answers {
+            self.record(group, concurrency, answered);
+        }
+        started?;
+        self.may_go_on()?;
+        gone.map_or(Ok(()), Err)
+    }
+
+    fn request(&mut self, order: &Order) -> ChatRequest {
+        let nonce = self.nonces.next();
+        let message = |role, content| ChatMessage { role, content };
+        let messages = match self.takes_system {
+            Some(false) => vec![message("user", format!("{nonce}. {}", order.prompt))],
+            Some(true) | None => vec![
+                message("system", system_message(&nonce)),
+                message("user", order.prompt.clone()),
+            ],
+        };
+        ChatRequest {
+            messages,
+            max_tokens: order.answer_tokens,
+            more: Vec::new(),
+        }
+    }
+
+    fn record(&mut self, group: &str, concurrency: usize, answered: Answered) {
+        let Answered { due, answer, .. } = answered;
+        let counted_tokens = match self.counter().map(|counter| counter.count(&answer.text)) {
+            Some(Ok(count)) => Some(count),
+            Some(Err(reason)) => {
+                self.note(format!("an answer's tokens could not be counted here: {reason}"));
+                None
+            }
+            None => None,
+        };
+        let record = RequestRecord {
+            group: group.to_owned(),
+            concurrency,
+            due,
+            times: answer.times,
+            characters: answer.text.chars().count(),
+            text: answer.text.chars().take(KEPT_CHARACTERS).collect(),
+            finish_reason: answer.finish_reason,
+            usage: answer.usage,
+            counted_tokens,
+            timings: answer.timings,
+            failure: answer.failure,
+        };
+        (self.setting.progress)(Progress::Request(&record));
+        self.test.requests.push(record);
+    }
+}
+
+/// Whether a failure says that nobody serves any more.
+fn is_gone(failure: &Failure) -> bool {
+    matches!(
+        failure.kind,
+        FailureKind::Died | FailureKind::Unreachable | FailureKind::NotStarted
+    )
+}
+
+/// Whether a server failed at what it was asked, and not at what it was doing.
+fn is_refusal(failure: &Failure) -> bool {
+    matches!(failure.kind, FailureKind::Refused | FailureKind::ServerError)
+}
+
+impl Asking<'_> {
+    /// Works on this thread where one is enough, else on so many.
+    fn on_threads(&self, count: usize) -> Result<(), Failure> {
+        if count <= 1 {
+            self.work();
+            return Ok(());
+        }
+        thread::scope(|scope| {
+            for number in 0..count {
+                let thread = thread::Builder::new().name(format!("request-{number}"));
+                thread.spawn_scoped(scope, || self.work()).map_err(|error| {
+                    // Those that run already come to an end.
+                    self.is_gone.store(true, Ordering::SeqCst);
+                    Failure {
+                        kind: FailureKind::NotStarted,
+                        reason: format!("{count} requests at one time need as many threads: {error}"),
+                        hint: None,
+                    }
+                })?;
+            }
+            Ok(())
+        })
+    }
+
+    /// Asks one request after the other until none is left.
+    fn work(&self) {
+        loop {
+            let index = self.next.fetch_add(1, Ordering::SeqCst);
+            let Some(request) = self.requests.get(index) else {
+                return;
+            };
+            let Some(due) = self.wait_for(index) else { return };
+            let answer = self.server.ask(request, self.clock);
+            if answer.failure.as_ref().is_some_and(is_gone) {
+                self.is_gone.store(true, Ordering::SeqCst);
+            }
+            let mut answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
+            answers.push(Answered { index, due, answer });
+        }
+    }
+
+    /// Waits until a request is due; returns when that is, or `None` where it need not be asked any more.
+    fn wait_for(&self, index: usize) -> Option<f64> {
+        let due = match &self.due {
+            Some(due) => *due.get(index)?,
+            None => self.clock.now(),
+        };
+        loop {
+            let may_go_on = may_go_on(self.clock, self.plan, self.interrupt).is_ok();
+            if !may_go_on || self.is_gone.load(Ordering::SeqCst) {
+                return None;
+            }
+            match Duration::try_from_secs_f64(due - self.clock.now()) {
+                Ok(left) if !left.is_zero() => thread::sleep(left.min(Duration::from_millis(NAP_MS))),
+                // It is negative.
+                _ => return Some(due),
+            }
+        }
+    }
+}
