@@ -74,9 +74,9 @@ pub fn bench(
                 Turns::EveryRound => 1,
                 Turns::First => rounds,
             };
-            let begun = Instant::now();
+            let turn = Instant::now();
             let measured = (subject.measure)(&workbench);
-            result.seconds += begun.elapsed().as_secs_f64();
+            result.seconds += turn.elapsed().as_secs_f64();
             result.add_round(measured);
         }
     }

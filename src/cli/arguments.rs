@@ -3,6 +3,7 @@ use std::path::PathBuf;
 use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 
 use super::bench::BenchArguments;
+use super::compare_arguments::Compare;
 use super::generate::GenerateArguments;
 use super::serve::ServeArguments;
 use super::train_arguments::Train;
@@ -65,6 +66,9 @@ pub enum Command {
     /// Exit codes: 0 all was measured; 1 a figure got slower than in the baseline, beyond its noise, a promise to be faster than
     /// another program does not hold, or somebody did other work; 2 could not complete.
     Bench(BenchArguments),
+    /// Compare a model in GGUF with the same one in MLX, through the servers that people use: memory, speed, stability
+    #[command(subcommand)]
+    Compare(Compare),
     /// Fine-tune a model, with the rule book watching
     #[command(subcommand)]
     Train(Train),

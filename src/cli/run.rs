@@ -11,8 +11,8 @@ use super::arguments::{
 use super::baseline::Baseline;
 use super::output::{choose_colour, note, print, without_controls};
 use super::{
-    apply_fix, bench, bench_peers, convert, embedded, environment, fuse, generate, manual, models, progress, selftest,
-    serve, train, verify,
+    apply_fix, bench, bench_peers, compare, convert, embedded, environment, fuse, generate, manual, models, progress,
+    selftest, serve, train, verify,
 };
 use crate::adapter::LoraSettings;
 use crate::atomic_write::write_file;
@@ -100,6 +100,7 @@ fn dispatch(arguments: Arguments) -> Result<u8> {
             selftest::run(arguments, &interrupt)
         }
         Some(Command::Bench(arguments)) => bench::run(&arguments),
+        Some(Command::Compare(what)) => compare::run(&what),
         Some(Command::Train(what)) => train::run(&what),
         Some(Command::Generate(arguments)) => generate::run(&arguments).map(|()| EXIT_HEALTHY),
         Some(Command::Serve(arguments)) => serve::run(&arguments).map(|()| EXIT_HEALTHY),
