@@ -8,13 +8,17 @@
 //! | --- | --- |
 //! | `as_written` | |
 //! | `atomic_write` | |
+//! | `excerpt` | |
 //! | `interrupt` | |
 //! | `lanes` | |
 //! | `line_process` | `interrupt` |
 //! | `memory` | |
 //! | `python` | |
+//! | `quantile` | |
 //! | `readback` | |
 //! | `suggestion` | |
+//! | `time_stamp` | |
+//! | `yaml` | |
 //! | `thresholds` | |
 //! | `param_snapshot` | |
 //! | `param_diff` | `param_snapshot`, `readback` |
@@ -27,7 +31,7 @@
 //! | `engine` | `interrupt`, `lanes`, `model`, `readback`, `suggestion` |
 //! | `device` | `evidence`, `memory`, `model`, `readback`, `thresholds`, `train` |
 //! | `workflow` | `adapter`, `data`, `memory`, `model`, `train` |
-//! | `external` | `interrupt`, `python`, `suggestion` |
+//! | `external` | `excerpt`, `interrupt`, `python`, `suggestion` |
 //! | `faults` | `adapter`, `atomic_write`, `data`, `diagnosis`, `evidence`, `model`, `param_snapshot`, `suggestion`, `train`, `workflow` |
 //! | `torch` | `data`, `interrupt`, `line_process`, `model`, `python` |
 //! | `probes` | `adapter`, `data`, `engine`, `evidence`, `interrupt`, `model`, `param_diff`, `param_snapshot`, `readback`, `torch`, `train` |
@@ -36,13 +40,13 @@
 //! | `report` | `evidence`, `regression`, `rules`, `thresholds` |
 //! | `diagnosis` | `adapter`, `as_written`, `data`, `device`, `engine`, `evidence`, `external`, `interrupt`, `model`, `param_snapshot`, `probes`, `python`, `readback`, `rules`, `torch`, `train`, `training_log`, `workflow` |
 //! | `training_log` | `evidence` |
-//! | `fine_tuning` | `adapter`, `as_written`, `atomic_write`, `data`, `device`, `diagnosis`, `evidence`, `interrupt`, `memory`, `model`, `param_snapshot`, `probes`, `rules`, `suggestion`, `train` |
-//! | `bench` | `adapter`, `atomic_write`, `data`, `device`, `diagnosis`, `engine`, `evidence`, `fine_tuning`, `interrupt`, `memory`, `model`, `param_diff`, `param_snapshot`, `report`, `rules`, `suggestion`, `thresholds`, `train`, `workflow` |
-//! | `compare` | `atomic_write`, `interrupt`, `python`, `report`, `suggestion` |
+//! | `fine_tuning` | `adapter`, `as_written`, `atomic_write`, `data`, `device`, `diagnosis`, `evidence`, `interrupt`, `memory`, `model`, `param_snapshot`, `probes`, `rules`, `suggestion`, `train`, `yaml` |
+//! | `bench` | `adapter`, `atomic_write`, `data`, `device`, `diagnosis`, `engine`, `evidence`, `fine_tuning`, `interrupt`, `memory`, `model`, `param_diff`, `param_snapshot`, `quantile`, `report`, `rules`, `suggestion`, `thresholds`, `time_stamp`, `train`, `workflow` |
+//! | `compare` | `atomic_write`, `excerpt`, `interrupt`, `python`, `quantile`, `report`, `suggestion`, `time_stamp`, `yaml` |
 //! | `serving` | `adapter`, `device`, `engine`, `model`, `suggestion` |
 //! | `selftest` | `adapter`, `atomic_write`, `data`, `device`, `diagnosis`, `evidence`, `faults`, `interrupt`, `model`, `report`, `rules`, `suggestion`, `train`, `workflow` |
 //! | `peers` | `adapter`, `bench`, `data`, `device`, `engine`, `interrupt`, `line_process`, `memory`, `model`, `param_snapshot`, `python`, `serving`, `thresholds`, `train` |
-//! | `cli` | `adapter`, `as_written`, `atomic_write`, `bench`, `compare`, `data`, `device`, `diagnosis`, `engine`, `evidence`, `external`, `faults`, `fine_tuning`, `interrupt`, `memory`, `model`, `peers`, `probes`, `python`, `regression`, `report`, `rules`, `selftest`, `serving`, `suggestion`, `torch`, `train`, `workflow` |
+//! | `cli` | `adapter`, `as_written`, `atomic_write`, `bench`, `compare`, `data`, `device`, `diagnosis`, `engine`, `evidence`, `external`, `faults`, `fine_tuning`, `interrupt`, `memory`, `model`, `peers`, `probes`, `python`, `regression`, `report`, `rules`, `selftest`, `serving`, `suggestion`, `torch`, `train`, `workflow`, `yaml` |
 
 pub mod adapter;
 pub mod as_written;
@@ -56,6 +60,7 @@ pub mod device;
 pub mod diagnosis;
 pub mod engine;
 pub mod evidence;
+pub mod excerpt;
 pub mod external;
 pub mod faults;
 pub mod fine_tuning;
@@ -69,6 +74,7 @@ pub mod param_snapshot;
 pub mod peers;
 pub mod probes;
 pub mod python;
+pub mod quantile;
 pub mod readback;
 pub mod regression;
 pub mod report;
@@ -77,7 +83,9 @@ pub mod selftest;
 pub mod serving;
 pub mod suggestion;
 pub mod thresholds;
+pub mod time_stamp;
 pub mod torch;
 pub mod train;
 pub mod training_log;
 pub mod workflow;
+pub mod yaml;

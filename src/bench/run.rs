@@ -1,9 +1,7 @@
 //! The measurements, one subject after the other, in rounds.
 
 use std::path::PathBuf;
-use std::time::{Instant, SystemTime};
-
-use chrono::{DateTime, SecondsFormat};
+use std::time::Instant;
 
 use super::subject::Turns;
 use super::{
@@ -14,6 +12,7 @@ use crate::diagnosis::DiagnosisOptions;
 use crate::evidence::Slot;
 use crate::interrupt::Interrupt;
 use crate::model::ModelSource;
+use crate::time_stamp::time_stamp;
 
 /// Everything that a benchmark is told.
 #[derive(Debug, Clone)]
@@ -55,7 +54,7 @@ pub fn bench(
     interrupt: &Interrupt,
     progress: &mut dyn FnMut(Turn),
 ) -> Result<BenchResults, BenchError> {
-    let began = now();
+    let began = time_stamp();
     let started = Instant::now();
     let mut workbench = Workbench::new(options, selection, interrupt)?;
     let mut results: Vec<SubjectResult> = subjects.iter().map(|subject| not_begun(subject)).collect();
@@ -99,14 +98,4 @@ fn not_begun(subject: &Subject) -> SubjectResult {
         seconds: 0.0,
         outcome: Slot::skipped("the benchmark was interrupted before it"),
     }
-}
-
-/// The time in UTC as RFC 3339 has it.
-fn now() -> String {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-    // A clock before 1970 is not set.
-    let seconds = since.map_or(0, |since| since.as_secs());
-    DateTime::from_timestamp(seconds as i64, 0)
-        .unwrap_or_default()
-        .to_rfc3339_opts(SecondsFormat::Secs, true)
 }

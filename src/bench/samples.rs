@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 
+use crate::quantile::quantile;
 use crate::thresholds::OUTLIER_FENCE;
 
 /// One value for each repeat of a measurement, in the order in which they were measured, without its warm-ups; seconds
@@ -58,23 +59,12 @@ impl Samples {
 
     /// The middle value, or the mean of the two in the middle; `None` without a value.
     pub fn median(&self) -> Option<f64> {
-        self.quantile(0.5)
+        quantile(&self.0, 0.5)
     }
 
     /// The lower and the upper quartile; `None` without a value.
     pub fn quartiles(&self) -> Option<(f64, f64)> {
-        Some((self.quantile(0.25)?, self.quantile(0.75)?))
-    }
-
-    /// The value below which the share `probability` of the values lies, between values on a straight line: definition 7 of
-    /// Hyndman and Fan (1996, The American Statistician 50, 361-365), the default of R and of `NumPy`.
-    fn quantile(&self, probability: f64) -> Option<f64> {
-        let mut sorted = self.0.clone();
-        sorted.sort_by(f64::total_cmp);
-        let place = probability * (sorted.len().checked_sub(1)?) as f64;
-        let below = sorted[place.floor() as usize];
-        let above = sorted[place.ceil() as usize];
-        Some(below + (above - below) * place.fract())
+        Some((quantile(&self.0, 0.25)?, quantile(&self.0, 0.75)?))
     }
 
     /// The values beyond Tukey's fences, from the smallest: further below the lower quartile or above the upper one than 1.5

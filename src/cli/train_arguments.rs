@@ -4,6 +4,7 @@ use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
 use crate::fine_tuning::{Configuration, Origin};
+use crate::yaml;
 
 /// Examples behind the long help.
 const EXAMPLES: &str = "Examples:
@@ -192,7 +193,7 @@ impl StartArguments {
         set("data", "DATA", json!(self.data));
         set("adapter_path", "--out", json!(self.out));
         set("template", "--template", json!(self.template));
-        set("epochs", "--epochs", json!(self.epochs.map(Configuration::number)));
+        set("epochs", "--epochs", json!(self.epochs.map(yaml::number)));
         set("iters", "--iters", json!(self.iters));
         set("batch_size", "--batch-size", json!(self.batch_size));
         set(
@@ -205,23 +206,23 @@ impl StartArguments {
         set(
             "lora_parameters.scale",
             "--lora-scale",
-            json!(self.lora_scale.map(Configuration::number)),
+            json!(self.lora_scale.map(yaml::number)),
         );
         set(
             "lora_parameters.alpha",
             "--lora-alpha",
-            json!(self.lora_alpha.map(Configuration::number)),
+            json!(self.lora_alpha.map(yaml::number)),
         );
         set(
             "lora_parameters.dropout",
             "--lora-dropout",
-            json!(self.lora_dropout.map(Configuration::number)),
+            json!(self.lora_dropout.map(yaml::number)),
         );
         set("num_layers", "--num-layers", json!(self.num_layers));
         set(
             "learning_rate",
             "--learning-rate",
-            json!(self.learning_rate.map(Configuration::number)),
+            json!(self.learning_rate.map(yaml::number)),
         );
         set("lr_schedule", "--schedule", json!(self.schedule));
         set("warmup_steps", "--warmup-steps", json!(self.warmup_steps));
@@ -229,20 +230,16 @@ impl StartArguments {
         set(
             "weight_decay",
             "--weight-decay",
-            json!(self.weight_decay.map(Configuration::number)),
+            json!(self.weight_decay.map(yaml::number)),
         );
-        set(
-            "clip_norm",
-            "--clip-norm",
-            json!(self.clip_norm.map(Configuration::number)),
-        );
+        set("clip_norm", "--clip-norm", json!(self.clip_norm.map(yaml::number)));
         set("max_seq_length", "--max-seq-length", json!(self.max_seq_length));
         set("supervision", "--supervision", json!(self.supervision));
         set("row_order", "--row-order", json!(self.row_order));
         set(
             "validation_split",
             "--validation-split",
-            json!(self.validation_split.map(Configuration::number)),
+            json!(self.validation_split.map(yaml::number)),
         );
         set("steps_per_eval", "--steps-per-eval", json!(self.steps_per_eval));
         set("val_batches", "--val-batches", json!(self.val_batches));

@@ -6,14 +6,13 @@ use thiserror::Error;
 use ureq::http::Uri;
 
 use super::generator::Reply;
+use crate::excerpt::beginning;
 use crate::interrupt::Interrupt;
 
 /// How often the user's wish is looked at while a server computes.
 const LOOK: Duration = Duration::from_millis(100);
 /// Bytes of a server's answer that are read at most.
 const LONGEST_BODY: u64 = 16 << 20;
-/// Characters of an unexpected answer that are shown.
-const SHOWN: usize = 300;
 
 /// A server that speaks OpenAI's chat API: `mlx_lm.server`, `llama-server`, LM Studio, Ollama.
 ///
@@ -225,17 +224,5 @@ impl ChatServer<'_> {
             address: self.address.to_owned(),
             detail: detail.to_owned(),
         }
-    }
-}
-
-/// The beginning of a text, on one line.
-fn beginning(text: &str) -> String {
-    let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
-    if line.is_empty() {
-        return "nothing".to_owned();
-    }
-    match line.char_indices().nth(SHOWN) {
-        Some((end, _)) => format!("{}...", &line[..end]),
-        None => line,
     }
 }

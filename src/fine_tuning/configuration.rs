@@ -2,22 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::fs::File;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
-use serde_json::{Number, Value};
+use serde_json::Value;
 use serde_saphyr::Spanned;
 use thiserror::Error;
 
 use crate::model::{Problem, Problems};
-
-/// Largest configuration file that is read, in bytes; a larger one is another file by mistake.
-const LARGEST_FILE: u64 = 1 << 20;
-
-/// What a configuration is.
-const SETTINGS: &str = "keys and values, one `key: value` on each line";
+use crate::yaml::{self, LARGEST_FILE, Node, SETTINGS};
 
 /// Where a value was given.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -94,13 +86,9 @@ impl Configuration {
             path: path.to_owned(),
             source,
         };
-        let mut text = String::new();
-        let file = File::open(path).map_err(reading)?;
-        // A device states no length, and may have no end.
-        let read = file.take(LARGEST_FILE + 1).read_to_string(&mut text).map_err(reading)?;
-        if read as u64 > LARGEST_FILE {
+        let Some(text) = yaml::read_file(path).map_err(reading)? else {
             return Err(ConfigurationFileError::TooLarge { path: path.to_owned() });
-        }
+        };
         let name = path.file_name().unwrap_or(path.as_os_str()).display().to_string();
         Self::parse(&text, |line| Origin::File {
             name: name.clone(),
@@ -114,16 +102,13 @@ impl Configuration {
 
     /// Reads YAML; `origin` says what a line is called.
     pub(super) fn parse(text: &str, origin: impl Fn(u64) -> Origin) -> Result<Self, Problem> {
-        let root: Spanned<Node> = serde_saphyr::from_str(text).map_err(|error| {
-            let line = error.location().map_or(1, |location| location.line());
-            let (found, expected) = in_our_words(error.without_snippet());
-            Problem::new(origin(line).to_string(), found, expected)
-        })?;
+        let root = yaml::parse(text)
+            .map_err(|error| Problem::new(origin(error.line).to_string(), error.found, error.expected))?;
         let mut configuration = Self::default();
         match root.value {
             Node::Table(table) => configuration.insert_table("", table, &origin),
-            Node::Value(Value::Null) => {}
-            Node::Value(_) | Node::List(_) => {
+            Node::Scalar(Value::Null) => {}
+            Node::Scalar(_) | Node::List(_) => {
                 let place = origin(root.referenced.line()).to_string();
                 return Err(Problem::new(place, "a list or a single value", SETTINGS));
             }
@@ -153,20 +138,20 @@ impl Configuration {
         }
     }
 
-    fn insert_table(&mut self, above: &str, table: Vec<(String, Spanned<Node>)>, origin: &impl Fn(u64) -> Origin) {
+    fn insert_table(
+        &mut self,
+        above: &str,
+        table: Vec<(Spanned<String>, Spanned<Node>)>,
+        origin: &impl Fn(u64) -> Origin,
+    ) {
         for (key, node) in table {
-            let key = format!("{above}{key}");
+            let key = format!("{above}{}", key.value);
             let origin_here = origin(node.referenced.line());
             match node.value {
                 Node::Table(table) => self.insert_table(&format!("{key}."), table, origin),
                 other => self.set(&key, other.into_value(), origin_here),
             }
         }
-    }
-
-    /// A number as a value. JSON has no infinity and no NaN; as a text it is refused where it is read as a number.
-    pub fn number(value: f64) -> Value {
-        Number::from_f64(value).map_or_else(|| value.to_string().into(), Value::Number)
     }
 
     /// Gives `key` a value; null leaves it as it is.
@@ -203,111 +188,5 @@ impl Configuration {
     /// The value of a key.
     pub fn get(&self, key: &str) -> Option<&Entry> {
         self.entries.get(key)
-    }
-}
-
-/// What was found in a text that is no YAML of keys and values, and what was expected there.
-fn in_our_words(error: &serde_saphyr::Error) -> (String, &'static str) {
-    use serde_saphyr::Error;
-    match error {
-        Error::DuplicateMappingKey { key, .. } => {
-            let key = key
-                .as_deref()
-                .map_or("a key".to_owned(), |key| format!("the key `{key}`"));
-            (format!("{key} twice"), "each key once")
-        }
-        Error::NonFiniteFloat { value, .. } => (format!("`{value}`"), "a finite number"),
-        Error::Budget { .. }
-        | Error::AliasReplayLimitExceeded { .. }
-        | Error::AliasExpansionLimitExceeded { .. }
-        | Error::AliasReplayStackDepthExceeded { .. }
-        | Error::RecursiveReferencesRequireWeakTypes { .. } => (
-            "more values, levels or aliases than a configuration has".to_owned(),
-            SETTINGS,
-        ),
-        other => (other.to_string(), SETTINGS),
-    }
-}
-
-/// A value of YAML before its keys are joined.
-#[derive(Debug)]
-enum Node {
-    Value(Value),
-    List(Vec<Spanned<Node>>),
-    Table(Vec<(String, Spanned<Node>)>),
-}
-
-impl Node {
-    fn into_value(self) -> Value {
-        match self {
-            Self::Value(value) => value,
-            Self::List(list) => list.into_iter().map(|node| node.value.into_value()).collect(),
-            Self::Table(table) => Value::Object(
-                table
-                    .into_iter()
-                    .map(|(key, node)| (key, node.value.into_value()))
-                    .collect(),
-            ),
-        }
-    }
-}
-
-impl<'de> Deserialize<'de> for Node {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(NodeVisitor)
-    }
-}
-
-struct NodeVisitor;
-
-impl<'de> Visitor<'de> for NodeVisitor {
-    type Value = Node;
-
-    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("a value")
-    }
-
-    fn visit_unit<E>(self) -> Result<Node, E> {
-        Ok(Node::Value(Value::Null))
-    }
-
-    fn visit_none<E>(self) -> Result<Node, E> {
-        Ok(Node::Value(Value::Null))
-    }
-
-    fn visit_bool<E>(self, value: bool) -> Result<Node, E> {
-        Ok(Node::Value(value.into()))
-    }
-
-    fn visit_i64<E>(self, value: i64) -> Result<Node, E> {
-        Ok(Node::Value(value.into()))
-    }
-
-    fn visit_u64<E>(self, value: u64) -> Result<Node, E> {
-        Ok(Node::Value(value.into()))
-    }
-
-    fn visit_f64<E>(self, value: f64) -> Result<Node, E> {
-        Ok(Node::Value(Configuration::number(value)))
-    }
-
-    fn visit_str<E>(self, value: &str) -> Result<Node, E> {
-        Ok(Node::Value(value.into()))
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut access: A) -> Result<Node, A::Error> {
-        let mut list = Vec::new();
-        while let Some(node) = access.next_element()? {
-            list.push(node);
-        }
-        Ok(Node::List(list))
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<Node, A::Error> {
-        let mut table = Vec::new();
-        while let Some(entry) = access.next_entry()? {
-            table.push(entry);
-        }
-        Ok(Node::Table(table))
     }
 }

@@ -5,6 +5,7 @@ use rand_chacha::rand_core::{RngCore, SeedableRng};
 
 use super::thresholds::{CONFIDENCE_LEVEL, RATIO_RESAMPLES, SLOPE_RESAMPLES};
 use super::{Interval, Summary};
+use crate::quantile::{quantile, quantile_of_sorted};
 
 impl Summary {
     /// Of finite values; `None` where there are none.
@@ -18,7 +19,7 @@ impl Summary {
         let count = sorted.len() as f64;
         let mean = sorted.iter().sum::<f64>() / count;
         let squares: f64 = sorted.iter().map(|value| (value - mean).powi(2)).sum();
-        let at = |share| percentile_of_sorted(&sorted, share);
+        let at = |share| quantile_of_sorted(&sorted, share);
         Some(Self {
             count: sorted.len(),
             mean,
@@ -42,7 +43,7 @@ impl Summary {
 /// The value below which `share` of `values` is, interpolated linearly between its neighbours (Hyndman and Fan 1996, type 7;
 /// the default of `NumPy`); `None` where there are no values.
 pub fn percentile(values: &[f64], share: f64) -> Option<f64> {
-    percentile_of_sorted(&sorted(values), share)
+    quantile(values, share)
 }
 
 /// The value in the middle.
@@ -54,14 +55,6 @@ fn sorted(values: &[f64]) -> Vec<f64> {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
     sorted
-}
-
-fn percentile_of_sorted(sorted: &[f64], share: f64) -> Option<f64> {
-    let last = sorted.len().checked_sub(1)?;
-    let place = share.clamp(0.0, 1.0) * last as f64;
-    let below = *sorted.get(place.floor() as usize)?;
-    let above = *sorted.get(place.ceil() as usize)?;
-    Some(below + (above - below) * place.fract())
 }
 
 /// The median of the slopes between any two of `points`, given as place and value (Theil 1950, Sen 1968); `None` where no two
@@ -87,8 +80,8 @@ pub fn ratio_of_medians(numerator: &[f64], denominator: &[f64], seed: u64) -> Op
     let (numerator, denominator) = (sorted(numerator), sorted(denominator));
     let ratio = |above: f64, below: f64| (above > 0.0 && below > 0.0).then_some(above / below);
     let estimate = ratio(
-        percentile_of_sorted(&numerator, 0.5)?,
-        percentile_of_sorted(&denominator, 0.5)?,
+        quantile_of_sorted(&numerator, 0.5)?,
+        quantile_of_sorted(&denominator, 0.5)?,
     )?;
     let mut draw = Draw::new(seed);
     let drawn: Vec<f64> = (0..RATIO_RESAMPLES)
@@ -126,8 +119,8 @@ fn interval(estimate: f64, drawn: &[f64]) -> Option<Interval> {
     let drawn = sorted(drawn);
     Some(Interval {
         estimate,
-        low: percentile_of_sorted(&drawn, outside)?,
-        high: percentile_of_sorted(&drawn, 1.0 - outside)?,
+        low: quantile_of_sorted(&drawn, outside)?,
+        high: quantile_of_sorted(&drawn, 1.0 - outside)?,
     })
 }
 

@@ -16,6 +16,3 @@ pub(super) const LONGEST_LINE: usize = 4 << 20;
 
 /// Bytes of the data of one event, which may have several lines.
 pub(super) const LONGEST_EVENT: usize = 8 << 20;
-
-/// Characters of an unexpected answer that are shown: enough for a message, not for a page of HTML.
-pub(super) const SHOWN: usize = 300;

@@ -2,8 +2,8 @@
 
 use serde_json::Value;
 
-use super::bounds::SHOWN;
 use crate::compare::{Failure, FailureKind};
+use crate::excerpt::beginning;
 
 impl Failure {
     /// One without a hint.
@@ -69,18 +69,6 @@ pub(in crate::compare) fn error_of(value: &Value) -> Option<String> {
     let error = error.filter(|error| !error.is_null())?;
     let message = error.get("message").unwrap_or(error);
     Some(message.as_str().map_or_else(|| message.to_string(), str::to_owned))
-}
-
-/// The beginning of a text, on one line.
-pub(in crate::compare) fn beginning(text: &str) -> String {
-    let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
-    if line.is_empty() {
-        return "nothing".to_owned();
-    }
-    match line.char_indices().nth(SHOWN) {
-        Some((end, _)) => format!("{}...", &line[..end]),
-        None => line,
-    }
 }
 
 #[cfg(test)]

@@ -9,9 +9,10 @@ use super::answer_reader::{AnswerReader, Framer, Framing, Step};
 use super::api_key::ApiKey;
 use super::bounds::{LONGEST_BODY, LOOK};
 use super::exchange::{Arrival, Exchange, JSON, Request};
-use super::failure::{beginning, error_of, of_status};
+use super::failure::{error_of, of_status};
 use super::{Answer, Clock};
 use crate::compare::{Failure, FailureKind, Limits};
+use crate::excerpt::beginning;
 use crate::interrupt::Interrupt;
 
 /// Asks one server. Every request has a connection of its own.

@@ -2,8 +2,8 @@
 
 use serde_json::Value;
 
-use super::failure::beginning;
 use crate::compare::{Failure, FailureKind};
+use crate::excerpt::beginning;
 
 /// A field that is there.
 fn present<'value>(object: &'value Value, name: &str) -> Option<&'value Value> {

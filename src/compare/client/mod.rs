@@ -24,7 +24,7 @@ pub use event_stream::{Event, EventStream, StreamError};
 pub(super) use address::Address;
 pub(super) use answer_reader::{AnswerReader, Framing, Step};
 pub(super) use api_key::ApiKey;
-pub(super) use failure::{beginning, error_of};
+pub(super) use failure::error_of;
 pub(super) use http::{HttpClient, Reply};
 pub(super) use json_field::{count, items, number, text};
 pub(super) use open_ai_stream::{OpenAiStream, chat_body, check_model, messages, parse, told};

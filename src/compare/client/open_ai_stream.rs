@@ -8,10 +8,11 @@ use serde_json::{Map, Value, json};
 
 use super::answer_reader::{AnswerReader, Framing, Step};
 use super::event_stream::Event;
-use super::failure::{beginning, error_of};
+use super::failure::error_of;
 use super::json_field::{count, items, number, text};
 use super::{Answer, ChatRequest};
 use crate::compare::{Failure, FailureKind, ServerTimings, Usage};
+use crate::excerpt::beginning;
 
 /// The last event's data.
 const DONE: &str = "[DONE]";

@@ -1,17 +1,13 @@
 //! A plan from a YAML file such as `config/compare.yaml`.
 
-use std::fs::File;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use serde_saphyr::Spanned;
 
-use super::document::{Node, Reading, Table, parse};
+use super::document::{Reading, Table, parse};
 use super::{Format, ModelPair, Plan, PlanProblem, PlanProblems, ServerKind, Side, check};
 use crate::suggestion::closest;
-
-/// Largest configuration or file of prompts that is read, in bytes; a larger one is another file by mistake.
-const LARGEST_FILE: u64 = 1 << 20;
+use crate::yaml::{self, LARGEST_FILE, Node};
 
 /// Keys of a configuration.
 const KEYS: [&str; 15] = [
@@ -87,7 +83,7 @@ impl ConfiguredPlan {
     /// # Errors
     /// Everything that is wrong with the file, at once.
     pub fn read(path: &Path) -> Result<Self, ConfigurationError> {
-        let text = match read_small(path) {
+        let text = match yaml::read_file(path) {
             Ok(Some(text)) => text,
             Ok(None) => return Err(ConfigurationError::TooLarge { path: path.to_owned() }),
             Err(source) => {
@@ -122,14 +118,6 @@ impl ConfiguredPlan {
             _ => Err(PlanProblems(problems)),
         }
     }
-}
-
-/// The text of a file; `None` where it is too large.
-fn read_small(path: &Path) -> std::io::Result<Option<String>> {
-    let mut text = String::new();
-    // A device states no length, and may have no end.
-    let read = File::open(path)?.take(LARGEST_FILE + 1).read_to_string(&mut text)?;
-    Ok((read as u64 <= LARGEST_FILE).then_some(text))
 }
 
 struct Reader<'folder> {
@@ -288,7 +276,7 @@ impl Reader<'_> {
         }
         let given = self.reading.text(table, "prompts")?;
         let path = self.resolved(&given);
-        let found = match read_small(&path) {
+        let found = match yaml::read_file(&path) {
             Ok(Some(text)) => {
                 let lines = text.lines().filter(|line| !line.trim().is_empty());
                 return Some(lines.map(str::to_owned).collect());

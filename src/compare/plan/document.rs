@@ -1,28 +1,13 @@
 //! A YAML document whose values know their lines, and reading values of it with every problem collected.
 
 use std::collections::BTreeMap;
-use std::fmt;
 
-use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
-use serde_json::{Number, Value};
+use serde_json::Value;
 use serde_saphyr::Spanned;
 
 use super::PlanProblem;
 use crate::suggestion::closest;
-
-/// What a configuration is.
-const SETTINGS: &str = "keys and values, one `key: value` on each line";
-
-/// A value of YAML.
-#[derive(Debug)]
-pub(super) enum Node {
-    /// Null, a truth value, a number or a text.
-    Scalar(Value),
-    /// A list.
-    List(Vec<Spanned<Node>>),
-    /// Keys and values in their order.
-    Table(Vec<(Spanned<String>, Spanned<Node>)>),
-}
+use crate::yaml::{self, Node, SETTINGS};
 
 /// Keys that are known, and where each stands.
 pub(super) struct Table<'node> {
@@ -41,50 +26,22 @@ pub(super) struct Reading {
 
 /// Reads YAML.
 pub(super) fn parse(text: &str) -> Result<Spanned<Node>, PlanProblem> {
-    serde_saphyr::from_str(text).map_err(|error| {
-        let line = error.location().map_or(1, |location| location.line());
-        let (found, expected) = in_our_words(error.without_snippet());
-        PlanProblem::new("", found, expected).at(line)
-    })
+    yaml::parse(text).map_err(|error| PlanProblem::new("", error.found, error.expected).at(error.line))
 }
 
-/// What was found in a text that is no YAML of keys and values, and what was expected there.
-fn in_our_words(error: &serde_saphyr::Error) -> (String, &'static str) {
-    use serde_saphyr::Error;
-    match error {
-        Error::DuplicateMappingKey { key, .. } => {
-            let key = key
-                .as_deref()
-                .map_or("a key".to_owned(), |key| format!("the key `{key}`"));
-            (format!("{key} twice"), "each key once")
-        }
-        Error::NonFiniteFloat { value, .. } => (format!("`{value}`"), "a finite number"),
-        Error::Budget { .. }
-        | Error::AliasReplayLimitExceeded { .. }
-        | Error::AliasExpansionLimitExceeded { .. }
-        | Error::AliasReplayStackDepthExceeded { .. }
-        | Error::RecursiveReferencesRequireWeakTypes { .. } => (
-            "more values, levels or aliases than a configuration has".to_owned(),
-            SETTINGS,
-        ),
-        other => (other.to_string(), SETTINGS),
-    }
+/// Whether a key with this value counts as not given.
+fn is_null(node: &Node) -> bool {
+    matches!(node, Node::Scalar(Value::Null))
 }
 
-impl Node {
-    fn is_null(&self) -> bool {
-        matches!(self, Self::Scalar(Value::Null))
-    }
-
-    /// For people.
-    fn description(&self) -> String {
-        match self {
-            Self::Scalar(Value::Null) => "nothing".to_owned(),
-            Self::Scalar(Value::String(text)) => format!("the text `{text}`"),
-            Self::Scalar(value) => format!("`{value}`"),
-            Self::List(_) => "a list".to_owned(),
-            Self::Table(_) => "keys and values".to_owned(),
-        }
+/// A value for people.
+fn description(node: &Node) -> String {
+    match node {
+        Node::Scalar(Value::Null) => "nothing".to_owned(),
+        Node::Scalar(Value::String(text)) => format!("the text `{text}`"),
+        Node::Scalar(value) => format!("`{value}`"),
+        Node::List(_) => "a list".to_owned(),
+        Node::Table(_) => "keys and values".to_owned(),
     }
 }
 
@@ -101,7 +58,7 @@ impl Table<'_> {
     /// The value of a key; one without a value counts as not given.
     fn value(&self, key: &str) -> Option<&Spanned<Node>> {
         let entry = self.entries.iter().find(|(name, _)| name.value == key);
-        entry.map(|(_, node)| node).filter(|node| !node.value.is_null())
+        entry.map(|(_, node)| node).filter(|node| !is_null(&node.value))
     }
 
     /// Whether a key has a value.
@@ -128,7 +85,7 @@ impl Reading {
     }
 
     fn wrong(&mut self, path: &str, node: &Spanned<Node>, expected: &str) {
-        let problem = PlanProblem::new(path, node.value.description(), expected);
+        let problem = PlanProblem::new(path, description(&node.value), expected);
         self.problems.push(problem.at(node.referenced.line()));
     }
 
@@ -280,67 +237,5 @@ impl Reading {
             }
         }
         Some(variables)
-    }
-}
-
-impl<'de> Deserialize<'de> for Node {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(NodeVisitor)
-    }
-}
-
-struct NodeVisitor;
-
-impl<'de> Visitor<'de> for NodeVisitor {
-    type Value = Node;
-
-    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("a value")
-    }
-
-    fn visit_unit<E>(self) -> Result<Node, E> {
-        Ok(Node::Scalar(Value::Null))
-    }
-
-    fn visit_none<E>(self) -> Result<Node, E> {
-        Ok(Node::Scalar(Value::Null))
-    }
-
-    fn visit_bool<E>(self, value: bool) -> Result<Node, E> {
-        Ok(Node::Scalar(value.into()))
-    }
-
-    fn visit_i64<E>(self, value: i64) -> Result<Node, E> {
-        Ok(Node::Scalar(value.into()))
-    }
-
-    fn visit_u64<E>(self, value: u64) -> Result<Node, E> {
-        Ok(Node::Scalar(value.into()))
-    }
-
-    fn visit_f64<E>(self, value: f64) -> Result<Node, E> {
-        // JSON has no infinity and no NaN; as a text it is refused where a number is read.
-        let number = Number::from_f64(value).map_or_else(|| value.to_string().into(), Value::Number);
-        Ok(Node::Scalar(number))
-    }
-
-    fn visit_str<E>(self, value: &str) -> Result<Node, E> {
-        Ok(Node::Scalar(value.into()))
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut access: A) -> Result<Node, A::Error> {
-        let mut list = Vec::new();
-        while let Some(node) = access.next_element()? {
-            list.push(node);
-        }
-        Ok(Node::List(list))
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<Node, A::Error> {
-        let mut table = Vec::new();
-        while let Some(entry) = access.next_entry()? {
-            table.push(entry);
-        }
-        Ok(Node::Table(table))
     }
 }

@@ -3,14 +3,14 @@
 use std::fs::OpenOptions;
 use std::io::{self, ErrorKind, Write};
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
 
-use chrono::{DateTime, SecondsFormat, Utc};
+use chrono::SecondsFormat;
 use serde::Serialize;
 
 use super::tables::{memory_csv, requests_csv};
 use super::{MemorySample, RECORD_SCHEMA_VERSION, Record, RequestRecord, TestKey, TestRecord};
 use crate::atomic_write::write_file;
+use crate::time_stamp::utc_now;
 
 /// The [`Record`].
 pub(super) const RECORD_FILE: &str = "test_results.json";
@@ -52,7 +52,7 @@ impl ResultsFolder {
     /// It cannot be made.
     pub fn create(parent: &Path) -> io::Result<Self> {
         std::fs::create_dir_all(parent)?;
-        let name = now().format("%Y%m%d_%H%M%S").to_string();
+        let name = utc_now().format("%Y%m%d_%H%M%S").to_string();
         for number in 1..=MOST_IN_A_SECOND {
             let name = match number {
                 1 => name.clone(),
@@ -150,18 +150,6 @@ impl ResultsFolder {
         let mut file = OpenOptions::new().create(true).append(true).open(path)?;
         // A line of several lines would pass for several events.
         let line = line.replace('\n', "\n    ");
-        file.write_all(format!("{} {line}\n", now().to_rfc3339_opts(SecondsFormat::Millis, true)).as_bytes())
+        file.write_all(format!("{} {line}\n", utc_now().to_rfc3339_opts(SecondsFormat::Millis, true)).as_bytes())
     }
-}
-
-/// The time in UTC as RFC 3339 has it, in whole seconds.
-pub fn time_stamp() -> String {
-    now().to_rfc3339_opts(SecondsFormat::Secs, true)
-}
-
-fn now() -> DateTime<Utc> {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-    // A clock before 1970 is not set.
-    let since = since.unwrap_or_default();
-    DateTime::from_timestamp(since.as_secs() as i64, since.subsec_nanos()).unwrap_or_default()
 }

@@ -11,7 +11,6 @@ use serde::{Deserialize, Serialize};
 
 pub(super) use file_name::file_name;
 pub use folder::ResultsFolder;
-pub(super) use folder::time_stamp;
 pub use read_back::{Results, ResultsError};
 
 use super::{Format, Plan, ServerKind};

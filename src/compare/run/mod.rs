@@ -11,7 +11,6 @@ mod resume;
 
 use std::path::{Path, PathBuf};
 
-use super::record::time_stamp;
 use super::scenarios::{Progress, Routing, Scenario, Setting, Stage, StartWatch, TokenCounter};
 use super::servers::{Server, Surroundings};
 use super::{
@@ -19,6 +18,7 @@ use super::{
     ResultsFolder, Side, TestKey, TestRecord,
 };
 use crate::interrupt::Interrupt;
+use crate::time_stamp::time_stamp;
 
 pub use estimate::Remaining;
 pub use observer::{Event, Observer};

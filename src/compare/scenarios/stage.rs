@@ -9,13 +9,13 @@ use super::thresholds::{NAP_MS, SETTLING_SAMPLES};
 use super::{Stop, TokenCounter};
 use crate::compare::client::Clock;
 use crate::compare::memory::{MemoryWatch, Processes};
-use crate::compare::record::time_stamp;
 use crate::compare::servers::{LoadRequest, NextTokens, Server};
 use crate::compare::{
     Failure, FailureKind, Figure, Format, Loaded, MemoryRecord, MemorySample, ModelPair, Outcome, Phase, Plan,
     RequestRecord, ServerDescription, Side, TestKey, TestRecord, Unit,
 };
 use crate::interrupt::Interrupt;
+use crate::time_stamp::time_stamp;
 
 /// Watches memory until it is stopped or dropped.
 pub trait Watch {

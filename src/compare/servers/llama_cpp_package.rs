@@ -10,8 +10,8 @@ use super::python_modules::{can_import, python_with};
 use super::short_command::run;
 use crate::atomic_write::UnfinishedFolder;
 use crate::compare::cache_folder::cache_folder;
-use crate::compare::client::beginning;
 use crate::compare::{Failure, FailureKind};
+use crate::excerpt::beginning;
 use crate::interrupt::Interrupt;
 
 /// The package's name, also that of its module.

@@ -17,8 +17,8 @@ use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 
 use super::bounds::{ASK, GRACE, KILLED, LAST_WORDS, LOG_LINES, LOG_TAIL};
-use crate::compare::client::beginning;
 use crate::compare::{Failure, FailureKind};
+use crate::excerpt::beginning;
 use crate::interrupt::Interrupt;
 
 /// How a server is started.

@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::compare::client::beginning;
 use crate::compare::servers::bounds::SHORT_COMMAND;
 use crate::compare::servers::short_command::{Finished, run};
 use crate::compare::servers::{LoadRequest, Surroundings};
 use crate::compare::{Failure, FailureKind};
+use crate::excerpt::beginning;
 use crate::interrupt::Interrupt;
 
 /// The program.
