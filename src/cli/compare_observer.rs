@@ -6,9 +6,9 @@ use std::time::Duration;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::output::{is_dumb_terminal, note};
-use crate::compare::run::{Event, Observer, Remaining};
+use crate::compare::Outcome;
+use crate::compare::run::{Event, Observer};
 use crate::compare::scenarios::Progress;
-use crate::compare::{Outcome, TestKey, TestRecord};
 
 /// Redraws of a spinner per second.
 const SPINNER_INTERVAL: Duration = Duration::from_millis(120);
@@ -28,20 +28,12 @@ pub fn observer(verbose: bool) -> Box<dyn Observer> {
     }
 }
 
-/// Every event as the log has it.
+/// Every event as the log has it, except that a test begins with how much is left.
 struct Everything;
 
 impl Observer for Everything {
     fn hear(&self, event: &Event<'_>) {
-        if let Event::TestBegins {
-            number,
-            of,
-            key,
-            remaining,
-        } = event
-        {
-            note(&beginning(*number, *of, key, *remaining));
-        } else if let Some(line) = event.line() {
+        if let Some(line) = beginning(event).or_else(|| event.line()) {
             note(&line);
         }
     }
@@ -52,20 +44,8 @@ struct Lines;
 
 impl Observer for Lines {
     fn hear(&self, event: &Event<'_>) {
-        match event {
-            Event::TestBegins {
-                number,
-                of,
-                key,
-                remaining,
-            } => note(&beginning(*number, *of, key, *remaining)),
-            Event::TestEnds(test) => {
-                if let Some(line) = trouble(test) {
-                    note(&line);
-                }
-            }
-            Event::NotWritten(_) | Event::Interrupted => note(&event.line().unwrap_or_default()),
-            Event::Progress(..) => {}
+        if let Some(line) = beginning(event).or_else(|| trouble(event)) {
+            note(&line);
         }
     }
 }
@@ -76,28 +56,13 @@ struct Bar {
 
 impl Observer for Bar {
     fn hear(&self, event: &Event<'_>) {
-        match event {
-            Event::TestBegins {
-                number,
-                of,
-                key,
-                remaining,
-            } => {
-                self.bar.set_message(beginning(*number, *of, key, *remaining));
-                self.bar.set_prefix(beginning(*number, *of, key, *remaining));
-            }
-            Event::Progress(_, Progress::Phase(phase)) => {
-                self.bar.set_message(format!("{}: {phase}", self.bar.prefix()));
-            }
-            Event::Progress(_, Progress::Request(_)) => {}
-            Event::TestEnds(test) => {
-                if let Some(line) = trouble(test) {
-                    self.bar.suspend(|| note(&line));
-                }
-            }
-            Event::NotWritten(_) | Event::Interrupted => {
-                self.bar.suspend(|| note(&event.line().unwrap_or_default()));
-            }
+        if let Some(line) = beginning(event) {
+            self.bar.set_prefix(line.clone());
+            self.bar.set_message(line);
+        } else if let Event::Progress(_, Progress::Phase(phase)) = event {
+            self.bar.set_message(format!("{}: {phase}", self.bar.prefix()));
+        } else if let Some(line) = trouble(event) {
+            self.bar.suspend(|| note(&line));
         }
     }
 }
@@ -108,8 +73,17 @@ impl Drop for Bar {
     }
 }
 
-/// `3 of 20: SmolLM2, simple-generation, GGUF (round 1); about 4 min left`.
-fn beginning(number: usize, of: usize, key: &TestKey, remaining: Remaining) -> String {
+/// `3 of 20: SmolLM2, simple-generation, GGUF (round 1); about 4 min left`; `None` where no test begins.
+fn beginning(event: &Event<'_>) -> Option<String> {
+    let Event::TestBegins {
+        key,
+        number,
+        of,
+        remaining,
+    } = event
+    else {
+        return None;
+    };
     let minutes = remaining.seconds / 60.0;
     let left = match (remaining.unknown, minutes) {
         (_, 0.0) => String::new(),
@@ -118,17 +92,22 @@ fn beginning(number: usize, of: usize, key: &TestKey, remaining: Remaining) -> S
         (_, ..1.0) => "; at least a minute left".to_owned(),
         (..) => format!("; at least {minutes:.0} min left"),
     };
-    format!(
+    Some(format!(
         "{number} of {of}: {}, {}, {} (round {}){left}",
         key.pair,
         key.scenario,
         key.format.title(),
         key.round + 1
-    )
+    ))
 }
 
-/// Why a test gave nothing; `None` where it did.
-fn trouble(test: &TestRecord) -> Option<String> {
+/// What the user has to know without asking: why a test gave nothing, or why the run ends; `None` where all is well.
+fn trouble(event: &Event<'_>) -> Option<String> {
+    let test = match event {
+        Event::TestEnds(test) => test,
+        Event::NotWritten(_) | Event::Interrupted => return event.line(),
+        Event::TestBegins { .. } | Event::Progress(..) => return None,
+    };
     let (pair, scenario, format) = (&test.key.pair, &test.key.scenario, test.key.format.title());
     match &test.outcome {
         Outcome::Completed | Outcome::Interrupted => None,

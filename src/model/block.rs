@@ -18,10 +18,15 @@ pub trait Block: ModuleParameters + Debug {
         stores: &mut [&mut dyn KeyValueStore],
     ) -> Result<Array>;
 
-    /// [`Self::forward`] without stores, and the experts that each token was sent to, `[batch, tokens, chosen]`; `None`
-    /// where the block has no experts.
-    fn forward_with_experts(&self, input: &Array, context: &AttentionContext) -> Result<(Array, Option<Array>)> {
-        Ok((self.forward(input, context, &mut [])?, None))
+    /// [`Self::forward`], and the experts that each token was sent to, `[batch, tokens, chosen]`; `None` where the block
+    /// has no experts.
+    fn forward_with_experts(
+        &self,
+        input: &Array,
+        context: &AttentionContext,
+        stores: &mut [&mut dyn KeyValueStore],
+    ) -> Result<(Array, Option<Array>)> {
+        Ok((self.forward(input, context, stores)?, None))
     }
 
     /// Tokens that one attends to, itself included; `None` for all before it.

@@ -81,7 +81,7 @@ impl CausalModel {
         let mut hidden = self.model.embed(tokens, &context)?;
         let mut chosen = Vec::new();
         for (index, block) in self.model.layers.iter().enumerate() {
-            let (output, experts) = block.forward_with_experts(&hidden, &context)?;
+            let (output, experts) = block.forward_with_experts(&hidden, &context, &mut [])?;
             hidden = output;
             chosen.extend(experts.map(|experts| (index, experts)));
         }

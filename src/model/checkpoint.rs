@@ -7,8 +7,8 @@ use thiserror::Error;
 
 use super::stored_names::{expected_beside, translate};
 use super::{
-    BlockError, GgufError, GgufHeader, GgufTensor, ModelConfiguration, ModuleQuantization, PackedForm, PackedMatrix,
-    Packing, QuantizationMode, WeightFileError, WeightSet, gguf_blocks, gguf_packing,
+    BlockError, GgufError, GgufHeader, ModelConfiguration, ModuleQuantization, PackedForm, PackedMatrix, Packing,
+    QuantizationMode, WeightFileError, WeightSet, gguf_packing, gguf_tensor,
 };
 use crate::evidence::Listing;
 use crate::suggestion::closest;
@@ -281,7 +281,7 @@ impl Checkpoint {
         let mut packings = BTreeMap::new();
         let order = RowOrder::of(header, configuration);
         for (name, tensor) in header.hugging_face_tensors()? {
-            let stored = order.apply(&name, gguf_tensor(header, tensor, precision)?)?;
+            let stored = order.apply(&name, gguf_tensor::stored(header, tensor, precision)?)?;
             if let (Some(packing), Some(module)) =
                 (gguf_packing::packing(tensor.tensor_type), name.strip_suffix(".weight"))
             {
@@ -290,7 +290,7 @@ impl Checkpoint {
             tensors.insert(name, stored);
         }
         let wavelength_factors = match header.tensor(super::ROPE_FREQUENCIES) {
-            Some(tensor) => Some(plain_values(header, tensor)?),
+            Some(tensor) => Some(gguf_tensor::values(header, tensor)?),
             None => None,
         };
         let types = header.tensors.iter();
@@ -592,51 +592,4 @@ impl RowOrder {
             StoredTensor::Packed(matrix) => StoredTensor::Packed(matrix.try_map(reorder)?),
         })
     }
-}
-
-fn gguf_tensor(
-    header: &GgufHeader,
-    tensor: &GgufTensor,
-    precision: Precision,
-) -> Result<StoredTensor, CheckpointError> {
-    let shape: Vec<i32> = tensor.shape.iter().map(|&size| size as i32).collect();
-    if precision.keep_packed
-        && let [rows, columns] = shape[..]
-    {
-        let bytes = header.tensor_bytes(tensor)?;
-        if let Some(packed) = gguf_packing::pack(tensor.tensor_type, &bytes) {
-            let packing = packed.packing;
-            let groups = columns / packing.group_size;
-            return Ok(StoredTensor::Packed(PackedMatrix {
-                weight: Array::from_slice(&packed.words, &[rows, packing.packed_columns(columns)]),
-                scales: Array::from_slice(&packed.scales, &[rows, groups]),
-                biases: Some(Array::from_slice(&packed.biases, &[rows, groups])),
-                form: PackedForm {
-                    packing,
-                    dtype: Dtype::Float32,
-                },
-            }));
-        }
-    }
-    plain_array(header, tensor, &shape).map(StoredTensor::Plain)
-}
-
-fn plain_array(header: &GgufHeader, tensor: &GgufTensor, shape: &[i32]) -> Result<Array, CheckpointError> {
-    let bytes = header.tensor_bytes(tensor)?;
-    let tensor_type = tensor.tensor_type;
-    let expected = shape.iter().map(|&size| size as usize).product::<usize>();
-    // Values that are written where MLX wants them are not copied there.
-    if mlx_cpu_kernels::serve([]) && gguf_blocks::values_in(tensor_type, &bytes) == Ok(expected) {
-        let fill = move |values: &mut [f32]| gguf_blocks::dequantize_into(tensor_type, &bytes, values);
-        return Ok(mlx_cpu_kernels::filled(shape, fill)?);
-    }
-    Ok(Array::from_slice(&plain_values(header, tensor)?, shape))
-}
-
-fn plain_values(header: &GgufHeader, tensor: &GgufTensor) -> Result<Vec<f32>, CheckpointError> {
-    let bytes = header.tensor_bytes(tensor)?;
-    gguf_blocks::dequantize(tensor.tensor_type, &bytes).map_err(|source| CheckpointError::Block {
-        tensor: tensor.name.clone(),
-        source,
-    })
 }

@@ -28,6 +28,7 @@ mod gguf_configuration;
 mod gguf_header;
 mod gguf_names;
 mod gguf_packing;
+mod gguf_tensor;
 mod gguf_tokenizer;
 mod hub;
 mod initialise;

@@ -1,7 +1,9 @@
 //! How fast answers come, by group of requests. Latencies count from when a request was due.
 
 use super::measure::{LEAK, Measure, groups, measured};
-use super::tokens::answer_tokens;
+use super::request_speed::{
+    self, prompt_tokens_per_second, time_per_output_token, time_to_first_token, tokens_per_second,
+};
 use crate::compare::{FailureKind, Outcome, RequestRecord, TestRecord, Unit};
 
 /// Every measure of the requests of some rounds of one scenario.
@@ -81,49 +83,17 @@ fn end_to_end(answered: &[&RequestRecord]) -> Measure {
     )
 }
 
-fn time_to_first_token(request: &RequestRecord) -> Option<f64> {
-    Some(request.times.pieces.first()? - request.due)
-}
-
 fn gaps(request: &RequestRecord) -> impl Iterator<Item = f64> {
     let pieces = &request.times.pieces;
     pieces.iter().zip(pieces.iter().skip(1)).map(|(one, next)| next - one)
-}
-
-fn time_per_output_token(request: &RequestRecord) -> Option<f64> {
-    let (tokens, _) = answer_tokens(request);
-    let first = request.times.pieces.first()?;
-    (tokens > 1).then(|| (request.times.ended - first) / (tokens - 1) as f64)
-}
-
-fn tokens_per_second(request: &RequestRecord) -> Option<f64> {
-    let seconds = request.times.ended - request.due;
-    let (tokens, _) = answer_tokens(request);
-    (seconds > 0.0).then(|| tokens as f64 / seconds)
-}
-
-fn prompt_tokens_per_second(request: &RequestRecord) -> Option<f64> {
-    let usage = request.usage?;
-    // One that does not tell what was cached is taken at its word elsewhere: each prompt begins with a number of its own.
-    let read = usage.prompt_tokens.saturating_sub(usage.cached_tokens.unwrap_or(0));
-    let seconds = time_to_first_token(request)?;
-    (seconds > 0.0 && read > 0).then(|| read as f64 / seconds)
 }
 
 /// One value for each round that was finished: one that was cut short has requests that nothing followed.
 fn throughput(tests: &[&TestRecord], group: &str) -> Measure {
     let completed = tests.iter().filter(|test| test.outcome == Outcome::Completed);
     let values = completed.filter_map(|test| {
-        let of_group = || test.requests.iter().filter(|request| request.group == group);
-        let tokens: usize = of_group()
-            .filter(|request| request.failure.is_none())
-            .map(|request| answer_tokens(request).0)
-            .sum();
-        let first = of_group().map(|request| request.due).fold(f64::INFINITY, f64::min);
-        let last = of_group()
-            .map(|request| request.times.ended)
-            .fold(f64::NEG_INFINITY, f64::max);
-        (last > first).then(|| tokens as f64 / (last - first))
+        let of_group: Vec<&RequestRecord> = test.requests.iter().filter(|request| request.group == group).collect();
+        request_speed::throughput(&of_group)
     });
     Measure::new(
         "throughput",

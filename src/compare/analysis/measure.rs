@@ -3,11 +3,11 @@
 use crate::compare::{RequestRecord, TestRecord, Unit};
 
 /// Beginning of the groups of requests before the measured ones.
-const WARM_UP: &str = "warm-up";
+pub(in crate::compare) const WARM_UP: &str = "warm-up";
 /// Group of the measured requests of a scenario that has one.
 pub(super) const MEASURE: &str = "measure";
 /// Beginning of the groups of a leak test.
-pub(super) const LEAK: &str = "leak-";
+pub(in crate::compare) const LEAK: &str = "leak-";
 /// Beginning of the groups of requests at one time.
 pub(super) const CONCURRENCY: &str = "concurrency-";
 /// Beginning of the groups of a length of prompt.

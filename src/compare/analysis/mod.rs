@@ -8,6 +8,7 @@ mod measure;
 mod memory_use;
 mod not_measured;
 mod parity;
+mod request_speed;
 mod server_times;
 pub mod statistics;
 pub mod thresholds;
@@ -19,6 +20,9 @@ mod wording;
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
+
+pub(super) use measure::{LEAK, WARM_UP};
+pub(super) use request_speed::{prompt_tokens_per_second, throughput, time_per_output_token, time_to_first_token};
 
 use super::{Format, MemorySample, Record, TestKey, Unit};
 

@@ -14,6 +14,7 @@ pub use folder::ResultsFolder;
 pub use read_back::{Results, ResultsError};
 
 use super::{Format, Plan, ServerKind};
+use crate::time_stamp::time_stamp;
 
 /// Version of the format of [`Record`]; raised whenever a field is added, renamed or changes meaning.
 pub const RECORD_SCHEMA_VERSION: u32 = 1;
@@ -161,6 +162,24 @@ pub struct TestRecord {
     pub memory: Option<MemoryRecord>,
     /// What has to be known beside the figures, one sentence each.
     pub notes: Vec<String>,
+}
+
+impl TestRecord {
+    /// A test that begins now and of which nothing was recorded yet.
+    pub(super) fn empty(key: TestKey, outcome: Outcome) -> Self {
+        Self {
+            key,
+            began: time_stamp(),
+            seconds: 0.0,
+            outcome,
+            server: None,
+            phases: Vec::new(),
+            requests: Vec::new(),
+            figures: Vec::new(),
+            memory: None,
+            notes: Vec::new(),
+        }
+    }
 }
 
 /// A part of a test.

@@ -1,40 +1,15 @@
-//! Text as markup that is XML and HTML at once.
+//! Text on one line, for a terminal, Markdown or a page.
 
-/// Text in an element or an attribute, on one line; what could steer a page, or what XML does not allow, is left out.
+use crate::report::{markup_of, printable};
+
+/// Text in an element or an attribute; what could steer a page, or what XML does not allow, is left out.
 pub(super) fn escaped(text: &str) -> String {
-    let mut result = String::with_capacity(text.len());
-    for character in text.chars() {
-        match character {
-            '&' => result.push_str("&amp;"),
-            '<' => result.push_str("&lt;"),
-            '>' => result.push_str("&gt;"),
-            '"' => result.push_str("&quot;"),
-            '\'' => result.push_str("&#39;"),
-            '\n' | '\t' | '\r' => result.push(' '),
-            _ if steers(character) => {}
-            _ => result.push(character),
-        }
-    }
-    result
+    markup_of(&on_one_line(text))
 }
 
-/// Text for a terminal or for Markdown, on one line, without what could steer either.
+/// Text without what could steer a terminal or a page.
 pub(super) fn on_one_line(text: &str) -> String {
-    let spaced = text.chars().map(|character| match character {
-        '\n' | '\t' | '\r' => ' ',
-        other => other,
-    });
-    spaced.filter(|&character| !steers(character)).collect()
-}
-
-/// Whether the character is no text of its own: controls, what turns the direction of other text round, breaks of lines and
-/// pages, and what XML does not allow.
-fn steers(character: char) -> bool {
-    character.is_control()
-        || matches!(
-            character,
-            '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{2028}' | '\u{2029}' | '\u{fffe}' | '\u{ffff}'
-        )
+    printable(&text.replace(['\n', '\t', '\r'], " "))
 }
 
 #[cfg(test)]

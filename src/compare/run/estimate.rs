@@ -55,16 +55,8 @@ mod tests {
 
     fn finished(key: TestKey, seconds: f64) -> TestRecord {
         TestRecord {
-            key,
-            began: String::new(),
             seconds,
-            outcome: Outcome::Completed,
-            server: None,
-            phases: Vec::new(),
-            requests: Vec::new(),
-            figures: Vec::new(),
-            memory: None,
-            notes: Vec::new(),
+            ..TestRecord::empty(key, Outcome::Completed)
         }
     }
 

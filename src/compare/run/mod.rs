@@ -201,7 +201,7 @@ impl<'run> Run<'run> {
             .and_then(|scenario| scenario.applies(plan, pair).map(|()| *scenario));
         let scenario = match applies {
             Ok(scenario) => scenario,
-            Err(reason) => return (not_begun(key, Outcome::Skipped { reason }), Vec::new()),
+            Err(reason) => return (TestRecord::empty(key.clone(), Outcome::Skipped { reason }), Vec::new()),
         };
         let logs = self.results.logs(key);
         let server = make_folder(&logs).and_then(|()| {
@@ -215,7 +215,7 @@ impl<'run> Run<'run> {
         });
         let server = match server {
             Ok(server) => server,
-            Err(failure) => return (not_begun(key, Outcome::Failed { failure }), Vec::new()),
+            Err(failure) => return (TestRecord::empty(key.clone(), Outcome::Failed { failure }), Vec::new()),
         };
         let progress = |progress: Progress<'_>| self.tell(&Event::Progress(key, progress));
         let mut stage = Stage::new(Setting {
@@ -260,21 +260,5 @@ fn not_written(error: &std::io::Error, what: &str) -> Failure {
         kind: FailureKind::NotWritten,
         reason: format!("{what} cannot be written: {error}"),
         hint: Some("make room, then go on with `--resume`".to_owned()),
-    }
-}
-
-/// A test that ended before its clock began.
-fn not_begun(key: &TestKey, outcome: Outcome) -> TestRecord {
-    TestRecord {
-        key: key.clone(),
-        began: time_stamp(),
-        seconds: 0.0,
-        outcome,
-        server: None,
-        phases: Vec::new(),
-        requests: Vec::new(),
-        figures: Vec::new(),
-        memory: None,
-        notes: Vec::new(),
     }
 }

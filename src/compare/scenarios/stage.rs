@@ -15,7 +15,6 @@ use crate::compare::{
     RequestRecord, ServerDescription, Side, TestKey, TestRecord, Unit,
 };
 use crate::interrupt::Interrupt;
-use crate::time_stamp::time_stamp;
 
 /// Watches memory until it is stopped or dropped.
 pub trait Watch {
@@ -91,18 +90,7 @@ impl<'run> Stage<'run> {
         Self {
             clock: Clock::start(),
             nonces: Nonces::new(setting.plan.seed, &setting.key),
-            test: TestRecord {
-                key: setting.key.clone(),
-                began: time_stamp(),
-                seconds: 0.0,
-                outcome: Outcome::Completed,
-                server: None,
-                phases: Vec::new(),
-                requests: Vec::new(),
-                figures: Vec::new(),
-                memory: None,
-                notes: Vec::new(),
-            },
+            test: TestRecord::empty(setting.key.clone(), Outcome::Completed),
             takes_system: None,
             watch: None,
             samples: Vec::new(),

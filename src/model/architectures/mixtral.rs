@@ -227,22 +227,6 @@ fn block(
     }))
 }
 
-impl MixtralBlock {
-    fn routed(
-        &self,
-        input: &Array,
-        context: &AttentionContext,
-        stores: &mut [&mut dyn KeyValueStore],
-    ) -> Result<(Array, Array)> {
-        let normed = self.input_layernorm.forward(input)?;
-        let middle = input.add(self.self_attn.forward(&normed, context, stores)?)?;
-        let (fed, experts) = self
-            .block_sparse_moe
-            .forward(&self.post_attention_layernorm.forward(&middle)?)?;
-        Ok((middle.add(fed)?, experts))
-    }
-}
-
 impl Block for MixtralBlock {
     fn forward(
         &self,
@@ -250,12 +234,21 @@ impl Block for MixtralBlock {
         context: &AttentionContext,
         stores: &mut [&mut dyn KeyValueStore],
     ) -> Result<Array> {
-        self.routed(input, context, stores).map(|(output, _)| output)
+        Ok(self.forward_with_experts(input, context, stores)?.0)
     }
 
-    fn forward_with_experts(&self, input: &Array, context: &AttentionContext) -> Result<(Array, Option<Array>)> {
-        let (output, experts) = self.routed(input, context, &mut [])?;
-        Ok((output, Some(experts)))
+    fn forward_with_experts(
+        &self,
+        input: &Array,
+        context: &AttentionContext,
+        stores: &mut [&mut dyn KeyValueStore],
+    ) -> Result<(Array, Option<Array>)> {
+        let normed = self.input_layernorm.forward(input)?;
+        let middle = input.add(self.self_attn.forward(&normed, context, stores)?)?;
+        let (fed, experts) = self
+            .block_sparse_moe
+            .forward(&self.post_attention_layernorm.forward(&middle)?)?;
+        Ok((middle.add(fed)?, Some(experts)))
     }
 
     block_parts! {

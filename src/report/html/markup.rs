@@ -4,7 +4,7 @@ use crate::report::wrap::{printable, steers};
 use std::fmt::Write as _;
 
 /// Text in an element or an attribute, its line breaks kept; what could steer a page is left out.
-pub(super) fn escaped(text: &str) -> String {
+pub(crate) fn escaped(text: &str) -> String {
     let mut result = String::with_capacity(text.len());
     for character in text.chars() {
         match character {

@@ -10,4 +10,5 @@ mod swap;
 mod update_map;
 
 pub(crate) use axis::Axis;
+pub(crate) use markup::escaped as markup_of;
 pub use page::{curves_to_html, to_html};

@@ -3,8 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::panel::{Across, Panel};
-use super::requests::{answered, measured, quartiles, throughput, time_to_first_token};
+use super::requests::{answered, measured, quartiles};
 use super::sheet::{Anchor, Drawn, Entry, Sheet, line_sample};
+use crate::compare::analysis::{throughput, time_to_first_token};
 use crate::compare::report::order::tests;
 use crate::compare::report::quantity::shown;
 use crate::compare::{Format, Outcome, Record, RequestRecord, TestRecord, Unit};

@@ -1,9 +1,10 @@
 //! Speed by the length of the prompt: of reading it, and of writing the answer.
 
 use super::panel::{Across, Panel};
-use super::requests::{answered, prompt_tokens, quartiles, reading_speed, tests, writing_speed};
+use super::requests::{answered, prompt_tokens, quartiles, tests};
 use super::sheet::{Anchor, Drawn, Entry, Sheet, line_sample};
 use super::thresholds::ALIKE;
+use crate::compare::analysis::{prompt_tokens_per_second, time_per_output_token};
 use crate::compare::report::quantity::{counted, shown};
 use crate::compare::{Format, Record, RequestRecord, Unit};
 use crate::report::Axis;
@@ -44,7 +45,7 @@ impl Series {
 
 pub(super) fn plot(record: &Record, pair: &str, file: String) -> Drawn {
     let parts = [
-        ("Reading the prompt", series(record, pair, reading_speed)),
+        ("Reading the prompt", series(record, pair, prompt_tokens_per_second)),
         ("Writing the answer", series(record, pair, writing_speed)),
     ];
     let lengths: Vec<f64> = parts
@@ -119,6 +120,12 @@ fn words(title: &str, series: &Series) -> Vec<String> {
         )
     });
     medians.collect()
+}
+
+/// Tokens in a second after the first one.
+fn writing_speed(request: &RequestRecord) -> Option<f64> {
+    let seconds = time_per_output_token(request).filter(|seconds| *seconds > 0.0)?;
+    Some(seconds.recip())
 }
 
 /// Answers to requests that ran alone.

@@ -4,9 +4,10 @@ use std::collections::BTreeSet;
 
 use super::lettering::fitted;
 use super::panel::{Across, Panel};
-use super::requests::{answered, quartiles, tests, time_to_first_token};
+use super::requests::{answered, quartiles, tests};
 use super::sheet::{Anchor, Drawn, Entry, MARGIN, ORDINARY, Sheet, WIDTH, mark};
 use super::thresholds::FAR_APART;
+use crate::compare::analysis::time_to_first_token;
 use crate::compare::report::order::scenarios;
 use crate::compare::report::quantity::shown;
 use crate::compare::{Format, Record, Unit};
