@@ -326,6 +326,36 @@ fn the_highest_concurrency_of_both_decides_throughput() {
 }
 
 #[test]
+fn how_fast_the_longest_prompts_are_read_decides_too() {
+    let long = |made: Made, format: Format, tokens: usize, pace: Pace| {
+        let mut test = test("context-stress", format, 0);
+        test.requests = requests(&format!("context-{tokens}"), pace);
+        made.with(test, vec![memory(0.0, 1)])
+    };
+    let mut made = both(FAST, FAST);
+    made = long(made, Format::Gguf, 512, FAST);
+    made = long(made, Format::Mlx, 512, FAST);
+    let alike = made.judged().verdict;
+    assert_eq!(alike.better, None);
+    let reason =
+        "neither reads long prompts faster: time to first token with prompts of 512 tokens is 100 ms with GGUF";
+    assert!(alike.reasons[1].starts_with(reason), "{:?}", alike.reasons);
+
+    // One that only one format answered is no comparison.
+    made = long(made, Format::Gguf, 4000, SLOW);
+    assert!(made.judged().verdict.reasons[1].starts_with(reason));
+    made = long(made, Format::Mlx, 4000, FAST);
+    let verdict = made.judged().verdict;
+    let reason =
+        "MLX reads long prompts faster: time to first token with prompts of 4000 tokens is 200 ms with GGUF, 100 ms";
+    assert!(verdict.reasons[1].starts_with(reason), "{:?}", verdict.reasons);
+    assert_eq!(
+        verdict.headline,
+        "MLX serves better: its first token after a long prompt in 0.50 of the time"
+    );
+}
+
+#[test]
 fn few_requests_make_a_verdict_unsure() {
     let mut made = both(SLOW, FAST);
     for test in made

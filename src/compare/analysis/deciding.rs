@@ -1,6 +1,6 @@
 //! The measures by which one format serves better.
 
-use super::measure::CONCURRENCY;
+use super::measure::{CONCURRENCY, CONTEXT};
 use super::wording::{bytes, figures, ratio, seconds};
 use super::{Comparison, Summary};
 use crate::compare::{Format, Unit};
@@ -9,6 +9,7 @@ use crate::compare::{Format, Unit};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Aspect {
     FirstToken,
+    LongPrompt,
     PerToken,
     Throughput,
     Memory,
@@ -16,8 +17,9 @@ pub(super) enum Aspect {
 }
 
 impl Aspect {
-    const ALL: [Self; 5] = [
+    const ALL: [Self; 6] = [
         Self::FirstToken,
+        Self::LongPrompt,
         Self::PerToken,
         Self::Throughput,
         Self::Memory,
@@ -28,6 +30,7 @@ impl Aspect {
     pub(super) fn praise(self) -> &'static str {
         match self {
             Self::FirstToken => "answers sooner",
+            Self::LongPrompt => "reads long prompts faster",
             Self::PerToken => "writes faster",
             Self::Throughput => "serves more at a time",
             Self::Memory => "needs less memory",
@@ -37,7 +40,7 @@ impl Aspect {
 
     fn name(self) -> &'static str {
         match self {
-            Self::FirstToken => "time to first token",
+            Self::FirstToken | Self::LongPrompt => "time to first token",
             Self::PerToken => "time per output token",
             Self::Throughput => "throughput",
             Self::Memory => "peak memory",
@@ -82,7 +85,8 @@ impl<'a> Deciding<'a> {
             Aspect::PerToken => usual("time-per-output-token"),
             Aspect::Memory => usual("peak-memory"),
             Aspect::Load => usual("ready-cold").or_else(|| usual("ready-warm")),
-            Aspect::Throughput => highest_concurrency(comparisons).or_else(|| usual("throughput")),
+            Aspect::LongPrompt => highest(comparisons, "time-to-first-token-", CONTEXT),
+            Aspect::Throughput => highest(comparisons, "throughput-", CONCURRENCY).or_else(|| usual("throughput")),
         }?;
         Some(Self {
             aspect,
@@ -121,8 +125,14 @@ impl<'a> Deciding<'a> {
             ratio(self.ratio.low),
             ratio(self.ratio.high),
         );
-        let concurrency = self.comparison.measure.rsplit_once(CONCURRENCY);
-        let at = concurrency.map_or_else(String::new, |(_, count)| format!(" at {count} requests at a time"));
+        let measure = &self.comparison.measure;
+        let at = if let Some((_, count)) = measure.rsplit_once(CONCURRENCY) {
+            format!(" at {count} requests at a time")
+        } else if let Some((_, tokens)) = measure.rsplit_once(CONTEXT) {
+            format!(" with prompts of {tokens} tokens")
+        } else {
+            String::new()
+        };
         let name = self.aspect.name();
         match self.better() {
             Some(format) => format!("{} {}: {name}{at} is {numbers}", format.title(), self.aspect.praise()),
@@ -139,15 +149,16 @@ impl<'a> Deciding<'a> {
     }
 }
 
-/// Throughput with the most requests at one time that both sides were measured at.
-fn highest_concurrency(comparisons: &[Comparison]) -> Option<&Comparison> {
+/// A measure in the group with the highest number, of those that both sides have: the most requests at one time, the longest
+/// prompts.
+fn highest<'a>(comparisons: &'a [Comparison], measure: &str, groups: &str) -> Option<&'a Comparison> {
     let both = comparisons.iter().filter(|comparison| comparison.ratio.is_some());
     both.filter_map(|comparison| {
-        let group = comparison.measure.strip_prefix("throughput-")?;
-        let count: usize = group.strip_prefix(CONCURRENCY)?.parse().ok()?;
-        Some((count, comparison))
+        let group = comparison.measure.strip_prefix(measure)?;
+        let number: usize = group.strip_prefix(groups)?.parse().ok()?;
+        Some((number, comparison))
     })
     .rev()
-    .max_by_key(|&(count, _)| count)
+    .max_by_key(|&(number, _)| number)
     .map(|(_, comparison)| comparison)
 }

@@ -35,12 +35,12 @@ pub const MARGIN_OF_FEW_BYTES: f64 = 1.05;
 
 /// How often a format must win for each deciding measure it loses to serve better all the same.
 ///
-/// Three: of the five measures that leaves one that may speak for the other.
+/// Three: of the six measures that leaves one that may speak for the other.
 pub const WINS_FOR_ONE_LOSS: usize = 3;
 
-/// Deciding measures, of five, that all must agree for a verdict to be sure.
+/// Deciding measures, of six, that all must agree for a verdict to be sure.
 ///
-/// Four: the time to load cannot be measured of a server that keeps its model.
+/// Four: the time to load cannot be measured of a server that keeps its model, and not every model takes long prompts.
 pub const MEASURES_FOR_CERTAINTY: usize = 4;
 
 /// Share of requests that may fail for a format to serve better all the same.

@@ -185,8 +185,11 @@ fn advantage(deciding: &[Deciding], format: Format) -> String {
             ratio(1.0 / measure.ratio_of(format))
         ))
     } else {
-        won(Aspect::FirstToken)
-            .map(|measure| format!("its first token in {} of the time", ratio(measure.ratio_of(format))))
+        let sooner = |aspect, what: &str| {
+            won(aspect).map(|measure| format!("{what} in {} of the time", ratio(measure.ratio_of(format))))
+        };
+        sooner(Aspect::FirstToken, "its first token")
+            .or_else(|| sooner(Aspect::LongPrompt, "its first token after a long prompt"))
     };
     let memory = deciding
         .iter()
