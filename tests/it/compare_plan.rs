@@ -270,6 +270,20 @@ fn the_built_in_comparison_can_be_run_and_has_every_scenario() {
     assert_eq!(plan.context_tokens, 4000);
 }
 
+#[test]
+fn a_pair_is_called_after_its_file_and_not_known_to_be_no_mixture() {
+    for (file, name) in [
+        ("models/SmolLM2-135M-Instruct.Q4_1.gguf", "SmolLM2-135M-Instruct"),
+        ("Mixtral-8x7B.Q4.gguf", "Mixtral-8x7B"),
+        ("Llama-3.3-70B.gguf", "Llama-3.3-70B"),
+        ("Qwen3.iq2_xs.gguf", "Qwen3"),
+        ("model", "model"),
+    ] {
+        let plan = Plan::built_in(Path::new(file), Path::new("folder"));
+        assert_eq!((plan.pairs[0].name.as_str(), plan.pairs[0].mixture), (name, None));
+    }
+}
+
 fn example() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("config/compare.yaml")
 }

@@ -5,8 +5,8 @@ use std::path::Path;
 
 use super::{Limits, ModelPair, Plan, ServerKind, Side};
 
-/// Name of the pair.
-const NAME: &str = "SmolLM2-135M-Instruct";
+/// Beginnings of the words by which GGUF files tell their quantisation after the last period: `Q4_K_M`, `IQ2_XS`, `BF16`.
+const QUANTISATIONS: [&str; 4] = ["Q", "IQ", "F", "BF"];
 /// Short answers: two slow cores write some twenty tokens in a second.
 const ANSWER_TOKENS: usize = 48;
 /// Requests of a test.
@@ -22,8 +22,8 @@ const LIMITS: Limits = Limits {
 };
 
 impl Plan {
-    /// SmolLM2-135M-Instruct as a GGUF file by `llama-server` against a folder of the same weights for MLX by `diagnose serve`,
-    /// in all scenarios; on two slow cores it is over in less than 20 minutes.
+    /// A GGUF file by `llama-server` against a folder of the same weights for MLX by `diagnose serve`, in all scenarios; of
+    /// SmolLM2-135M-Instruct on two slow cores it is over in less than 20 minutes. The pair is called after the file.
     pub fn built_in(gguf: &Path, mlx: &Path) -> Self {
         let side = |server, model: &Path| Side {
             server,
@@ -34,11 +34,12 @@ impl Plan {
             api_key_variable: None,
         };
         let pair = ModelPair {
-            name: NAME.to_owned(),
+            name: model_name(gguf),
             gguf: side(ServerKind::LlamaServer, gguf),
             mlx: side(ServerKind::Diagnose, mlx),
             tokenizer: Some(mlx.to_owned()),
-            mixture: Some(false),
+            // The folder's `config.json` tells.
+            mixture: None,
         };
         Self {
             repeats: REPEATS,
@@ -47,5 +48,20 @@ impl Plan {
             limits: LIMITS,
             ..Self::with_defaults(vec![pair])
         }
+    }
+}
+
+/// The name of a file without its quantisation and `.gguf`.
+fn model_name(gguf: &Path) -> String {
+    let stem = gguf.file_stem().unwrap_or(gguf.as_os_str()).to_string_lossy();
+    let quantisation = |word: &str| {
+        let mut beginnings = QUANTISATIONS
+            .iter()
+            .filter_map(|beginning| word.strip_prefix(beginning));
+        beginnings.any(|rest| rest.starts_with(|character: char| character.is_ascii_digit()))
+    };
+    match stem.rsplit_once('.') {
+        Some((name, word)) if !name.is_empty() && quantisation(&word.to_uppercase()) => name.to_owned(),
+        _ => stem.into_owned(),
     }
 }
