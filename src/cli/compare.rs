@@ -11,12 +11,12 @@ use super::output::{note, print};
 use super::run::listen_for_interrupt;
 use crate::atomic_write::write_file;
 use crate::bench::SystemDescription;
-use crate::compare::analysis::{Analysis, LeakVerdict, analyse};
+use crate::compare::analysis::{Analysis, LeakVerdict, analyse, is_complete};
 use crate::compare::report::{ReportFile, report_files, to_text};
 use crate::compare::run::{Ended, Parts, compare, resume};
 use crate::compare::scenarios::{SCENARIOS, names, watch_memory};
 use crate::compare::servers::open;
-use crate::compare::{ConfiguredPlan, Machine, Outcome, Plan, Record, Results, ResultsFolder, TestRecord};
+use crate::compare::{ConfiguredPlan, Machine, Plan, Record, Results, ResultsFolder};
 use crate::device::Selection;
 use crate::interrupt::Interrupt;
 use crate::report::{EXIT_FAULT, EXIT_HEALTHY, EXIT_INCOMPLETE};
@@ -183,9 +183,9 @@ fn report(folder: &ResultsFolder, results: &Results) -> Result<u8> {
     let files = report_files(&results.record, &results.samples, &analysis);
     let written = files.iter().try_for_each(|file| write(folder, file));
     // Said even when a file cannot be written: it may have taken hours.
-    print(&to_text(&results.record, &analysis, folder.path()))?;
+    print(&to_text(&results.record, &analysis, folder.path(), &files))?;
     written?;
-    Ok(exit_code(&results.record, &analysis))
+    Ok(exit_code(results, &analysis))
 }
 
 fn write(folder: &ResultsFolder, file: &ReportFile) -> Result<()> {
@@ -202,9 +202,8 @@ fn write(folder: &ResultsFolder, file: &ReportFile) -> Result<()> {
         })
 }
 
-fn exit_code(record: &Record, analysis: &Analysis) -> u8 {
-    let lacks = |test: &TestRecord| matches!(test.outcome, Outcome::Failed { .. } | Outcome::Interrupted);
-    if record.interrupted || record.tests.iter().any(lacks) {
+fn exit_code(results: &Results, analysis: &Analysis) -> u8 {
+    if !is_complete(&results.record, &results.samples) {
         return EXIT_INCOMPLETE;
     }
     let mut leaks = analysis.pairs.iter().flat_map(|pair| &pair.leaks);

@@ -1,8 +1,15 @@
 //! What is said of records whose truth is known.
 
+use std::collections::BTreeMap;
+use std::path::Path;
+
 use approx::assert_relative_eq;
-use mlx_diagnose::compare::analysis::{Analysis, Confidence, NotMeasured, analyse};
-use mlx_diagnose::compare::{FailureKind, Format, MemorySample, Outcome, RequestRecord, TestRecord, Unit, Usage};
+use mlx_diagnose::compare::analysis::{Analysis, Confidence, NotMeasured, analyse, is_complete};
+use mlx_diagnose::compare::report::to_text;
+use mlx_diagnose::compare::{
+    FailureKind, Format, MemorySample, Outcome, RequestRecord, ServerDescription, ServerKind, Start, TestRecord, Unit,
+    Usage,
+};
 
 use super::compare_analysis_records::{
     Made, answered, compared, failed, failure, figure, memory, phase, test, timings,
@@ -54,7 +61,9 @@ fn side(made: Made, format: Format, pace: Pace) -> Made {
         memory(2.0, pace.memory - 1),
     ];
     let mut loaded = test("cold-start", format, 0);
-    loaded.figures = vec![figure("ready-cold", Unit::Seconds, &[pace.load])];
+    loaded.figures = ["ready-cold", "ready-warm"]
+        .map(|name| figure(name, Unit::Seconds, &[pace.load]))
+        .to_vec();
     let mut made = made.with(simple, samples.clone()).with(loaded, samples.clone());
     for (round, jitter) in JITTER.into_iter().enumerate().take(5) {
         let mut concurrent = test("concurrency", format, round);
@@ -209,13 +218,14 @@ fn a_format_that_is_better_in_all_serves_better_for_sure() {
     );
     assert_eq!(pair.verdict.reasons.len(), 5);
     assert!(
-        pair.verdict.reasons[0]
-            .starts_with("MLX answers sooner: time to first token is 200 ms with GGUF, 100 ms with MLX (0.50 times"),
+        pair.verdict.reasons[0].starts_with(
+            "MLX answers sooner: time to first token (short questions) is 200 ms with GGUF, 100 ms with MLX (0.50 times"
+        ),
         "{}",
         pair.verdict.reasons[0]
     );
     assert!(
-        pair.verdict.reasons[2].contains("at 4 requests at a time"),
+        pair.verdict.reasons[2].contains("throughput (4 requests at a time) is"),
         "{}",
         pair.verdict.reasons[2]
     );
@@ -235,7 +245,8 @@ fn the_ratio_is_mlx_by_gguf_and_says_who_is_better_beyond_the_noise() {
         .ratio
         .unwrap();
     assert_relative_eq!(ratio.estimate, 0.5, max_relative = 1e-9);
-    assert!(ratio.low < 0.5 && 0.5 < ratio.high && ratio.high < 0.52, "{ratio:?}");
+    let [low, high] = ratio.interval.unwrap();
+    assert!(low < 0.5 && 0.5 < high && high < 0.52, "{low} {high}");
     let better = |measure: &str| compared(&pair, "simple-generation", measure).better;
     assert_eq!(better("time-to-first-token"), Some(Format::Mlx));
     assert_eq!(better("tokens-per-second"), Some(Format::Mlx));
@@ -248,7 +259,8 @@ fn equal_formats_are_called_alike() {
     assert_eq!((verdict.better, verdict.confidence), (None, Confidence::Medium));
     assert_eq!(
         verdict.headline,
-        "neither format serves better: they are alike in every measure that decides"
+        "neither format serves better: the two are alike in time to first token, time per output token, throughput, peak memory and \
+         time to load"
     );
     assert!(
         verdict.reasons[0].starts_with("neither answers sooner: "),
@@ -313,14 +325,18 @@ fn the_highest_concurrency_of_both_decides_throughput() {
     made = made.with(more, vec![memory(0.0, 1)]);
     let reasons = made.judged().verdict.reasons;
     assert!(
-        reasons.iter().any(|reason| reason.contains("at 4 requests at a time")),
+        reasons
+            .iter()
+            .any(|reason| reason.contains("throughput (4 requests at a time) is")),
         "{reasons:?}"
     );
     let mut more = test("concurrency", Format::Mlx, 9);
     more.requests = requests("concurrency-8", FAST);
     let reasons = made.with(more, vec![memory(0.0, 1)]).judged().verdict.reasons;
     assert!(
-        reasons.iter().any(|reason| reason.contains("at 8 requests at a time")),
+        reasons
+            .iter()
+            .any(|reason| reason.contains("throughput (8 requests at a time) is")),
         "{reasons:?}"
     );
 }
@@ -337,8 +353,7 @@ fn how_fast_the_longest_prompts_are_read_decides_too() {
     made = long(made, Format::Mlx, 512, FAST);
     let alike = made.judged().verdict;
     assert_eq!(alike.better, None);
-    let reason =
-        "neither reads long prompts faster: time to first token with prompts of 512 tokens is 100 ms with GGUF";
+    let reason = "neither reads long prompts faster: time to first token (prompts of 512 tokens) is 100 ms with GGUF";
     assert!(alike.reasons[1].starts_with(reason), "{:?}", alike.reasons);
 
     // One that only one format answered is no comparison.
@@ -347,11 +362,339 @@ fn how_fast_the_longest_prompts_are_read_decides_too() {
     made = long(made, Format::Mlx, 4000, FAST);
     let verdict = made.judged().verdict;
     let reason =
-        "MLX reads long prompts faster: time to first token with prompts of 4000 tokens is 200 ms with GGUF, 100 ms";
+        "MLX reads long prompts faster: time to first token (prompts of 4000 tokens) is 200 ms with GGUF, 100 ms";
     assert!(verdict.reasons[1].starts_with(reason), "{:?}", verdict.reasons);
     assert_eq!(
         verdict.headline,
         "MLX serves better: its first token after a long prompt in 0.50 of the time"
+    );
+}
+
+#[test]
+fn the_longest_prompt_counts_though_it_is_what_its_scenario_measures_in_the_main() {
+    let long = |made: Made, format: Format, pace: Pace| {
+        let mut test = test("context-stress", format, 0);
+        test.requests = vec![
+            answered("context-2048", 0.0, 10.0 * pace.first, pace.gap, 11),
+            answered("measure", 5.0, 100.0 * pace.first, pace.gap, 11),
+        ];
+        made.with(test, vec![memory(0.0, 1)])
+    };
+    let made = long(long(both(SLOW, SLOW), Format::Gguf, SLOW), Format::Mlx, FAST);
+    let pair = made.judged();
+    let reason = "MLX reads long prompts faster: time to first token (prompts of 4000 tokens) is 20.0 s with GGUF, 10.0 s with \
+                  MLX (0.50 times, n = 1)";
+    assert_eq!(pair.verdict.reasons[1], reason);
+    let title = &compared(&pair, "context-stress", "time-to-first-token-context-4000").title;
+    assert!(title.ends_with(", prompts of 4000 tokens"), "{title}");
+    // A single value on each side has no interval.
+    let ratio = compared(&pair, "context-stress", "time-to-first-token-context-4000").ratio;
+    assert_eq!(ratio.unwrap().interval, None);
+}
+
+#[test]
+fn a_verdict_says_what_the_other_format_is_better_at() {
+    let mut made = both(SLOW, FAST);
+    for (format, pace) in [(Format::Gguf, FAST), (Format::Mlx, SLOW)] {
+        let mut test = test("context-stress", format, 0);
+        test.requests = requests("measure", pace);
+        made = made.with(test, vec![memory(0.0, 1)]);
+    }
+    let verdict = made.judged().verdict;
+    assert_eq!(
+        verdict.headline,
+        "MLX serves better: 2.0 times the tokens in a second in 0.70 of the memory; GGUF reads long prompts faster"
+    );
+    assert_eq!(
+        (verdict.better, verdict.confidence),
+        (Some(Format::Mlx), Confidence::Medium)
+    );
+}
+
+#[test]
+fn every_reason_names_what_it_was_measured_on() {
+    let reasons = both(SLOW, FAST).judged().verdict.reasons;
+    let settings = [
+        "time to first token (short questions) is",
+        "time per output token (short questions) is",
+        "throughput (4 requests at a time) is",
+        "peak memory (short questions) is",
+        "time to load (files read from disk) is",
+    ];
+    assert_eq!(reasons.len(), settings.len());
+    for (reason, setting) in reasons.iter().zip(settings) {
+        assert!(reason.contains(setting), "{reason}");
+    }
+}
+
+#[test]
+fn a_refusal_is_no_fault_of_a_format() {
+    let made = |kind: FailureKind, count: usize| {
+        Made::of(&["simple-generation"]).with_both(|format| {
+            let mut test = test("simple-generation", format, 0);
+            test.requests = match format {
+                Format::Mlx => requests("measure", SLOW),
+                Format::Gguf => vec![failed("measure", 0.0, kind, "status 401"); count],
+            };
+            (test, vec![memory(0.0, 1)])
+        })
+    };
+    // Both have memory: what else is compared must not be taken for a verdict on speed.
+    let without_memory = |mut made: Made| {
+        made.samples.clear();
+        made.judged().verdict
+    };
+    let refused = without_memory(made(FailureKind::Refused, 8));
+    assert_eq!((refused.better, refused.confidence), (None, Confidence::None));
+    assert_eq!(
+        refused.headline,
+        "which format serves better cannot be said: only MLX was measured, and the server of GGUF refused 8 requests"
+    );
+    assert_eq!(
+        made(FailureKind::Refused, 8).judged().warnings[0],
+        "simple-generation, GGUF: 8 of 8 requests failed: 8 as `status 401`"
+    );
+    // Three failures of a server are few.
+    let failing = without_memory(made(FailureKind::ServerError, 3));
+    assert_eq!(
+        (failing.better, failing.confidence),
+        (Some(Format::Mlx), Confidence::Low)
+    );
+}
+
+#[test]
+fn a_server_that_died_before_it_was_ready_did_not_break_off() {
+    let made = |was_ready: bool| {
+        let mut made = both(SLOW, SLOW);
+        let mut died = test("quality", Format::Mlx, 0);
+        died.outcome = Outcome::Failed {
+            failure: failure(FailureKind::Died, "no such model"),
+        };
+        died.server = was_ready.then(|| ServerDescription {
+            kind: ServerKind::OpenAi,
+            version: None,
+            address: "http://127.0.0.1:1".to_owned(),
+            command: None,
+            model: "model".to_owned(),
+            quantisation: None,
+            context_length: None,
+            start: Start::Process,
+            details: BTreeMap::new(),
+        });
+        made = made.with(died, Vec::new());
+        made.judged().verdict.headline
+    };
+    assert!(!made(false).contains("broke off"), "{}", made(false));
+    assert!(made(true).starts_with("MLX broke off 1 test; "), "{}", made(true));
+}
+
+#[test]
+fn alike_is_said_only_of_what_was_measured() {
+    let made = Made::of(&["memory-leak"]).with_both(|format| {
+        let (mut test, _) = leaking(format);
+        let bytes = if format == Format::Mlx { 40 * MB } else { 100 * MB };
+        test.key.format = format;
+        (test, vec![memory(0.0, bytes)])
+    });
+    let verdict = made.judged().verdict;
+    assert_eq!(
+        verdict.headline,
+        "MLX serves better: in 0.40 of the memory; speed was not measured"
+    );
+    // One measure of six.
+    assert_eq!(verdict.confidence, Confidence::Low);
+}
+
+#[test]
+fn answers_that_came_in_one_moment_have_no_time_per_token() {
+    let burst = |pieces: usize| {
+        let mut request = answered("measure", 0.0, 2.0, 0.000_001, 8);
+        request.times.pieces.truncate(pieces);
+        request.times.ended += 0.000_5;
+        request
+    };
+    for pieces in [1, 8] {
+        let pair = simple(&[burst(pieces), burst(pieces)]).judged();
+        let measures = ["time-per-output-token", "inter-token-latency"];
+        let found = pair
+            .comparisons
+            .iter()
+            .find(|comparison| measures.contains(&comparison.measure.as_str()));
+        assert_eq!(found, None, "{pieces} pieces");
+        assert_eq!(
+            warnings(&[burst(pieces), answered("measure", 9.0, 0.1, 0.01, 8)])[0],
+            "simple-generation, GGUF: 1 of 2 answers came all at once: something between holds the stream back, or the server \
+             does not stream; its time to first token is that of the whole answer, and there is no time per output token"
+        );
+    }
+}
+
+#[test]
+fn a_count_that_the_text_cannot_have_is_not_used() {
+    let mut request = answered("measure", 0.0, 1.0, 1.0, 8);
+    for count in [usize::MAX, 1_000_000_000_000, 4 * 32 + 17] {
+        request.usage = Some(Usage {
+            prompt_tokens: 10,
+            completion_tokens: count,
+            cached_tokens: None,
+        });
+        let pair = simple(&[request.clone(), request.clone()]).judged();
+        // Eight pieces in eight seconds, twice within the same time.
+        let throughput = compared(&pair, "simple-generation", "throughput").gguf.unwrap().median;
+        assert_relative_eq!(throughput, 2.0);
+        assert!(
+            pair.warnings[1].starts_with(
+                "simple-generation, GGUF: the server counts more tokens than the text can have in 2 answers, up to "
+            ),
+            "{:?}",
+            pair.warnings
+        );
+    }
+}
+
+#[test]
+fn answers_that_are_longer_than_was_asked_for_are_told() {
+    let answer = |tokens| answered("measure", 0.0, 0.1, 0.1, tokens);
+    assert_eq!(warnings(&[answer(130)]), Vec::<String>::new());
+    assert_eq!(
+        warnings(&[answer(131), answer(140), answer(20)])[0],
+        "simple-generation, GGUF: 2 answers longer than the 128 tokens that were asked for, up to 140: the server does not keep \
+         `max_tokens`"
+    );
+}
+
+#[test]
+fn sums_of_numbers_that_no_machine_has_do_not_overflow() {
+    let mut huge = memory(0.0, 1);
+    huge.processes[0].proportional = Some(u64::MAX);
+    huge.processes[0].anonymous = Some(u64::MAX);
+    let more = huge.processes[0].clone();
+    huge.processes.push(more);
+    let mut made = both(SLOW, SLOW);
+    for samples in made.samples.values_mut() {
+        samples.push(huge.clone());
+    }
+    for test in &mut made.record.tests {
+        let memory = test.memory.as_mut().unwrap();
+        (memory.taken, memory.missed) = (usize::MAX, usize::MAX);
+    }
+    let pair = made.judged();
+    let peak = compared(&pair, "simple-generation", "peak-memory").gguf.unwrap();
+    assert_eq!(peak.median, u64::MAX as f64);
+}
+
+#[test]
+fn rounds_that_contradict_each_other_are_told() {
+    let mut made = Made::of(&["concurrency"]);
+    made.record.plan.rounds = 2;
+    for (round, gap) in [0.01, 0.06].into_iter().enumerate() {
+        made = made.with_both(|format| {
+            let mut test = test("concurrency", format, round);
+            let gap = if format == Format::Mlx { 0.01 } else { gap };
+            test.requests = vec![answered("concurrency-8", 0.0, 0.0, gap, 101); 8];
+            (test, vec![memory(0.0, 1)])
+        });
+    }
+    // Neither is better by a median that lies between two rounds which contradict each other.
+    let throughput = made.judged();
+    let throughput = compared(&throughput, "concurrency", "throughput-concurrency-8");
+    assert_eq!((throughput.ratio.unwrap().interval, throughput.better), (None, None));
+    assert!(throughput.ratio.unwrap().estimate > 1.25);
+    // 808 tokens in one second and in six.
+    assert_eq!(
+        made.judged().warnings,
+        [
+            "concurrency, GGUF: the rounds disagree (8 requests at a time): 808 and 135 tokens/s in turn; was the machine busy?"
+        ]
+    );
+}
+
+#[test]
+fn a_prompt_of_another_length_than_it_is_called_by_is_told() {
+    let mut made = Made::of(&["context-stress"]);
+    made = made.with_both(|format| {
+        let mut test = test("context-stress", format, 0);
+        let prompt = |group: &str, prompt_tokens: usize| {
+            let mut request = answered(group, 0.0, 1.0, 0.1, 11);
+            request.usage = request.usage.map(|usage| Usage { prompt_tokens, ..usage });
+            request
+        };
+        test.requests = vec![prompt("context-512", 520), prompt("measure", 20)];
+        (test, vec![memory(0.0, 1)])
+    });
+    let warnings = made.judged().warnings;
+    assert!(
+        warnings.contains(
+            &"context-stress, MLX: prompts are shorter or longer than they are called, by the server's count: that of 4000 has 20"
+                .to_owned()
+        ),
+        "{warnings:?}"
+    );
+}
+
+#[test]
+fn one_format_alone_is_measured_and_the_other_is_not_missed() {
+    let mut made = side(
+        Made::of(&["cold-start", "simple-generation", "concurrency"]),
+        Format::Mlx,
+        FAST,
+    );
+    made.record.plan.formats = vec![Format::Mlx];
+    let pair = made.judged();
+    assert_eq!(pair.not_measured, []);
+    assert_eq!(
+        pair.verdict.headline,
+        "which format serves better cannot be said: only MLX was asked for"
+    );
+    let text = to_text(
+        &made.record,
+        &analyse(&made.record, &made.samples),
+        Path::new("results"),
+        &[],
+    );
+    assert!(
+        text.contains(
+            "Time per output token: (end \u{2212} first text) / (tokens \u{2212} 1): 20.0 ms (19.9 to 20.1, n = 8)"
+        ),
+        "{text}"
+    );
+    assert!(text.contains("report.html, report.md, metrics"), "{text}");
+}
+
+#[test]
+fn times_that_a_server_makes_up_have_an_end() {
+    let timed = |prompt: f64| {
+        let mut request = answered("measure", 0.0, 0.5, 0.05, 11);
+        request.timings = Some(timings(prompt, 0.0));
+        request
+    };
+    assert_eq!(warnings(&[timed(-0.15)]), Vec::<String>::new());
+    assert_eq!(
+        warnings(&[timed(1e300)])[0],
+        "simple-generation, GGUF: an answer took 1.00 s by this program's clock and 1.00e300 s by the server's, which cannot be"
+    );
+}
+
+#[test]
+fn a_first_answer_after_loading_is_not_measured_like_the_others() {
+    let made = Made::of(&["cold-start"]).with_both(|format| {
+        let mut test = test("cold-start", format, 0);
+        test.requests = vec![answered("first-token-cold", 0.0, 0.1, 0.1, 8)];
+        (test, vec![memory(0.0, 1)])
+    });
+    let pair = made.judged();
+    let of_answers: Vec<&str> = pair
+        .comparisons
+        .iter()
+        .filter(|comparison| comparison.measure.ends_with("first-token-cold"))
+        .map(|comparison| comparison.title.as_str())
+        .collect();
+    assert_eq!(
+        of_answers,
+        [
+            "End to end: end \u{2212} due, first answer, files read from disk",
+            "Requests that failed, first answer, files read from disk"
+        ]
     );
 }
 
@@ -374,7 +717,7 @@ fn few_requests_make_a_verdict_unsure() {
     assert_eq!(
         pair.warnings,
         [Format::Gguf, Format::Mlx].map(|format| format!(
-            "simple-generation, {}: 4 answered requests in group `measure`: the noise is not known of so few",
+            "simple-generation, {}: 4 answered requests: the noise is not known of so few",
             format.title()
         ))
     );
@@ -519,6 +862,9 @@ fn what_could_not_be_measured_is_listed_with_its_reason() {
         made = made.with_both(|format| {
             let mut test = test(scenario, format, 0);
             test.outcome = outcomes(scenario, format);
+            test.figures = ["ready-cold", "ready-warm"]
+                .map(|name| figure(name, Unit::Seconds, &[1.0]))
+                .to_vec();
             (test, vec![memory(0.0, 1)])
         });
     }
@@ -567,12 +913,115 @@ fn memory_that_could_not_be_read_and_values_of_one_side_are_listed() {
             test.figures.clear();
         }
     });
-    let missing = made.judged().not_measured;
-    assert_eq!(missing.len(), 1);
     assert_eq!(
-        (missing[0].format, missing[0].reason.as_str()),
-        (Some(Format::Gguf), "ready-cold has no value")
+        unmeasured(&made),
+        [
+            (
+                "cold-start",
+                Some(Format::Gguf),
+                "time to load (files read from disk) has no value"
+            ),
+            (
+                "cold-start",
+                Some(Format::Gguf),
+                "time to load (files in memory) has no value"
+            ),
+        ]
+        .map(|(scenario, format, reason)| (scenario.to_owned(), format, reason.to_owned()))
     );
+}
+
+/// What is said not to be measured, without hints.
+fn unmeasured(made: &Made) -> Vec<(String, Option<Format>, String)> {
+    let missing = made.judged().not_measured.into_iter();
+    missing
+        .map(
+            |NotMeasured {
+                 scenario,
+                 format,
+                 reason,
+                 ..
+             }| (scenario, format, reason),
+        )
+        .collect()
+}
+
+#[test]
+fn what_both_sides_lack_is_listed_too() {
+    let mut made = both(SLOW, FAST);
+    made.record.tests.iter_mut().for_each(|test| test.figures.clear());
+    let missing = unmeasured(&made);
+    assert_eq!(
+        missing[0],
+        (
+            "cold-start".to_owned(),
+            None,
+            "time to load (files read from disk) has no value".to_owned()
+        )
+    );
+    assert_eq!(missing.len(), 2);
+    let (mut leak, samples) = leaking(Format::Mlx);
+    leak.key.format = Format::Mlx;
+    let cached = "whether memory grows with the prompt cache on".to_owned();
+    let missing = unmeasured(&both(SLOW, FAST).with(leak, samples));
+    assert!(
+        missing.contains(&("memory-leak".to_owned(), Some(Format::Mlx), cached)),
+        "{missing:?}"
+    );
+}
+
+#[test]
+fn samples_whose_file_is_lost_are_told_from_processes_that_cannot_be_read() {
+    let mut made = both(SLOW, FAST);
+    let complete = is_complete(&made.record, &made.samples);
+    made.samples
+        .retain(|key, _| key.scenario != "cold-start" || key.format != Format::Gguf);
+    let lost = (
+        "cold-start".to_owned(),
+        Some(Format::Gguf),
+        "memory: the file of its samples is missing".to_owned(),
+    );
+    assert!(unmeasured(&made).contains(&lost), "{:?}", unmeasured(&made));
+    assert_eq!((complete, is_complete(&made.record, &made.samples)), (true, false));
+}
+
+#[test]
+fn a_comparison_is_complete_only_where_every_test_of_its_plan_was_measured() {
+    let complete = |change: &dyn Fn(&mut Made)| {
+        let mut made = both(SLOW, FAST);
+        change(&mut made);
+        is_complete(&made.record, &made.samples)
+    };
+    assert!(complete(&|_| ()));
+    // Killed before the last round, and before anything.
+    assert!(!complete(&|made| made.record.plan.rounds = 2));
+    assert!(!complete(&|made| made.record.tests.clear()));
+    assert!(!complete(&|made| made.record.interrupted = true));
+    let fail = |made: &mut Made, count: usize| {
+        for request in made.record.tests[0].requests.iter_mut().take(count) {
+            request.failure = Some(failure(FailureKind::Stalled, "nothing came"));
+        }
+    };
+    // One of eight requests is more than one in twenty.
+    assert!(!complete(&|made| fail(made, 1)));
+    assert!(!complete(&|made| fail(made, 8)));
+    // A model that is no mixture lacks nothing; a plan of which nothing applies has measured nothing.
+    let skip = |test: &mut TestRecord| {
+        test.outcome = Outcome::Skipped {
+            reason: "no mixture".to_owned(),
+        };
+    };
+    assert!(complete(&|made| skip(&mut made.record.tests[0])));
+    assert!(!complete(&|made| made.record.tests.iter_mut().for_each(skip)));
+}
+
+#[test]
+fn rounds_that_were_not_begun_are_listed() {
+    let mut made = both(SLOW, FAST);
+    made.record.plan.rounds = 3;
+    let missing = unmeasured(&made);
+    let entry = |scenario: &str| (scenario.to_owned(), None, "2 rounds of it were not begun".to_owned());
+    assert_eq!(missing, ["cold-start", "simple-generation"].map(entry));
 }
 
 #[test]
@@ -760,7 +1209,8 @@ fn perplexity_is_that_of_the_mean_log_probability_and_the_lower_is_better() {
     assert_relative_eq!(perplexity.mlx.unwrap().median, 1.6_f64.exp(), max_relative = 1e-12);
     // Each position is compared with itself, so that a constant difference has no noise.
     let ratio = perplexity.ratio.unwrap();
-    for end in [ratio.low, ratio.estimate, ratio.high] {
+    let [low, high] = ratio.interval.unwrap();
+    for end in [low, ratio.estimate, high] {
         assert_relative_eq!(end, 0.1_f64.exp(), max_relative = 1e-12);
     }
     assert_eq!(perplexity.better, Some(Format::Gguf));
@@ -776,8 +1226,9 @@ fn formats_of_one_model_are_told_from_formats_of_two() {
     assert_eq!(near.warnings, Vec::<String>::new());
     assert_eq!(
         near.verdict.reasons.last().unwrap(),
-        "both formats give the same text nearly the same probabilities: half of 5 positions differ by more than 0.01 nats, and at \
-         100% both or neither expect the word that follows"
+        "both formats give the words of a text nearly the same probabilities: at half of 5 places of a text the probabilities of \
+         the next word differ by more than a factor of 1.01, and at 100% of them the word is the likeliest with both formats or \
+         with neither"
     );
     // A value of one side alone is no missing one: a difference belongs to both.
     assert_eq!(near.not_measured, []);
@@ -789,8 +1240,9 @@ fn formats_of_one_model_are_told_from_formats_of_two() {
     assert_eq!(
         far.warnings,
         [
-            "the formats do not hold the same model, or one of them computes it wrongly: half of 5 positions differ by more than \
-             1.00 nats, and at 40% both or neither expect the word that follows"
+            "the formats do not hold the same model, or one of them computes it wrongly: at half of 5 places of a text the \
+             probabilities of the next word differ by more than a factor of 2.72, and at 40% of them the word is the likeliest \
+             with both formats or with neither"
         ]
     );
 }

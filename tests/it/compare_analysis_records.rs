@@ -41,7 +41,7 @@ impl Made {
             rounds: 1,
             repeats: 8,
             warm_ups: 1,
-            answer_tokens: 11,
+            answer_tokens: 128,
             prompts: vec!["Why is the sky blue?".to_owned()],
             context_tokens: 4000,
             leak_requests: 40,

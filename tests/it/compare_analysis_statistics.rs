@@ -4,7 +4,7 @@ use approx::{assert_abs_diff_eq, assert_relative_eq};
 use mlx_diagnose::compare::analysis::statistics::{
     mean_interval, median, percentile, ratio_of_medians, theil_sen_interval, theil_sen_slope,
 };
-use mlx_diagnose::compare::analysis::{Interval, Summary};
+use mlx_diagnose::compare::analysis::{Interval, Ratio, Summary};
 use proptest::prelude::{prop_assert, prop_assert_eq, proptest};
 
 const VALUES: [f64; 7] = [3.1, 0.4, 7.7, 2.2, 9.5, 1.8, 4.4];
@@ -71,8 +71,10 @@ fn the_interval_of_a_ratio_is_scipys_percentile_bootstrap() {
     // scipy.stats.bootstrap((mlx, gguf), lambda a, b: median(a) / median(b), method="percentile", n_resamples=200000)
     let gguf = [36.1, 35.2, 38.9, 36.6, 37.4, 35.9, 41.2, 36.0, 36.8, 35.5];
     let mlx = [20.3, 21.9, 19.8, 20.7, 26.4, 20.1, 21.2, 20.9];
+    let Ratio { estimate, interval } = ratio_of_medians(&mlx, &gguf, 1).unwrap();
+    let [low, high] = interval.unwrap();
     assert_near(
-        ratio_of_medians(&mlx, &gguf, 1).unwrap(),
+        Interval { estimate, low, high },
         0.572_214_580_467_675_3,
         [0.5448, 0.6016],
         0.006,
@@ -106,8 +108,21 @@ fn a_ratio_needs_both_sides_above_zero() {
     assert_eq!(ratio_of_medians(&[], &[1.0], 1), None);
     assert_eq!(ratio_of_medians(&[1.0], &[0.0], 1), None);
     assert_eq!(ratio_of_medians(&[-1.0], &[2.0], 1), None);
-    let single = ratio_of_medians(&[3.0], &[2.0], 1).unwrap();
-    assert_eq!([single.estimate, single.low, single.high], [1.5; 3]);
+}
+
+#[test]
+fn a_ratio_of_one_or_two_values_has_no_interval() {
+    let ratio = |numerator: &[f64], denominator: &[f64]| ratio_of_medians(numerator, denominator, 1).unwrap();
+    let many = [1.0, 2.0, 4.0, 5.0];
+    for (found, estimate) in [
+        (ratio(&[3.0], &[2.0]), 1.5),
+        (ratio(&[2.0, 4.0], &many), 1.0),
+        (ratio(&many, &[2.0]), 1.5),
+    ] {
+        assert_eq!((found.estimate, found.interval), (estimate, None));
+    }
+    let [low, high] = ratio(&many, &[2.0, 2.0, 2.0]).interval.unwrap();
+    assert!(low < 1.5 && 1.5 < high, "{low} {high}");
 }
 
 #[test]
@@ -121,11 +136,11 @@ proptest! {
     #[test]
     fn every_interval_holds_its_estimate(values in proptest::collection::vec(0.1_f64..100.0, 2..20), seed: u64) {
         let points: Vec<(f64, f64)> = values.iter().copied().enumerate().map(|(x, y)| (x as f64, y)).collect();
-        for interval in [
-            ratio_of_medians(&values, &values, seed).unwrap(),
-            mean_interval(&values, seed).unwrap(),
-        ] {
-            prop_assert!(interval.low <= interval.estimate && interval.estimate <= interval.high, "{interval:?}");
+        let ratio = ratio_of_medians(&values, &values, seed).unwrap();
+        let mean = mean_interval(&values, seed).unwrap();
+        let ends = ratio.interval.map(|[low, high]| (low, ratio.estimate, high));
+        for (low, estimate, high) in ends.into_iter().chain([(mean.low, mean.estimate, mean.high)]) {
+            prop_assert!(low <= estimate && estimate <= high, "{low} {estimate} {high}");
         }
         let slope = theil_sen_interval(&points, seed).unwrap();
         prop_assert!(slope.low <= slope.high);

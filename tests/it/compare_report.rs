@@ -28,6 +28,7 @@ fn text(situation: &Situation) -> String {
         &situation.record,
         &situation.analysis,
         Path::new("results/20261122_012000"),
+        &report_files(&situation.record, &situation.samples, &situation.analysis),
     )
 }
 

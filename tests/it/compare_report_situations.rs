@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use mlx_diagnose::compare::analysis::{
-    Analysis, Comparison, Confidence, Interval, LeakAnalysis, LeakVerdict, NotMeasured, PairAnalysis, Samples, Summary,
-    Verdict,
+    Analysis, Comparison, Confidence, Interval, LeakAnalysis, LeakVerdict, NotMeasured, PairAnalysis, Ratio, Samples,
+    Summary, Verdict,
 };
 use mlx_diagnose::compare::{
     AnswerTimes, Failure, FailureKind, Figure, Format, Limits, Machine, MemoryRecord, MemorySample, ModelPair, Outcome,
@@ -509,10 +509,9 @@ fn comparison(measure: &str, title: &str, unit: Unit, [gguf, mlx]: [Vec<f64>; 2]
         more_is_better: Some(false),
         gguf: Some(gguf),
         mlx: Some(mlx),
-        ratio: Some(Interval {
+        ratio: Some(Ratio {
             estimate,
-            low: estimate * 0.97,
-            high: estimate * 1.03,
+            interval: Some([estimate * 0.97, estimate * 1.03]),
         }),
         better: Some(if estimate < 1.0 { Format::Mlx } else { Format::Gguf }),
     }

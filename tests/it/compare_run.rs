@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use insta::assert_snapshot;
-use mlx_diagnose::compare::run::{Event, Observer, Remaining, ResumeError, compare, resume, tests};
+use mlx_diagnose::compare::run::{Ended, Event, Observer, Remaining, ResumeError, compare, resume, tests};
 use mlx_diagnose::compare::scenarios::SCENARIOS;
 use mlx_diagnose::compare::{
     FailureKind, Format, Outcome, Plan, Record, ResultsError, ResultsFolder, Start, TestKey, TestRecord,
@@ -593,13 +593,69 @@ fn results_that_are_no_results_are_told() {
 }
 
 #[test]
-fn samples_that_are_missing_or_of_another_test_are_told() {
+fn a_record_whose_plan_says_nothing_is_no_result() {
+    let emptied = |name: &'static str| {
+        move |path: &Path| {
+            let file = path.join("test_results.json");
+            let mut record: serde_json::Value = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
+            record["plan"][name] = serde_json::json!([]);
+            std::fs::write(&file, record.to_string()).unwrap();
+        }
+    };
+    for name in ["pairs", "scenarios", "formats"] {
+        assert_eq!(
+            refused(emptied(name)),
+            format!(
+                "`RESULTS/test_results.json` is no result of a comparison\n  found: a plan without {name}\n  expected: the plan that \
+                 was measured"
+            )
+        );
+    }
+}
+
+#[test]
+fn tests_of_which_too_many_requests_failed_are_run_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let plan = Plan {
+        rounds: 1,
+        ..quick_plan(&["simple-generation"])
+    };
+    let (
+        Ended {
+            record: mut earlier, ..
+        },
+        results,
+    ) = run_into(folder.path(), &plan, &Arc::new(Script::default()));
+    let request = earlier.tests[1].requests.last_mut().unwrap();
+    request.failure = Some(failure(FailureKind::Stalled, "nothing came"));
+    let script = Arc::new(Script::default());
+    let ended = with_parts(&script, &Interrupt::default(), |parts| {
+        resume(earlier.clone(), &plan, parts, &results, &Deaf).unwrap()
+    });
+    assert_eq!(script.take_events(), ["mlx load", "mlx unload"]);
+    assert_eq!(ended.record.tests[0], earlier.tests[0]);
+    assert!(
+        ended.record.tests[1]
+            .requests
+            .iter()
+            .all(|request| request.failure.is_none())
+    );
+}
+
+#[test]
+fn samples_that_are_missing_are_left_out_and_those_of_another_test_told() {
     const GGUF: &str = "metrics/pair-gguf-simple-generation-0.memory.json";
     const MLX: &str = "metrics/pair-mlx-simple-generation-0.memory.json";
-    assert_snapshot!(refused(|path| std::fs::remove_file(path.join(MLX)).unwrap()), @r"
-    `RESULTS/metrics/pair-mlx-simple-generation-0.memory.json` is missing
-      hint: put it back, or remove the test from the record so that it is measured again
-    ");
+    let folder = tempfile::tempdir().unwrap();
+    let plan = Plan {
+        rounds: 1,
+        ..quick_plan(&["simple-generation"])
+    };
+    let (Ended { record, .. }, results) = run_into(folder.path(), &plan, &Arc::new(Script::default()));
+    std::fs::remove_file(results.path().join(MLX)).unwrap();
+    let read = results.read().unwrap();
+    assert_eq!(read.record, record);
+    assert_eq!(read.samples.keys().collect::<Vec<_>>(), [&record.tests[0].key]);
     let swapped = |path: &Path| {
         std::fs::copy(path.join(MLX), path.join(GGUF)).unwrap();
     };

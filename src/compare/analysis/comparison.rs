@@ -4,8 +4,8 @@ use super::measure::Measure;
 use super::parity::{self, Parity};
 use super::statistics::ratio_of_medians;
 use super::thresholds::{MARGIN, MARGIN_OF_FEW_BYTES, MARGIN_OF_FEW_TIMES, VALUES_FOR_NOISE};
-use super::{Comparison, Interval, Samples, Summary, latency, memory_use, server_times};
-use crate::compare::{Figure, Format, Record, TestRecord, Unit};
+use super::{Comparison, Samples, Summary, latency, memory_use, server_times};
+use crate::compare::{Figure, Format, Plan, Record, TestRecord, Unit};
 
 /// Every measure of `pair`, scenario by scenario in the order of the plan.
 pub(super) fn comparisons(record: &Record, samples: &Samples, pair: &str) -> Vec<Comparison> {
@@ -17,7 +17,7 @@ pub(super) fn comparisons(record: &Record, samples: &Samples, pair: &str) -> Vec
                 .iter()
                 .filter(|test| test.key.pair == pair && test.key.scenario == scenario && test.key.format == format)
                 .collect();
-            measures(&tests, samples)
+            measures(&record.plan, scenario, &tests, samples)
         };
         let (gguf, mlx) = (of(Format::Gguf), of(Format::Mlx));
         if scenario == parity::QUALITY {
@@ -44,12 +44,12 @@ pub(super) fn scenarios<'a>(record: &'a Record, pair: &str) -> Vec<&'a str> {
     scenarios
 }
 
-/// Everything that was measured in some rounds of one scenario; nothing without values.
-fn measures(tests: &[&TestRecord], samples: &Samples) -> Vec<Measure> {
+/// Everything that was measured in some rounds of `scenario`; nothing without values.
+fn measures(plan: &Plan, scenario: &str, tests: &[&TestRecord], samples: &Samples) -> Vec<Measure> {
     let mut measures: Vec<Measure> = Vec::new();
     let found = figures(tests)
         .into_iter()
-        .chain(latency::measures(tests))
+        .chain(latency::measures(plan, scenario, tests))
         .chain([server_times::measure(tests)])
         .chain(memory_use::measures(tests, samples));
     for measure in found.filter(|measure| !measure.values.is_empty()) {
@@ -121,7 +121,10 @@ fn compare(scenario: &str, measure: &Measure, gguf: &[f64], mlx: &[f64], seed: u
         more_is_better: measure.more_is_better,
         gguf: Summary::of(gguf),
         mlx: Summary::of(mlx),
-        better: ratio.and_then(|ratio| better(ratio, measure.more_is_better?, margin)),
+        better: ratio.and_then(|ratio| {
+            let ends = ratio.interval.unwrap_or_else(|| extremes(gguf, mlx));
+            better(ends, measure.more_is_better?, margin)
+        }),
         ratio,
     }
 }
@@ -134,12 +137,20 @@ fn margin(values: usize, unit: Unit) -> f64 {
     }
 }
 
-fn better(ratio: Interval, more_is_better: bool, margin: f64) -> Option<Format> {
-    if ratio.low > margin {
+/// Which format is better where the ratio of MLX by GGUF lies between `ends`.
+pub(super) fn better([low, high]: [f64; 2], more_is_better: bool, margin: f64) -> Option<Format> {
+    if low > margin {
         Some(if more_is_better { Format::Mlx } else { Format::Gguf })
-    } else if ratio.high < 1.0 / margin {
+    } else if high < 1.0 / margin {
         Some(if more_is_better { Format::Gguf } else { Format::Mlx })
     } else {
         None
     }
+}
+
+/// The smallest and the largest ratio of two values, which stand in for an interval where there are too few for one.
+fn extremes(gguf: &[f64], mlx: &[f64]) -> [f64; 2] {
+    let least = |values: &[f64]| values.iter().copied().fold(f64::INFINITY, f64::min);
+    let most = |values: &[f64]| values.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    [least(mlx) / most(gguf), most(mlx) / least(gguf)]
 }

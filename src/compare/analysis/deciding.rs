@@ -1,8 +1,8 @@
 //! The measures by which one format serves better.
 
-use super::measure::{CONCURRENCY, CONTEXT};
+use super::measure::{CONCURRENCY, CONTEXT, group_title};
 use super::wording::{bytes, figures, ratio, seconds};
-use super::{Comparison, Summary};
+use super::{Comparison, Ratio, Summary};
 use crate::compare::{Format, Unit};
 
 /// What a deciding measure is about.
@@ -38,7 +38,16 @@ impl Aspect {
         }
     }
 
-    fn name(self) -> &'static str {
+    /// Whether it is about how fast answers come.
+    pub(super) fn is_speed(self) -> bool {
+        matches!(
+            self,
+            Self::FirstToken | Self::LongPrompt | Self::PerToken | Self::Throughput
+        )
+    }
+
+    /// What is measured.
+    pub(super) fn name(self) -> &'static str {
         match self {
             Self::FirstToken | Self::LongPrompt => "time to first token",
             Self::PerToken => "time per output token",
@@ -57,7 +66,7 @@ pub(super) struct Deciding<'a> {
     gguf: Summary,
     mlx: Summary,
     /// MLX by GGUF.
-    ratio: super::Interval,
+    ratio: Ratio,
 }
 
 impl<'a> Deciding<'a> {
@@ -82,7 +91,9 @@ impl<'a> Deciding<'a> {
         };
         let comparison = match aspect {
             Aspect::FirstToken => usual("time-to-first-token"),
-            Aspect::PerToken => usual("time-per-output-token"),
+            Aspect::PerToken => {
+                usual("time-per-output-token").or_else(|| highest(comparisons, "time-per-output-token-", CONTEXT))
+            }
             Aspect::Memory => usual("peak-memory"),
             Aspect::Load => usual("ready-cold").or_else(|| usual("ready-warm")),
             Aspect::LongPrompt => highest(comparisons, "time-to-first-token-", CONTEXT),
@@ -118,26 +129,42 @@ impl<'a> Deciding<'a> {
     /// Which is better and by how much, in one sentence.
     pub(super) fn reason(&self) -> String {
         let numbers = format!(
-            "{} with GGUF, {} with MLX ({} times, {} to {})",
+            "{} with GGUF, {} with MLX ({} times, {})",
             self.shown(self.gguf.median),
             self.shown(self.mlx.median),
             ratio(self.ratio.estimate),
-            ratio(self.ratio.low),
-            ratio(self.ratio.high),
+            match self.ratio.interval {
+                Some([low, high]) => format!("{} to {}", ratio(low), ratio(high)),
+                None => format!("n = {}", self.values()),
+            }
         );
-        let measure = &self.comparison.measure;
-        let at = if let Some((_, count)) = measure.rsplit_once(CONCURRENCY) {
-            format!(" at {count} requests at a time")
-        } else if let Some((_, tokens)) = measure.rsplit_once(CONTEXT) {
-            format!(" with prompts of {tokens} tokens")
-        } else {
-            String::new()
-        };
-        let name = self.aspect.name();
+        let measured = format!("{} ({})", self.aspect.name(), self.setting());
         match self.better() {
-            Some(format) => format!("{} {}: {name}{at} is {numbers}", format.title(), self.aspect.praise()),
-            None => format!("neither {}: {name}{at} is {numbers}", self.aspect.praise()),
+            Some(format) => format!("{} {}: {measured} is {numbers}", format.title(), self.aspect.praise()),
+            None => format!("neither {}: {measured} is {numbers}", self.aspect.praise()),
         }
+    }
+
+    /// What was asked when it was measured.
+    fn setting(&self) -> String {
+        let Comparison { scenario, measure, .. } = self.comparison;
+        for groups in [CONCURRENCY, CONTEXT] {
+            if let Some(place) = measure.rfind(groups) {
+                return group_title(&measure[place..]);
+            }
+        }
+        let words = match (scenario.as_str(), measure.as_str()) {
+            (_, "ready-cold") => "files read from disk",
+            (_, "ready-warm") => "files in memory",
+            ("simple-generation", _) => "short questions",
+            ("context-stress", _) => "long prompts",
+            ("concurrency" | "mixture", _) => "several requests at a time",
+            ("memory-leak", _) => "many short requests",
+            ("cold-start", _) => "a first answer after loading",
+            ("quality", _) => "one text",
+            _ => return format!("in `{scenario}`"),
+        };
+        words.to_owned()
     }
 
     fn shown(&self, value: f64) -> String {

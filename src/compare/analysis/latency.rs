@@ -1,13 +1,13 @@
 //! How fast answers come, by group of requests. Latencies count from when a request was due.
 
-use super::measure::{LEAK, Measure, groups, measured};
+use super::measure::{FIRST_ANSWER, LEAK, Measure, group_name, groups, measured};
 use super::request_speed::{
-    self, prompt_tokens_per_second, time_per_output_token, time_to_first_token, tokens_per_second,
+    self, came_at_once, prompt_tokens_per_second, time_per_output_token, time_to_first_token, tokens_per_second,
 };
-use crate::compare::{FailureKind, Outcome, RequestRecord, TestRecord, Unit};
+use crate::compare::{FailureKind, Outcome, Plan, RequestRecord, TestRecord, Unit};
 
-/// Every measure of the requests of some rounds of one scenario.
-pub(super) fn measures(tests: &[&TestRecord]) -> Vec<Measure> {
+/// Every measure of the requests of some rounds of `scenario`.
+pub(super) fn measures(plan: &Plan, scenario: &str, tests: &[&TestRecord]) -> Vec<Measure> {
     let mut measures = Vec::new();
     for group in groups(tests) {
         let requests: Vec<&RequestRecord> = measured(tests).filter(|request| request.group == group).collect();
@@ -17,13 +17,14 @@ pub(super) fn measures(tests: &[&TestRecord]) -> Vec<Measure> {
             .filter(|request| request.failure.is_none())
             .collect();
         let mut of_group = vec![end_to_end(&answered)];
-        // What memory does is asked there; the rest is measured elsewhere without a cache.
-        if !group.starts_with(LEAK) {
+        // What memory does is asked there, and how long loading takes; speed is measured elsewhere, without a cache and often.
+        if !group.starts_with(LEAK) && !group.starts_with(FIRST_ANSWER) {
             of_group.extend(of_answers(&answered));
             of_group.push(throughput(tests, group));
         }
         of_group.push(error_share(&requests));
-        measures.extend(of_group.into_iter().map(|measure| measure.of_group(group)));
+        let name = group_name(plan, scenario, group);
+        measures.extend(of_group.into_iter().map(|measure| measure.of_group(&name)));
     }
     measures
 }
@@ -44,7 +45,11 @@ fn of_answers(answered: &[&RequestRecord]) -> [Measure; 5] {
             "Inter-token latency: between one piece of text and the next",
             Unit::Seconds,
             Some(false),
-            answered.iter().flat_map(|request| gaps(request)).collect(),
+            answered
+                .iter()
+                .filter(|request| !came_at_once(request))
+                .flat_map(|request| gaps(request))
+                .collect(),
         ),
         Measure::new(
             "time-per-output-token",

@@ -9,14 +9,15 @@ use std::collections::BTreeMap;
 use super::memory_use::{LOAD, UNLOAD};
 use super::statistics::{median, percentile, theil_sen_interval, theil_sen_slope};
 use super::thresholds::{
-    BEGINNING, CLOSER, HIGH_BEFORE, LEAK_BYTES_PER_REQUEST, LEAK_VALUES, LOW_AT_END, NEAREST, SETTLED_BYTES,
+    BEGINNING, CLOSER, HIGH_BEFORE, LEAK_BYTES_PER_REQUEST, LEAK_VALUES, LOW_AT_END, MOST_LEAK_VALUES, NEAREST,
+    SETTLED_BYTES,
 };
-use super::wording::{bytes, per_request};
+use super::wording::{bytes, counted, per_request};
 use super::{Interval, LeakAnalysis, LeakVerdict, Samples, Summary};
 use crate::compare::{Format, MemorySample, Record, TestRecord};
 
-const CACHE_ON: &str = "leak-cache-on";
-const CACHE_OFF: &str = "leak-cache-off";
+pub(super) const CACHE_ON: &str = "leak-cache-on";
+pub(super) const CACHE_OFF: &str = "leak-cache-off";
 
 /// What a course of memory says.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -34,6 +35,7 @@ pub struct Growth {
 /// Judges a course: number of a request, ascending, and bytes after it, warm-up left out.
 pub fn growth(values: &[(usize, f64)], seed: u64) -> Growth {
     let points: Vec<(f64, f64)> = values.iter().map(|&(number, bytes)| (number as f64, bytes)).collect();
+    let points = thinned(points);
     let (first_half, second_half) = points.split_at(points.len() / 2);
     let slope = theil_sen_interval(&points, seed);
     let slope_of_second_half = theil_sen_interval(second_half, seed);
@@ -60,6 +62,20 @@ pub fn growth(values: &[(usize, f64)], seed: u64) -> Growth {
         slope_of_second_half,
         grown,
     }
+}
+
+/// A long course by the medians of neighbours: slopes between all pairs of its values would fill the memory.
+fn thinned(points: Vec<(f64, f64)>) -> Vec<(f64, f64)> {
+    let together = points.len().div_ceil(MOST_LEAK_VALUES);
+    if together <= 1 {
+        return points;
+    }
+    let neighbours = points.chunks(together);
+    let middle = |neighbours: &[(f64, f64)]| {
+        let places: Vec<f64> = neighbours.iter().map(|&(place, _)| place).collect();
+        Some((median(&places)?, median(&values_of(neighbours))?))
+    };
+    neighbours.filter_map(middle).collect()
 }
 
 fn values_of(points: &[(f64, f64)]) -> Vec<f64> {
@@ -132,21 +148,30 @@ pub(super) fn leaks(record: &Record, samples: &Samples, pair: &str) -> Vec<LeakA
 
 /// With its cache on a server grows by design; what it does without the cache tells.
 fn with_cache(format: Format, values: Vec<(usize, f64)>, growth: &Growth, without: Option<&Growth>) -> LeakAnalysis {
-    let plain = headline(growth, "with the prompt cache on");
+    let grows = || {
+        let slope = growth.slope.map_or(0.0, |slope| slope.estimate);
+        format!(
+            "memory grew by {}, to the last of {}, with the prompt cache on",
+            per_request(slope),
+            counted(values.len(), "request")
+        )
+    };
     let (verdict, said) = match (growth.verdict, without.map(|growth| growth.verdict)) {
-        (LeakVerdict::Leak, Some(LeakVerdict::Steady | LeakVerdict::Settles)) => {
-            let slope = growth
-                .slope
-                .map_or_else(String::new, |slope| format!(" by {}", per_request(slope.estimate)));
-            let said =
-                format!("memory grows{slope} with the prompt cache on and not without it: the cache fills, no leak");
-            (LeakVerdict::Settles, said)
-        }
-        (LeakVerdict::Leak, None | Some(LeakVerdict::Unknown)) => (
-            LeakVerdict::Leak,
-            format!("{plain}; the cache may hold part of it, which no run without the cache tells"),
+        (LeakVerdict::Leak, Some(LeakVerdict::Steady | LeakVerdict::Settles)) => (
+            LeakVerdict::Grows,
+            format!(
+                "{} and not without it: it is the cache, whose limit was not reached",
+                grows()
+            ),
         ),
-        (verdict, _) => (verdict, plain),
+        (LeakVerdict::Leak, None | Some(LeakVerdict::Unknown)) => (
+            LeakVerdict::Grows,
+            format!(
+                "{}: whether the cache fills or memory leaks, only a run without the cache tells",
+                grows()
+            ),
+        ),
+        (verdict, _) => (verdict, headline(growth, "with the prompt cache on")),
     };
     let headline = format!("{}: {said}", format.title());
     analysis(format, true, verdict, headline, values, growth)
@@ -181,7 +206,7 @@ fn headline(growth: &Growth, state: &str) -> String {
         ),
         (LeakVerdict::Settles, _) => format!("memory grew by {} {state} and then no more", bytes(growth.grown)),
         (LeakVerdict::Steady, _) => format!("memory does not grow {state}"),
-        (LeakVerdict::Leak | LeakVerdict::Unknown, _) => {
+        (LeakVerdict::Leak | LeakVerdict::Grows | LeakVerdict::Unknown, _) => {
             format!("too few requests were answered {state} to tell whether memory grows")
         }
     }
@@ -213,39 +238,39 @@ fn judge_group(
 /// One value after each request of `group`: the median in the gap before the next request is sent, or the last sample before
 /// that where the gap has none. A request whose time has no sample has no value.
 pub fn settled_values(test: &TestRecord, samples: &[MemorySample], group: &str) -> Vec<(usize, f64)> {
-    let known: Vec<(f64, f64)> = samples
+    let mut known: Vec<(f64, f64)> = samples
         .iter()
         .filter_map(|sample| Some((sample.at, sample.charged()? as f64)))
         .collect();
+    known.sort_by(|(one, _), (other, _)| one.total_cmp(other));
+    let events = events(test);
     let requests = test.requests.iter().filter(|request| request.group == group);
     requests
         .enumerate()
         .filter_map(|(number, request)| {
             let (sent, ended) = (request.times.sent, request.times.ended);
-            let next = next_event(test, ended);
+            let next = events.get(events.partition_point(|at| *at < ended)).copied();
+            let end = next.map_or(known.len(), |next| known.partition_point(|&(at, _)| at < next));
             let within = |begin: f64| {
-                known
-                    .iter()
-                    .filter(move |&&(at, _)| begin <= at && at < next)
-                    .map(|&(_, bytes)| bytes)
+                let begin = known.partition_point(|&(at, _)| at < begin);
+                known.get(begin..end).unwrap_or_default()
             };
-            let gap: Vec<f64> = within(ended).collect();
-            let value = median(&gap).or_else(|| within(sent).next_back())?;
+            let value = median(&values_of(within(ended))).or_else(|| Some(within(sent).last()?.1))?;
             Some((number, value))
         })
         .collect()
 }
 
-/// When the next request is sent, or the model is taken out of memory or loaded anew.
-fn next_event(test: &TestRecord, after: f64) -> f64 {
+/// When requests are sent, and when the model is taken out of memory or loaded anew, ascending.
+fn events(test: &TestRecord) -> Vec<f64> {
     let sent = test.requests.iter().map(|request| request.times.sent);
     let changes = test
         .phases
         .iter()
         .filter(|phase| [LOAD, UNLOAD].contains(&phase.name.as_str()));
-    sent.chain(changes.map(|phase| phase.begin))
-        .filter(|&at| at >= after)
-        .fold(f64::INFINITY, f64::min)
+    let mut events: Vec<f64> = sent.chain(changes.map(|phase| phase.begin)).collect();
+    events.sort_by(f64::total_cmp);
+    events
 }
 
 /// Several rounds as one course: the median after each request, once each round is moved to the height of all, since a server

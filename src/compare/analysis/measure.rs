@@ -1,6 +1,7 @@
 //! One measure of one format in one scenario, before it is compared.
 
-use crate::compare::{RequestRecord, TestRecord, Unit};
+use super::wording::counted;
+use crate::compare::{Plan, RequestRecord, TestRecord, Unit};
 
 /// Beginning of the groups of requests before the measured ones.
 pub(in crate::compare) const WARM_UP: &str = "warm-up";
@@ -11,7 +12,21 @@ pub(in crate::compare) const LEAK: &str = "leak-";
 /// Beginning of the groups of requests at one time.
 pub(super) const CONCURRENCY: &str = "concurrency-";
 /// Beginning of the groups of a length of prompt.
-pub(super) const CONTEXT: &str = "context-";
+pub(in crate::compare) const CONTEXT: &str = "context-";
+/// Beginning of the groups of a first answer after loading.
+pub(super) const FIRST_ANSWER: &str = "first-token-";
+/// The scenario of long prompts.
+const CONTEXT_STRESS: &str = "context-stress";
+
+/// What a group is called in measures: the longest prompt by its length, as the shorter ones are, though it is what its scenario
+/// measures in the main.
+pub(in crate::compare) fn group_name(plan: &Plan, scenario: &str, group: &str) -> String {
+    if scenario == CONTEXT_STRESS && group == MEASURE {
+        format!("{CONTEXT}{}", plan.context_tokens)
+    } else {
+        group.to_owned()
+    }
+}
 
 /// Values with what they are.
 #[derive(Debug, Clone, PartialEq)]
@@ -50,13 +65,17 @@ impl Measure {
     }
 }
 
-fn group_title(group: &str) -> String {
-    if let Some(count) = group.strip_prefix(CONCURRENCY) {
-        format!("{count} requests at a time")
+/// What a group is called for people.
+pub(in crate::compare) fn group_title(group: &str) -> String {
+    let at_a_time = group.strip_prefix(CONCURRENCY).and_then(|count| count.parse().ok());
+    if let Some(count) = at_a_time {
+        format!("{} at a time", counted(count, "request"))
     } else if let Some(tokens) = group.strip_prefix(CONTEXT) {
         format!("prompts of {tokens} tokens")
     } else {
         match group {
+            "first-token-cold" => "first answer, files read from disk".to_owned(),
+            "first-token-warm" => "first answer, files in memory".to_owned(),
             "leak-cache-on" => "one after the other with the prompt cache on".to_owned(),
             "leak-cache-off" => "one after the other without prompt cache".to_owned(),
             _ => group.to_owned(),

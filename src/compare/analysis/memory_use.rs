@@ -51,7 +51,8 @@ pub(super) fn measures(tests: &[&TestRecord], samples: &Samples) -> Vec<Measure>
             &|_, samples| peak(samples, |sample| sum(sample, |process| process.file)),
         ),
     ];
-    for phase in phases(tests) {
+    // While a model is taken out of memory, how much is left says when a sample was taken and nothing of the format.
+    for phase in phases(tests).into_iter().filter(|phase| *phase != UNLOAD) {
         measures.push(bytes(
             &format!("peak-memory-{phase}"),
             &format!("Peak memory during {phase}"),
@@ -81,11 +82,7 @@ fn peak<'a>(
 }
 
 fn sum(sample: &MemorySample, bytes: impl Fn(&ProcessSample) -> Option<u64>) -> Option<u64> {
-    sample
-        .processes
-        .iter()
-        .filter_map(bytes)
-        .reduce(|sum, bytes| sum + bytes)
+    sample.processes.iter().filter_map(bytes).reduce(u64::saturating_add)
 }
 
 fn during<'a>(

@@ -1,6 +1,7 @@
 //! What the measurements say, without measuring anything: statistics, leaks, verdicts.
 
 mod comparison;
+mod completeness;
 mod deciding;
 mod latency;
 pub mod leak;
@@ -21,7 +22,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-pub(super) use measure::{LEAK, WARM_UP};
+pub use completeness::{is_complete, lacks};
+pub(super) use measure::{CONTEXT, LEAK, WARM_UP, group_name, group_title};
 pub(super) use request_speed::{prompt_tokens_per_second, throughput, time_per_output_token, time_to_first_token};
 
 use super::{Format, MemorySample, Record, TestKey, Unit};
@@ -102,8 +104,8 @@ pub struct Comparison {
     pub gguf: Option<Summary>,
     /// Of the MLX side.
     pub mlx: Option<Summary>,
-    /// The median of MLX by that of GGUF, with a bootstrap interval of 95%.
-    pub ratio: Option<Interval>,
+    /// The median of MLX by that of GGUF.
+    pub ratio: Option<Ratio>,
     /// Which format is better beyond the noise; `None` where neither is.
     pub better: Option<Format>,
 }
@@ -134,6 +136,16 @@ pub struct Summary {
     pub p99: f64,
     /// The largest.
     pub maximum: f64,
+}
+
+/// One number by another of its kind.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Ratio {
+    /// The estimate.
+    pub estimate: f64,
+    /// The ends of a bootstrap interval of 95%; `None` where there are too few values for one.
+    pub interval: Option<[f64; 2]>,
 }
 
 /// An estimate and the ends of its interval.
@@ -176,6 +188,9 @@ pub enum LeakVerdict {
     Leak,
     /// It grew at first and then no more, as caches do.
     Settles,
+    /// It grew to the end with the prompt cache on, and without the cache it does not or was not measured: a cache whose limit
+    /// was not reached, or a leak.
+    Grows,
     /// It does not grow.
     Steady,
     /// Too few requests were answered to tell.

@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 
+use super::comparison::better;
 use super::statistics::{mean_interval, median};
-use super::thresholds::{MARGIN, PARITY_NATS, PARITY_SHARE};
+use super::thresholds::{MARGIN, PARITY_NATS, PARITY_SHARE, VALUES_FOR_INTERVAL};
 use super::wording::{counted, figures};
-use super::{Comparison, Interval, Summary};
+use super::{Comparison, Ratio, Summary};
 use crate::compare::{Figure, Format, TestRecord, Unit};
 
 /// The scenario.
@@ -68,17 +69,10 @@ impl Parity {
     fn perplexity(&self, seed: u64) -> Option<Comparison> {
         let behind: Vec<f64> = self.differences().into_iter().map(|difference| -difference).collect();
         let mean = mean_interval(&behind, seed)?;
-        let ratio = Interval {
+        let ends = [mean.low, mean.high].map(f64::exp);
+        let ratio = Ratio {
             estimate: mean.estimate.exp(),
-            low: mean.low.exp(),
-            high: mean.high.exp(),
-        };
-        let better = if ratio.low > MARGIN {
-            Some(Format::Gguf)
-        } else if ratio.high < 1.0 / MARGIN {
-            Some(Format::Mlx)
-        } else {
-            None
+            interval: (behind.len() >= VALUES_FOR_INTERVAL).then_some(ends),
         };
         let perplexity = |side: usize| {
             let values: Vec<f64> = self.common.iter().map(|said| said[side].log_probability).collect();
@@ -93,7 +87,7 @@ impl Parity {
             gguf: perplexity(0),
             mlx: perplexity(1),
             ratio: Some(ratio),
-            better,
+            better: better(ends, false, MARGIN),
         })
     }
 
@@ -133,9 +127,10 @@ impl Parity {
 
     fn numbers(&self) -> String {
         format!(
-            "half of {} positions differ by more than {} nats, and at {:.0}% both or neither expect the word that follows",
+            "at half of {} places of a text the probabilities of the next word differ by more than a factor of {}, and at {:.0}% \
+             of them the word is the likeliest with both formats or with neither",
             self.common.len(),
-            figures(self.median_distance()),
+            figures(self.median_distance().exp()),
             100.0 * self.agreement()
         )
     }
@@ -144,7 +139,7 @@ impl Parity {
     pub(super) fn reason(&self) -> Option<String> {
         self.holds().then(|| {
             format!(
-                "both formats give the same text nearly the same probabilities: {}",
+                "both formats give the words of a text nearly the same probabilities: {}",
                 self.numbers()
             )
         })

@@ -1,5 +1,6 @@
 //! How fast single requests were answered. Latencies count from when a request was due, in seconds.
 
+use super::thresholds::AT_ONCE_SECONDS;
 use super::tokens::answer_tokens;
 use crate::compare::RequestRecord;
 
@@ -8,17 +9,27 @@ pub(in crate::compare) fn time_to_first_token(request: &RequestRecord) -> Option
     Some(request.times.pieces.first()? - request.due)
 }
 
-/// For each token after the first; `None` where there is none.
+/// For each token after the first; `None` where there is none, or all [came at once](came_at_once).
 pub(in crate::compare) fn time_per_output_token(request: &RequestRecord) -> Option<f64> {
     let (tokens, _) = answer_tokens(request);
     let first = request.times.pieces.first()?;
-    (tokens > 1).then(|| (request.times.ended - first) / (tokens - 1) as f64)
+    (tokens > 1 && !came_at_once(request)).then(|| (request.times.ended - first) / (tokens - 1) as f64)
+}
+
+/// Whether an answer of several tokens came in one moment: then something held it back, and when its pieces came does not tell
+/// how fast they were written.
+pub(super) fn came_at_once(request: &RequestRecord) -> bool {
+    let pieces = &request.times.pieces;
+    let (Some(first), Some(last)) = (pieces.first(), pieces.last()) else {
+        return false;
+    };
+    answer_tokens(request).0 > 1 && last - first < AT_ONCE_SECONDS * pieces.len() as f64
 }
 
 /// Tokens of the answer in a second, reading the prompt included.
 pub(in crate::compare) fn tokens_per_second(request: &RequestRecord) -> Option<f64> {
     let (tokens, _) = answer_tokens(request);
-    speed(tokens, request.times.ended - request.due)
+    speed(tokens as f64, request.times.ended - request.due)
 }
 
 /// Tokens of the prompt that were computed, in a second until the first piece of text; `None` where the server does not count
@@ -31,20 +42,21 @@ pub(in crate::compare) fn prompt_tokens_per_second(request: &RequestRecord) -> O
     }
     // One that does not tell what was cached is taken at its word: each prompt begins with a number of its own.
     let computed = usage.prompt_tokens.saturating_sub(usage.cached_tokens.unwrap_or(0));
-    speed(computed, time_to_first_token(request)?).filter(|_| computed > 0)
+    speed(computed as f64, time_to_first_token(request)?).filter(|_| computed > 0)
 }
 
 /// Tokens of all answers in a second, from when the first request was due to when the last one ended, failed or not.
 pub(in crate::compare) fn throughput(requests: &[&RequestRecord]) -> Option<f64> {
     let answered = requests.iter().filter(|request| request.failure.is_none());
-    let tokens = answered.map(|request| answer_tokens(request).0).sum();
+    // A sum of counts that a server made up may exceed any integer.
+    let tokens: f64 = answered.map(|request| answer_tokens(request).0 as f64).sum();
     let due = requests.iter().map(|request| request.due).reduce(f64::min)?;
     let ended = requests.iter().map(|request| request.times.ended).reduce(f64::max)?;
     speed(tokens, ended - due)
 }
 
-fn speed(tokens: usize, seconds: f64) -> Option<f64> {
-    (seconds > 0.0).then(|| tokens as f64 / seconds)
+fn speed(tokens: f64, seconds: f64) -> Option<f64> {
+    (seconds > 0.0).then(|| tokens / seconds)
 }
 
 #[cfg(test)]

@@ -27,7 +27,8 @@ fn of_request(request: &RequestRecord) -> Option<BothClocks> {
     let timings = request.timings?;
     let client = request.times.ended - request.times.sent;
     let server = timings.prompt? + timings.generation? + timings.load.unwrap_or(0.0);
-    (client > 0.0).then_some(BothClocks { client, server })
+    // A negative time is none.
+    (client > 0.0 && server >= 0.0).then_some(BothClocks { client, server })
 }
 
 /// How far they are apart.

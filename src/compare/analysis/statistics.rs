@@ -3,8 +3,8 @@
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
 
-use super::thresholds::{CONFIDENCE_LEVEL, RATIO_RESAMPLES, SLOPE_RESAMPLES};
-use super::{Interval, Summary};
+use super::thresholds::{CONFIDENCE_LEVEL, RATIO_RESAMPLES, SLOPE_RESAMPLES, VALUES_FOR_INTERVAL};
+use super::{Interval, Ratio, Summary};
 use crate::quantile::{quantile, quantile_of_sorted};
 
 impl Summary {
@@ -74,15 +74,21 @@ pub fn theil_sen_interval(points: &[(f64, f64)], seed: u64) -> Option<Interval> 
     interval(estimate, &drawn)
 }
 
-/// The median of `numerator` by that of `denominator`, with a bootstrap interval that draws from both; `None` where a median
-/// is missing or not above zero.
-pub fn ratio_of_medians(numerator: &[f64], denominator: &[f64], seed: u64) -> Option<Interval> {
+/// The median of `numerator` by that of `denominator`, with a bootstrap interval that draws from both where both have
+/// [values enough](VALUES_FOR_INTERVAL); `None` where a median is missing or not above zero.
+pub fn ratio_of_medians(numerator: &[f64], denominator: &[f64], seed: u64) -> Option<Ratio> {
     let (numerator, denominator) = (sorted(numerator), sorted(denominator));
     let ratio = |above: f64, below: f64| (above > 0.0 && below > 0.0).then_some(above / below);
     let estimate = ratio(
         quantile_of_sorted(&numerator, 0.5)?,
         quantile_of_sorted(&denominator, 0.5)?,
     )?;
+    if numerator.len().min(denominator.len()) < VALUES_FOR_INTERVAL {
+        return Some(Ratio {
+            estimate,
+            interval: None,
+        });
+    }
     let mut draw = Draw::new(seed);
     let drawn: Vec<f64> = (0..RATIO_RESAMPLES)
         .filter_map(|_| {
@@ -91,7 +97,11 @@ pub fn ratio_of_medians(numerator: &[f64], denominator: &[f64], seed: u64) -> Op
             ratio(above, below)
         })
         .collect();
-    interval(estimate, &drawn)
+    let Interval { low, high, .. } = interval(estimate, &drawn)?;
+    Some(Ratio {
+        estimate,
+        interval: Some([low, high]),
+    })
 }
 
 /// The mean of `values` with its bootstrap interval.

@@ -23,7 +23,23 @@ pub const MARGIN: f64 = 1.02;
 /// Five: two sets of five lie wholly apart by chance in one case of 126, two of three already in one of 10.
 pub const VALUES_FOR_NOISE: usize = 5;
 
-/// How far from 1 the interval of a ratio of times must stay where there are fewer values than [`VALUES_FOR_NOISE`].
+/// Values on each side from which on a ratio is shown with an interval.
+///
+/// Three: samples of one value are all alike and those of two have three medians, so that their interval looks surest where
+/// least is known.
+pub const VALUES_FOR_INTERVAL: usize = 3;
+
+/// Values from which on quartiles are shown, and below which the least and the most are.
+///
+/// Four: one in each quarter.
+pub const VALUES_FOR_QUARTILES: usize = 4;
+
+/// Values from which on the 90th, the 95th and the 99th percentile are shown.
+///
+/// So many that one of them lies above: below that a percentile is the largest value by another name.
+pub const VALUES_FOR_PERCENTILES: [usize; 3] = [10, 20, 100];
+
+/// How far from 1 the ratio of times, or the interval it has, must stay where there are fewer values than [`VALUES_FOR_NOISE`].
 ///
 /// 1.25: the same server on a machine with other work varies by a fifth between runs.
 pub const MARGIN_OF_FEW_TIMES: f64 = 1.25;
@@ -38,15 +54,45 @@ pub const MARGIN_OF_FEW_BYTES: f64 = 1.05;
 /// Three: of the six measures that leaves one that may speak for the other.
 pub const WINS_FOR_ONE_LOSS: usize = 3;
 
-/// Deciding measures, of six, that all must agree for a verdict to be sure.
+/// Deciding measures, of six, that there must be for a confidence above low, and that all must agree for a high one.
 ///
-/// Four: the time to load cannot be measured of a server that keeps its model, and not every model takes long prompts.
+/// Four: the time to load cannot be measured of a server that keeps its model, and not every model takes long prompts; of three
+/// or fewer, one cause such as a small memory moves most.
 pub const MEASURES_FOR_CERTAINTY: usize = 4;
 
 /// Share of requests that may fail for a format to serve better all the same.
 ///
 /// One in twenty: in a conversation of some length everybody meets that.
 pub const FAILED_SHARE: f64 = 0.05;
+
+/// How many times the tokens in a second of one round may be those of another.
+///
+/// 1.25, as [`MARGIN_OF_FEW_TIMES`]: what differs more was measured beside other work, or after the machine had become hot.
+pub const ROUNDS_APART: f64 = MARGIN_OF_FEW_TIMES;
+
+/// Mean seconds between two pieces of an answer below which all of it came at once.
+///
+/// 0.1 ms: no model writes ten thousand tokens in a second, and what a proxy has collected comes in microseconds.
+pub const AT_ONCE_SECONDS: f64 = 1e-4;
+
+/// Bytes that a character has at most, and so the most tokens: some tokenizers fall back to bytes.
+pub const BYTES_OF_CHARACTER: usize = 4;
+
+/// Tokens that a server may count beside those of the text it sends.
+///
+/// 16: ends of turns and markers that a template takes out; hidden reasoning has far more, and then neither the count nor the
+/// time to the first piece is that of the text.
+pub const TOKENS_WITHOUT_TEXT: usize = 16;
+
+/// Tokens by which an answer may be longer than was asked for.
+///
+/// Two: some servers count the end of the text and of the turn.
+pub const TOKENS_OVER_LIMIT: usize = 2;
+
+/// Share by which a prompt may be shorter or longer than the length by which it is called.
+///
+/// 5%: templates and tokenizers differ by as much; the time to read it follows.
+pub const LENGTH_APART: f64 = 0.05;
 
 /// Bytes for each request above which memory is said to grow.
 ///
@@ -58,6 +104,11 @@ pub const LEAK_BYTES_PER_REQUEST: f64 = 65_536.0;
 ///
 /// Ten: half of them have ten slopes between them, the fewest whose median has an interval that excludes zero.
 pub const LEAK_VALUES: usize = 10;
+
+/// Values that a course is thinned to before slopes are taken between all pairs of them.
+///
+/// 500: those have 125,000 slopes, whose samples are drawn in a second; each then stands for the median of its neighbours.
+pub const MOST_LEAK_VALUES: usize = 500;
 
 /// Bytes that memory must have grown by before it is said to have grown and settled.
 ///

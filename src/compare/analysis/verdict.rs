@@ -7,7 +7,7 @@ use super::parity::Parity;
 use super::thresholds::{FAILED_SHARE, MEASURES_FOR_CERTAINTY, VALUES_FOR_NOISE, WINS_FOR_ONE_LOSS};
 use super::wording::{counted, listed, per_request, ratio};
 use super::{Comparison, Confidence, LeakAnalysis, LeakVerdict, Verdict};
-use crate::compare::{FailureKind, Format, Outcome, Record, TestRecord};
+use crate::compare::{FailureKind, Format, Outcome, Plan, Record, RequestRecord, TestRecord};
 
 /// What all measures of a pair say together.
 pub(super) fn verdict(record: &Record, pair: &str, comparisons: &[Comparison], leaks: &[LeakAnalysis]) -> Verdict {
@@ -22,7 +22,7 @@ pub(super) fn verdict(record: &Record, pair: &str, comparisons: &[Comparison], l
     reasons.extend(Parity::of(&tests).and_then(|parity| parity.reason()));
 
     let (better, confidence, said) = if deciding.is_empty() {
-        nothing_to_compare(&tests)
+        nothing_to_compare(&record.plan, &tests)
     } else {
         judge(&deciding, &troubles)
     };
@@ -56,7 +56,7 @@ fn troubles(tests: &[&TestRecord], leaks: &[LeakAnalysis], format: Format) -> Ve
         (true, format!("{name} leaks {slope}"))
     });
     let all = measured(&tests).count();
-    let failed = measured(&tests).filter(|request| has_failed(request)).count();
+    let failed = measured(&tests).filter(|request| server_failed(request)).count();
     let requests = (failed > 0).then(|| {
         let grave = failed as f64 > FAILED_SHARE * all as f64;
         (grave, format!("{name} failed {failed} of {}", counted(all, "request")))
@@ -67,46 +67,66 @@ fn troubles(tests: &[&TestRecord], leaks: &[LeakAnalysis], format: Format) -> Ve
     found.map(|(grave, told)| Trouble { format, grave, told }).collect()
 }
 
-/// Whether a test ended since the server did not hold: a program that is not there and a model that is not, are the user's.
-fn broke_off(test: &TestRecord) -> bool {
-    use FailureKind::{BrokenOff, Died, Empty, Malformed, ServerError, Stalled, TimedOut};
-    let Outcome::Failed { failure } = &test.outcome else {
-        return false;
-    };
+/// Whether a failure is the server's: a key that is lacking, a program or a model that is not there are the user's.
+fn is_servers(kind: FailureKind) -> bool {
+    use FailureKind::{BrokenOff, Died, Empty, Malformed, ServerError, Stalled, TimedOut, Unreachable};
     matches!(
-        failure.kind,
-        Died | BrokenOff | ServerError | Malformed | Empty | Stalled | TimedOut
+        kind,
+        Died | BrokenOff | ServerError | Malformed | Empty | Stalled | TimedOut | Unreachable
     )
 }
 
+fn server_failed(request: &RequestRecord) -> bool {
+    request.failure.as_ref().is_some_and(|failure| is_servers(failure.kind))
+}
+
+/// Whether a test ended since the server did not hold. One that was never ready says nothing of its format.
+fn broke_off(test: &TestRecord) -> bool {
+    let fails = matches!(&test.outcome, Outcome::Failed { failure } if is_servers(failure.kind));
+    fails && test.server.is_some()
+}
+
 /// No measure that both sides have.
-fn nothing_to_compare(tests: &[&TestRecord]) -> (Option<Format>, Confidence, String) {
-    let of = |format: Format| {
-        let tests: Vec<&TestRecord> = tests.iter().copied().filter(|test| test.key.format == format).collect();
-        let answered = measured(&tests).filter(|request| request.failure.is_none()).count();
-        let failed = measured(&tests).filter(|request| has_failed(request)).count();
-        (answered, failed)
+fn nothing_to_compare(plan: &Plan, tests: &[&TestRecord]) -> (Option<Format>, Confidence, String) {
+    let unsaid = |why: String| {
+        let said = format!("which format serves better cannot be said: {why}");
+        (None, Confidence::None, said)
     };
-    for format in Format::ALL {
-        let ((answered, _), (others, failed)) = (of(format), of(format.other()));
-        if answered > 0 && others == 0 && failed > 0 {
-            let said = format!(
-                "{} serves better: {} answered no request",
-                format.title(),
-                format.other().title()
-            );
-            return (Some(format), Confidence::Medium, said);
-        }
-        if answered > 0 && others == 0 {
-            let said = format!(
-                "which format serves better cannot be said: only {} was measured",
-                format.title()
-            );
-            return (None, Confidence::None, said);
-        }
+    if let [format] = plan.formats[..] {
+        return unsaid(format!("only {} was asked for", format.title()));
     }
-    let said = "which format serves better cannot be said: too little was measured".to_owned();
-    (None, Confidence::None, said)
+    let count = |format: Format, counts: fn(&RequestRecord) -> bool| {
+        let tests: Vec<&TestRecord> = tests.iter().copied().filter(|test| test.key.format == format).collect();
+        measured(&tests).filter(|request| counts(request)).count()
+    };
+    let answered = |format| count(format, |request| request.failure.is_none());
+    for format in Format::ALL {
+        let (name, other) = (format.title(), format.other().title());
+        if answered(format) == 0 || answered(format.other()) > 0 {
+            continue;
+        }
+        let failed = count(format.other(), server_failed);
+        if failed > 0 {
+            let confidence = if failed < VALUES_FOR_NOISE {
+                Confidence::Low
+            } else {
+                Confidence::Medium
+            };
+            return (
+                Some(format),
+                confidence,
+                format!("{name} serves better: {other} answered no request"),
+            );
+        }
+        return match count(format.other(), has_failed) {
+            0 => unsaid(format!("only {name} was measured")),
+            refused => unsaid(format!(
+                "only {name} was measured, and the server of {other} refused {}",
+                counted(refused, "request")
+            )),
+        };
+    }
+    unsaid("too little was measured".to_owned())
 }
 
 fn judge(deciding: &[Deciding], troubles: &[Trouble]) -> (Option<Format>, Confidence, String) {
@@ -138,12 +158,12 @@ fn judge(deciding: &[Deciding], troubles: &[Trouble]) -> (Option<Format>, Confid
             Some(leader),
             confidence_of_leader(deciding, won(leader), points(follower)),
         )
-    } else if points(leader) == 0 && deciding.len() >= MEASURES_FOR_CERTAINTY {
+    } else if points(leader) == 0 {
         (None, Confidence::Medium)
     } else {
         (None, Confidence::Low)
     };
-    let confidence = if few {
+    let confidence = if few || deciding.len() < MEASURES_FOR_CERTAINTY {
         confidence.min(Confidence::Low)
     } else {
         confidence
@@ -196,20 +216,61 @@ fn advantage(deciding: &[Deciding], format: Format) -> String {
         .find(|measure| measure.aspect == Aspect::Memory && measure.better().is_some());
     let memory = memory.map(|measure| ratio(measure.ratio_of(format)));
     let lost_memory = won(Aspect::Memory).is_none();
-    match (speed, memory) {
-        (Some(speed), Some(memory)) if lost_memory => {
-            format!("{name} serves better: {speed} in {memory} times the memory")
+    let said = match (speed, memory) {
+        (Some(speed), Some(memory)) if lost_memory => format!("{speed} in {memory} times the memory"),
+        (Some(speed), Some(memory)) => format!("{speed} in {memory} of the memory"),
+        (Some(speed), None) => speed,
+        (None, Some(memory)) if !lost_memory => match speeds(deciding) {
+            Speeds::NotMeasured => format!("in {memory} of the memory; speed was not measured"),
+            Speeds::Alike => format!("alike in speed, in {memory} of the memory"),
+            Speeds::Differ => format!("in {memory} of the memory"),
+        },
+        (None, _) => {
+            let loads = won(Aspect::Load).map(|_| "it loads faster".to_owned());
+            let parts: Vec<String> = loads.into_iter().chain(alike(deciding)).collect();
+            parts.join(", and ")
         }
-        (Some(speed), Some(memory)) => format!("{name} serves better: {speed} in {memory} of the memory"),
-        (Some(speed), None) => format!("{name} serves better: {speed}"),
-        (None, Some(memory)) if !lost_memory => {
-            format!("{name} serves better: alike in speed, in {memory} of the memory")
-        }
-        (None, _) if won(Aspect::Load).is_some() => {
-            format!("{name} serves better: it loads faster and is alike otherwise")
-        }
-        (None, _) => format!("{name} serves better: the two are alike otherwise"),
+    };
+    // What the other gives for its memory was said.
+    let others = deciding.iter().filter(|measure| {
+        measure.better() == Some(format.other()) && (measure.aspect != Aspect::Memory || !said.ends_with("the memory"))
+    });
+    let others: Vec<&str> = others.map(|measure| measure.aspect.praise()).collect();
+    let said = if said.is_empty() { said } else { format!(": {said}") };
+    let others = match others.as_slice() {
+        [] => String::new(),
+        _ => format!("; {} {}", format.other().title(), listed(&others)),
+    };
+    format!("{name} serves better{said}{others}")
+}
+
+/// What all measures of speed say together.
+enum Speeds {
+    NotMeasured,
+    Alike,
+    Differ,
+}
+
+fn speeds(deciding: &[Deciding]) -> Speeds {
+    let mut measured = deciding.iter().filter(|measure| measure.aspect.is_speed()).peekable();
+    if measured.peek().is_none() {
+        Speeds::NotMeasured
+    } else if measured.all(|measure| measure.better().is_none()) {
+        Speeds::Alike
+    } else {
+        Speeds::Differ
     }
+}
+
+/// What neither format is better in, by name: of what was not measured nothing is known.
+fn alike(deciding: &[Deciding]) -> Option<String> {
+    let mut names: Vec<&str> = Vec::new();
+    for measure in deciding.iter().filter(|measure| measure.better().is_none()) {
+        if !names.contains(&measure.aspect.name()) {
+            names.push(measure.aspect.name());
+        }
+    }
+    (!names.is_empty()).then(|| format!("the two are alike in {}", listed(&names)))
 }
 
 /// What each format is better at.
@@ -221,7 +282,10 @@ fn strengths(deciding: &[Deciding]) -> String {
     let sentence = |format: Format, praises: &[&str]| format!("{} {}", format.title(), listed(praises));
     let (gguf, mlx) = (of(Format::Gguf), of(Format::Mlx));
     match (gguf.is_empty(), mlx.is_empty()) {
-        (true, true) => "neither format serves better: they are alike in every measure that decides".to_owned(),
+        (true, true) => {
+            let alike = alike(deciding).map_or_else(String::new, |alike| format!(": {alike}"));
+            format!("neither format serves better{alike}")
+        }
         (false, false) => format!(
             "the formats are good at different things: {}, {}",
             sentence(Format::Gguf, &gguf),

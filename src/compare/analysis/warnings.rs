@@ -4,17 +4,18 @@ use std::collections::BTreeMap;
 
 use super::comparison::scenarios;
 use super::latency::has_failed;
-use super::measure::{CONTEXT, LEAK, groups, measured};
+use super::measure::{CONTEXT, FIRST_ANSWER, LEAK, MEASURE, group_name, group_title, groups, measured};
 use super::parity::Parity;
+use super::request_speed::{came_at_once, throughput};
 use super::server_times::both_clocks;
 use super::statistics::median;
 use super::thresholds::{
-    BUSY, CACHED_SHARE, COUNTS_APART, MISSED_SHARE, PROMPT_TOKENS_APART, SECONDS_APART, TEMPLATE_TOKENS, TIMES_APART,
-    VALUES_FOR_NOISE,
+    BUSY, CACHED_SHARE, COUNTS_APART, LENGTH_APART, MISSED_SHARE, PROMPT_TOKENS_APART, ROUNDS_APART, SECONDS_APART,
+    TEMPLATE_TOKENS, TIMES_APART, TOKENS_OVER_LIMIT, VALUES_FOR_NOISE,
 };
-use super::tokens::{CountedBy, answer_tokens};
-use super::wording::{counted, figures, seconds};
-use crate::compare::{FailureKind, Format, Machine, Outcome, Record, RequestRecord, TestRecord};
+use super::tokens::{CountedBy, answer_tokens, impossible_tokens};
+use super::wording::{counted, figures, listed, seconds};
+use crate::compare::{FailureKind, Format, Machine, Outcome, Plan, Record, RequestRecord, TestRecord};
 
 /// One sentence for each reason to doubt what was measured of `pair`.
 pub(super) fn warnings(record: &Record, pair: &str) -> Vec<String> {
@@ -39,7 +40,12 @@ pub(super) fn warnings(record: &Record, pair: &str) -> Vec<String> {
             let of_side = [
                 failed_requests(&tests),
                 few_requests(&tests),
+                rounds_that_disagree(&tests),
+                prompts_of_other_lengths(&record.plan, scenario, &tests),
                 cached_prompts(&tests),
+                answers_at_once(&tests),
+                impossible_counts(&tests),
+                answers_over_limit(&record.plan, &tests),
                 pieces_counted(&tests),
                 counts_that_disagree(&tests),
                 times_that_disagree(&tests),
@@ -110,8 +116,8 @@ fn few_requests(tests: &[&TestRecord]) -> Option<String> {
         .collect();
     let fewest = groups(&completed)
         .into_iter()
-        // A length of prompt is a point of a curve.
-        .filter(|group| !group.starts_with(CONTEXT))
+        // A length of prompt is a point of a curve, and of a first answer only the loading before it is compared.
+        .filter(|group| !group.starts_with(CONTEXT) && !group.starts_with(FIRST_ANSWER))
         .map(|group| {
             let of_group = measured(&completed).filter(|request| request.group == group);
             (of_group.filter(|request| request.failure.is_none()).count(), group)
@@ -119,11 +125,112 @@ fn few_requests(tests: &[&TestRecord]) -> Option<String> {
         .min()?;
     let (count, group) = fewest;
     (count < VALUES_FOR_NOISE).then(|| {
+        let group = match group {
+            MEASURE => String::new(),
+            group => format!(" ({})", group_title(group)),
+        };
         format!(
-            "{} in group `{group}`: the noise is not known of so few",
+            "{}{group}: the noise is not known of so few",
             counted(count, "answered request")
         )
     })
+}
+
+/// The group whose rounds are farthest apart: something else computed beside one of them.
+fn rounds_that_disagree(tests: &[&TestRecord]) -> Option<String> {
+    let completed: Vec<&TestRecord> = tests
+        .iter()
+        .copied()
+        .filter(|test| test.outcome == Outcome::Completed)
+        .collect();
+    let in_turn = |group: &str| -> Vec<f64> {
+        let speeds = completed.iter().filter_map(|test| {
+            let of_group: Vec<&RequestRecord> = test.requests.iter().filter(|request| request.group == group).collect();
+            throughput(&of_group).filter(|speed| *speed > 0.0)
+        });
+        speeds.collect()
+    };
+    let apart = |speeds: &[f64]| {
+        let least = speeds.iter().copied().fold(f64::INFINITY, f64::min);
+        speeds.iter().copied().fold(0.0, f64::max) / least
+    };
+    let groups = groups(&completed).into_iter().filter(|group| !group.starts_with(LEAK));
+    let (group, speeds) = groups
+        .map(|group| (group, in_turn(group)))
+        .max_by(|(_, one), (_, other)| apart(one).total_cmp(&apart(other)))?;
+    (apart(&speeds) > ROUNDS_APART).then(|| {
+        let group = match group {
+            MEASURE => String::new(),
+            group => format!(" ({})", group_title(group)),
+        };
+        let speeds: Vec<String> = speeds.into_iter().map(figures).collect();
+        let speeds: Vec<&str> = speeds.iter().map(String::as_str).collect();
+        format!(
+            "the rounds disagree{group}: {} tokens/s in turn; was the machine busy?",
+            listed(&speeds)
+        )
+    })
+}
+
+/// Prompts that are called by a length they do not have.
+fn prompts_of_other_lengths(plan: &Plan, scenario: &str, tests: &[&TestRecord]) -> Option<String> {
+    let apart = measured(tests).filter_map(|request| {
+        let tokens: usize = group_name(plan, scenario, &request.group)
+            .strip_prefix(CONTEXT)?
+            .parse()
+            .ok()?;
+        let told = request.usage?.prompt_tokens;
+        let is_apart = told.abs_diff(tokens) as f64 > LENGTH_APART * tokens as f64;
+        is_apart.then(|| format!("that of {tokens} has {told}"))
+    });
+    let apart: Vec<String> = apart.collect();
+    let apart: Vec<&str> = apart.iter().map(String::as_str).collect();
+    (!apart.is_empty()).then(|| {
+        format!(
+            "prompts are shorter or longer than they are called, by the server's count: {}",
+            listed(&apart)
+        )
+    })
+}
+
+/// Answers whose pieces say nothing of how fast they were written.
+fn answers_at_once(tests: &[&TestRecord]) -> Option<String> {
+    let answered = || measured(tests).filter(|request| request.failure.is_none());
+    // A token and the end of the text are no burst.
+    let count = answered()
+        .filter(|request| came_at_once(request) && answer_tokens(request).0 > 2)
+        .count();
+    (count > 0).then(|| {
+        format!(
+            "{} of {} came all at once: something between holds the stream back, or the server does not stream; its time to first \
+             token is that of the whole answer, and there is no time per output token",
+            count,
+            counted(answered().count(), "answer")
+        )
+    })
+}
+
+fn impossible_counts(tests: &[&TestRecord]) -> Option<String> {
+    let counts: Vec<usize> = measured(tests).filter_map(impossible_tokens).collect();
+    let most = *counts.iter().max()?;
+    Some(format!(
+        "the server counts more tokens than the text can have in {}, up to {}: its count is not used there",
+        counted(counts.len(), "answer"),
+        figures(most as f64)
+    ))
+}
+
+fn answers_over_limit(plan: &Plan, tests: &[&TestRecord]) -> Option<String> {
+    let tokens = measured(tests).map(|request| answer_tokens(request).0);
+    let over: Vec<usize> = tokens
+        .filter(|&tokens| tokens > plan.answer_tokens.saturating_add(TOKENS_OVER_LIMIT))
+        .collect();
+    let most = over.iter().max()?;
+    Some(format!(
+        "{} longer than the {} that were asked for, up to {most}: the server does not keep `max_tokens`",
+        counted(over.len(), "answer"),
+        counted(plan.answer_tokens, "token")
+    ))
 }
 
 fn cached_prompts(tests: &[&TestRecord]) -> Option<String> {
@@ -160,7 +267,7 @@ fn pieces_counted(tests: &[&TestRecord]) -> Option<String> {
 
 fn counts_that_disagree(tests: &[&TestRecord]) -> Option<String> {
     let both = measured(tests)
-        .filter(|request| request.failure.is_none())
+        .filter(|request| request.failure.is_none() && impossible_tokens(request).is_none())
         .filter_map(|request| Some((request.usage?.completion_tokens, request.counted_tokens?)));
     let apart: Vec<(usize, usize)> = both
         .filter(|&(server, own)| server.abs_diff(own) as f64 > 1.0 + COUNTS_APART * server as f64)
@@ -168,8 +275,8 @@ fn counts_that_disagree(tests: &[&TestRecord]) -> Option<String> {
     if apart.is_empty() {
         return None;
     }
-    let server: usize = apart.iter().map(|&(server, _)| server).sum();
-    let own: usize = apart.iter().map(|&(_, own)| own).sum();
+    let server = apart.iter().map(|&(server, _)| server).fold(0, usize::saturating_add);
+    let own = apart.iter().map(|&(_, own)| own).fold(0, usize::saturating_add);
     Some(format!(
         "the server counts {server} tokens in {}, the tokenizer {own}",
         counted(apart.len(), "answer")
@@ -183,18 +290,22 @@ fn times_that_disagree(tests: &[&TestRecord]) -> Option<String> {
     let apart = (client - server).abs();
     (apart > (TIMES_APART * client).max(SECONDS_APART)).then(|| {
         format!(
-            "an answer took {} by this program's clock and {} by the server's, {}% apart",
+            "an answer took {} by this program's clock and {} by the server's, {}",
             seconds(client),
             seconds(server),
-            figures(100.0 * apart / client)
+            // Of a server that makes its times up a percentage can be beyond all numbers.
+            match apart / client {
+                share if share < 10.0 => format!("{}% apart", figures(100.0 * share)),
+                _ => "which cannot be".to_owned(),
+            }
         )
     })
 }
 
 fn missed_samples(tests: &[&TestRecord]) -> Option<String> {
     let memory = || tests.iter().filter_map(|test| test.memory.as_ref());
-    let missed: usize = memory().map(|memory| memory.missed).sum();
-    let all: usize = missed + memory().map(|memory| memory.taken).sum::<usize>();
+    let missed = memory().map(|memory| memory.missed).fold(0, usize::saturating_add);
+    let all = memory().map(|memory| memory.taken).fold(missed, usize::saturating_add);
     (missed as f64 > MISSED_SHARE * all as f64)
         .then(|| format!("{missed} of {all} samples of memory were missed: peaks between them are not seen"))
 }

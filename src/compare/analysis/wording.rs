@@ -1,5 +1,9 @@
 //! Numbers as people read them.
 
+/// Sizes between which numbers are written out.
+const LEAST_IN_FULL: f64 = 1e-6;
+const MOST_IN_FULL: f64 = 1e9;
+
 /// Bytes in powers of ten, as memory is sold and tools show it.
 pub(super) fn bytes(bytes: f64) -> String {
     const UNITS: [(f64, &str); 3] = [(1e9, "GB"), (1e6, "MB"), (1e3, "kB")];
@@ -23,22 +27,28 @@ pub(super) fn seconds(seconds: f64) -> String {
     }
 }
 
-/// Three significant figures at least, no more than one behind the point from ten on.
+/// Three significant figures at least, no more than one behind the point from ten on; powers of ten where nobody counts zeros.
 pub(super) fn figures(value: f64) -> String {
     // From where on rounding gives one figure more before the point.
     match value.abs() {
+        size if size >= MOST_IN_FULL || (size > 0.0 && size < LEAST_IN_FULL) => format!("{value:.2e}"),
+        size if size > 0.0 && size < 0.995 => {
+            let behind_point = 2 - size.log10().floor() as i32;
+            let least = if size < 0.01 { behind_point } else { 2 };
+            format!("{value:.*}", least as usize)
+        }
         size if size >= 99.95 => format!("{value:.0}"),
         size if size >= 9.995 => format!("{value:.1}"),
         _ => format!("{value:.2}"),
     }
 }
 
-/// A ratio: `1.8`, `0.71`.
+/// A ratio: `1.8`, `0.71`, `0.0042`.
 pub(super) fn ratio(value: f64) -> String {
-    if value >= 1.0 {
+    if (1.0..99.95).contains(&value) {
         format!("{value:.1}")
     } else {
-        format!("{value:.2}")
+        figures(value)
     }
 }
 
@@ -73,6 +83,16 @@ mod tests {
         assert_eq!(seconds(9.999_9), "10.0 s");
         assert_eq!(ratio(1.84), "1.8");
         assert_eq!(ratio(0.706), "0.71");
+    }
+
+    #[test]
+    fn small_numbers_are_not_zero_and_large_ones_have_an_end() {
+        assert_eq!(ratio(0.002_981), "0.00298");
+        assert_eq!(seconds(0.000_000_77), "0.000770 ms");
+        assert_eq!(ratio(335.1), "335");
+        assert_eq!(ratio(9.2e17), "9.20e17");
+        assert_eq!(seconds(1e300), "1.00e300 s");
+        assert_eq!(seconds(0.0), "0.00 ms");
     }
 
     #[test]

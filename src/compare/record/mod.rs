@@ -423,6 +423,6 @@ impl MemorySample {
     /// [`ProcessSample::charged`] of all processes together; `None` where none of them is known.
     pub fn charged(&self) -> Option<u64> {
         let known = self.processes.iter().filter_map(ProcessSample::charged);
-        known.reduce(|sum, bytes| sum + bytes)
+        known.reduce(u64::saturating_add)
     }
 }

@@ -1,6 +1,6 @@
 //! Results of an earlier comparison.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
@@ -8,14 +8,14 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use super::folder::RECORD_FILE;
-use super::{FailureKind, MemorySample, Outcome, RECORD_SCHEMA_VERSION, Record, ResultsFolder, TestKey, TestRecord};
+use super::{MemorySample, RECORD_SCHEMA_VERSION, Record, ResultsFolder, TestKey, TestRecord};
 
 /// Everything that a comparison measured.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Results {
     /// What was measured.
     pub record: Record,
-    /// Samples of memory by test; tests whose memory was not watched have none.
+    /// Samples of memory by test; tests whose memory was not watched, or whose file is missing, have none.
     pub samples: BTreeMap<TestKey, Vec<MemorySample>>,
 }
 
@@ -85,10 +85,11 @@ impl ResultsFolder {
     /// Everything that was measured.
     ///
     /// # Errors
-    /// A file is missing, foreign, of another version, or cut.
+    /// The record is missing, or a file is foreign, of another version, or cut. Samples whose file is missing are left out.
     pub fn read(&self) -> Result<Results, ResultsError> {
         let path = self.record_file();
         let record: Record = read_file(&path, || missing_record(self.path()))?;
+        check(&record).map_err(|(found, expected)| ResultsError::Foreign { path, found, expected })?;
         let mut samples = BTreeMap::new();
         for test in record.tests.iter().filter(|test| test.memory.is_some()) {
             if let Some(of_test) = self.samples(test)? {
@@ -98,14 +99,13 @@ impl ResultsFolder {
         Ok(Results { record, samples })
     }
 
-    /// The samples of a test; `None` where the record says that they could not be written.
+    /// The samples of a test; `None` where their file is missing, so that the rest can be judged without them.
     fn samples(&self, test: &TestRecord) -> Result<Option<Vec<MemorySample>>, ResultsError> {
         let path = self.memory_file(&test.key);
-        if could_not_be_written(&test.outcome) && !path.exists() {
-            return Ok(None);
-        }
-        let hint = || "put it back, or remove the test from the record so that it is measured again".to_owned();
-        let file: MemoryFile = read_file(&path, hint)?;
+        let file: MemoryFile = match read_file(&path, String::new) {
+            Err(ResultsError::Missing { .. }) => return Ok(None),
+            other => other?,
+        };
         if file.key != test.key {
             return Err(ResultsError::Foreign {
                 path,
@@ -117,8 +117,34 @@ impl ResultsFolder {
     }
 }
 
-fn could_not_be_written(outcome: &Outcome) -> bool {
-    matches!(outcome, Outcome::Failed { failure } if failure.kind == FailureKind::NotWritten)
+/// What is wrong with a record that is well-formed, and what it should be: nothing could be judged of it, or not all.
+fn check(record: &Record) -> Result<(), (String, String)> {
+    let plan = &record.plan;
+    for (name, is_empty) in [
+        ("pairs", plan.pairs.is_empty()),
+        ("scenarios", plan.scenarios.is_empty()),
+        ("formats", plan.formats.is_empty()),
+    ] {
+        if is_empty {
+            return Err((
+                format!("a plan without {name}"),
+                "the plan that was measured".to_owned(),
+            ));
+        }
+    }
+    let mut seen = BTreeSet::new();
+    for TestRecord { key, .. } in &record.tests {
+        if plan.pairs.iter().all(|pair| pair.name != key.pair) {
+            return Err((
+                format!("a test of `{}`", key.pair),
+                "tests of the plan's pairs".to_owned(),
+            ));
+        }
+        if !seen.insert(key) {
+            return Err((format!("`{}` twice", key.file_name()), "each test once".to_owned()));
+        }
+    }
+    Ok(())
 }
 
 fn read_file<T: DeserializeOwned>(path: &Path, hint: impl Fn() -> String) -> Result<T, ResultsError> {

@@ -107,13 +107,7 @@ pub fn memory_csv(samples: &[MemorySample]) -> io::Result<Vec<u8>> {
     ])?;
     for sample in samples {
         let sum = |field: fn(&ProcessSample) -> Option<u64>| {
-            cell(
-                sample
-                    .processes
-                    .iter()
-                    .filter_map(field)
-                    .reduce(|sum, bytes| sum + bytes),
-            )
+            cell(sample.processes.iter().filter_map(field).reduce(u64::saturating_add))
         };
         rows.write_record([
             sample.at.to_string(),

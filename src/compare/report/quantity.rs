@@ -1,12 +1,15 @@
 //! Numbers as people read them.
 
 use crate::compare::Unit;
-use crate::compare::analysis::{Interval, Summary};
+use crate::compare::analysis::thresholds::VALUES_FOR_QUARTILES;
+use crate::compare::analysis::{Interval, Ratio, Summary};
 
 /// Digits of a number that are worth reading.
 const DIGITS: i32 = 3;
 /// From here on, whole numbers are shown, with a comma after every three digits.
 const WHOLE_FROM: f64 = 1000.0;
+/// From here on, numbers are shown as powers of ten: nobody counts so many digits.
+const POWERS_FROM: f64 = 1e15;
 /// Durations from here on are shown in minutes and seconds.
 const MINUTES_FROM: f64 = 120.0;
 
@@ -48,7 +51,8 @@ impl Scale {
     }
 
     fn shown(self, value: f64) -> String {
-        let is_counted = matches!(self.name, "" | "bytes" | "tokens") && value.fract() == 0.0;
+        let is_counted =
+            matches!(self.name, "" | "bytes" | "tokens") && value.fract() == 0.0 && value.abs() < POWERS_FROM;
         let number = if is_counted {
             grouped(&format!("{value:.0}"))
         } else {
@@ -71,14 +75,20 @@ pub(super) fn shown(unit: Unit, value: f64) -> String {
     }
 }
 
-/// The median with its unit, and the quartiles in the same unit where there are several values: `1.84 s (1.80 to 1.91, n = 12)`.
+/// The median with its unit, and the quartiles in the same unit, of few values the least and the most: `1.84 s (1.80 to 1.91,
+/// n = 12)`.
 pub(super) fn summary(unit: Unit, summary: &Summary) -> String {
     let median = shown(unit, summary.median);
     if summary.count < 2 {
         return format!("{median} (n = {})", summary.count);
     }
     let scale = Scale::of(unit, summary.median);
-    let [lower, upper] = [summary.lower_quartile, summary.upper_quartile].map(|value| digits(scale.apply(value)));
+    let ends = if summary.count < VALUES_FOR_QUARTILES {
+        [summary.minimum, summary.maximum]
+    } else {
+        [summary.lower_quartile, summary.upper_quartile]
+    };
+    let [lower, upper] = ends.map(|value| digits(scale.apply(value)));
     format!("{median} ({lower} to {upper}, n = {})", summary.count)
 }
 
@@ -93,10 +103,13 @@ pub(super) fn interval(unit: Unit, interval: &Interval) -> String {
     )
 }
 
-/// A ratio with the ends of its interval: `0.52 (0.48 to 0.55)`.
-pub(super) fn ratio(interval: &Interval) -> String {
-    let [estimate, low, high] = [interval.estimate, interval.low, interval.high].map(digits);
-    format!("{estimate} ({low} to {high})")
+/// A ratio with the ends of its interval, where it has one: `0.52 (0.48 to 0.55)`.
+pub(super) fn ratio(ratio: &Ratio) -> String {
+    let estimate = digits(ratio.estimate);
+    match ratio.interval {
+        Some([low, high]) => format!("{estimate} ({} to {})", digits(low), digits(high)),
+        None => estimate,
+    }
 }
 
 /// How long something took: `0.83 s`, `41.2 s`, `3 min 5 s`.
@@ -124,6 +137,9 @@ pub(super) fn digits(value: f64) -> String {
     }
     if !value.is_finite() {
         return "not finite".to_owned();
+    }
+    if value.abs() >= POWERS_FROM {
+        return format!("{value:.2e}");
     }
     let magnitude = value.abs().log10().floor() as i32;
     let decimals = (DIGITS - 1 - magnitude).clamp(0, 9) as usize;
@@ -166,6 +182,8 @@ mod tests {
             (Unit::Count, 2.5, "2.50"),
             (Unit::Tokens, 4012.0, "4,012 tokens"),
             (Unit::Nats, f64::NAN, "not finite nats"),
+            (Unit::Count, 1e300, "1.00e300"),
+            (Unit::Seconds, 1e300, "1.00e300 s"),
         ] {
             assert_eq!(shown(unit, value), expected);
         }

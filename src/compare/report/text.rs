@@ -3,28 +3,38 @@
 use std::fmt::Write as _;
 use std::path::Path;
 
+use super::files::ReportFile;
 use super::markup::on_one_line;
-use super::quantity::counted;
+use super::quantity::{counted, summary};
 use super::wording::{confidence, failure, leak_verdict};
 use crate::compare::analysis::{Analysis, PairAnalysis};
-use crate::compare::{Failure, Outcome, Record, TestKey};
+use crate::compare::{Failure, Format, Outcome, Record, TestKey};
+
+/// Folder of the pictures.
+const PLOTS: &str = "plots";
 
 /// Verdicts, leaks, failures, and where the files are: lines that begin at the margin are headings, the rest is indented.
 ///
-/// There is no colour in it, and nothing of others can steer a terminal.
-pub fn to_text(record: &Record, analysis: &Analysis, folder: &Path) -> String {
+/// Where one format alone was asked for, its medians stand in place of a comparison. There is no colour in it, and nothing of
+/// others can steer a terminal.
+pub fn to_text(record: &Record, analysis: &Analysis, folder: &Path, files: &[ReportFile]) -> String {
     let mut text = String::new();
     for pair in &analysis.pairs {
         write_pair(&mut text, pair);
+        if let [format] = record.plan.formats[..] {
+            write_medians(&mut text, pair, format);
+        }
     }
     write_failures(&mut text, record);
     if record.interrupted {
         text.push_str("\ninterrupted\n  only what was measured until then is judged; `--resume` goes on\n");
     }
+    let has_plots = files.iter().any(|file| file.path.starts_with(PLOTS));
     let _ = writeln!(
         text,
-        "\nfiles in {}\n  report.html, report.md, plots, metrics, test_results.json",
-        on_one_line(&folder.display().to_string())
+        "\nfiles in {}\n  report.html, report.md, {}metrics, test_results.json",
+        on_one_line(&folder.display().to_string()),
+        if has_plots { "plots, " } else { "" }
     );
     text.trim_start_matches('\n').to_owned()
 }
@@ -50,6 +60,29 @@ fn write_pair(text: &mut String, pair: &PairAnalysis) {
     for one in &pair.not_measured {
         let format = one.format.map_or("both formats", |format| format.title());
         line(2, &format!("not measured: {}, {format}: {}", one.scenario, one.reason));
+    }
+}
+
+/// Every measure of the one format, scenario by scenario.
+fn write_medians(text: &mut String, pair: &PairAnalysis, format: Format) {
+    for scenario in pair.comparisons.chunk_by(|one, next| one.scenario == next.scenario) {
+        let measured: Vec<String> = scenario
+            .iter()
+            .filter_map(|comparison| {
+                let side = match format {
+                    Format::Gguf => comparison.gguf.as_ref(),
+                    Format::Mlx => comparison.mlx.as_ref(),
+                }?;
+                Some(format!("{}: {}", comparison.title, summary(comparison.unit, side)))
+            })
+            .collect();
+        let Some(first) = scenario.first().filter(|_| !measured.is_empty()) else {
+            continue;
+        };
+        let _ = writeln!(text, "  {}, {}", on_one_line(&first.scenario), format.title());
+        for line in measured {
+            let _ = writeln!(text, "    {}", on_one_line(&line));
+        }
     }
 }
 

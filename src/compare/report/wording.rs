@@ -13,6 +13,7 @@ pub(super) fn leak_verdict(verdict: LeakVerdict) -> &'static str {
     match verdict {
         LeakVerdict::Leak => "leak",
         LeakVerdict::Settles => "settles",
+        LeakVerdict::Grows => "grows",
         LeakVerdict::Steady => "steady",
         LeakVerdict::Unknown => "unknown",
     }

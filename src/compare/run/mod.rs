@@ -73,7 +73,8 @@ pub fn compare(plan: &Plan, parts: &Parts<'_>, results: &ResultsFolder, observer
     Run::new(parts, results, observer, record).finish()
 }
 
-/// Goes on with a comparison that was ended early: tests that were completed or had nothing to measure stay as they are.
+/// Goes on with a comparison that was ended early: tests that were completed, few of whose requests failed, or
+/// that had nothing to measure stay as they are.
 ///
 /// # Errors
 /// Another plan or another machine was measured.

@@ -2,7 +2,8 @@
 
 use serde_json::Value;
 
-use crate::compare::{Machine, Outcome, Plan, Record};
+use crate::compare::analysis::lacks;
+use crate::compare::{Machine, Plan, Record};
 
 /// Why a comparison cannot be gone on with.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -25,8 +26,7 @@ pub(super) fn resumable(mut earlier: Record, plan: &Plan, machine: &Machine) -> 
     if !differences.is_empty() {
         return Err(ResumeError::OtherMachine(differences));
     }
-    let is_done = |outcome: &Outcome| matches!(outcome, Outcome::Completed | Outcome::Skipped { .. });
-    earlier.tests.retain(|test| is_done(&test.outcome));
+    earlier.tests.retain(|test| !lacks(test));
     earlier.interrupted = false;
     Ok(earlier)
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::{Block, NOTHING, Prose, Results, Shown, Table, drawn, number, words};
+use crate::compare::analysis::thresholds::{VALUES_FOR_NOISE, VALUES_FOR_PERCENTILES};
 use crate::compare::analysis::{Comparison, Summary};
 use crate::compare::report::order::{scenarios, tests};
 use crate::compare::report::quantity::{ratio, shown, summary};
@@ -11,8 +12,8 @@ use crate::compare::{Figure, Format};
 /// Pictures of the speeds, then medians beside one another, a table for each scenario.
 pub(super) fn comparisons(pairs: &[Shown]) -> Vec<Block> {
     let mut blocks = vec![Block::Paragraph(Prose::plain(
-        "Medians, with quartiles and the number of values; the ratio is the median of MLX by that of GGUF, with a bootstrap \
-         interval of 95%.",
+        "Medians, with quartiles (of two or three values the least and the most) and the number of values; the ratio is the \
+         median of MLX by that of GGUF, with a bootstrap interval of 95% where both have three values or more.",
     ))];
     for (pair, plots) in pairs {
         blocks.push(Block::Heading(Prose::plain(&pair.pair)));
@@ -66,11 +67,23 @@ fn table(name: &str, comparisons: &[Comparison]) -> Table {
 
 fn better(comparison: &Comparison) -> Prose {
     match comparison.better {
+        Some(format) if has_few_values(comparison) => Prose::plain(format!("{}, of few values", format.title())),
         Some(format) => Prose::strong(format.title()),
         None if comparison.more_is_better.is_none() => Prose::plain("not judged"),
         None if comparison.gguf.is_none() || comparison.mlx.is_none() => Prose::plain(NOTHING),
         None => Prose::plain("neither, within the noise"),
     }
+}
+
+/// Whether the noise is not known. A measure that has one value for all, such as a perplexity, has its noise elsewhere.
+fn has_few_values(comparison: &Comparison) -> bool {
+    let fewest = [&comparison.gguf, &comparison.mlx]
+        .into_iter()
+        .flatten()
+        .map(|side| side.count)
+        .min();
+    let interval = comparison.ratio.and_then(|ratio| ratio.interval);
+    interval.is_none() || fewest.is_some_and(|count| (2..VALUES_FOR_NOISE).contains(&count))
 }
 
 /// What medians and quartiles do not tell of measures with several values.
@@ -114,16 +127,14 @@ fn percentile_row(comparison: &Comparison, format: Format, side: &Summary) -> Ve
         Prose::plain(format.title()),
         Prose::plain(side.count.to_string()),
     ];
-    let values = [
-        side.mean,
-        side.standard_deviation,
-        side.minimum,
-        side.p90,
-        side.p95,
-        side.p99,
-        side.maximum,
-    ];
-    row.extend(values.map(|value| Prose::plain(shown(comparison.unit, value))));
+    let cell = |value: f64| Prose::plain(shown(comparison.unit, value));
+    row.extend([side.mean, side.standard_deviation, side.minimum].map(cell));
+    let percentiles = VALUES_FOR_PERCENTILES.into_iter().zip([side.p90, side.p95, side.p99]);
+    row.extend(percentiles.map(|(least, value)| match side.count {
+        count if count < least => Prose::plain(NOTHING),
+        _ => cell(value),
+    }));
+    row.push(cell(side.maximum));
     row
 }
 

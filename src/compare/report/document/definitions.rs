@@ -2,6 +2,10 @@
 
 use super::{Block, Prose, Table, words};
 use crate::compare::Record;
+use crate::compare::analysis::thresholds::{
+    FAILED_SHARE, LEAK_BYTES_PER_REQUEST, MARGIN, MARGIN_OF_FEW_BYTES, MARGIN_OF_FEW_TIMES, MEASURES_FOR_CERTAINTY,
+    PARITY_NATS, PARITY_SHARE, VALUES_FOR_INTERVAL, VALUES_FOR_NOISE, WINS_FOR_ONE_LOSS,
+};
 
 /// Terms and what they stand for.
 const TERMS: [(&str, &str); 13] = [
@@ -57,22 +61,24 @@ const TERMS: [(&str, &str); 13] = [
         "leak",
         "one settled value of memory after each request, warm-ups left out; the slope is the median of the slopes of all pairs \
          of values (Theil 1950, Sen 1968) with a bootstrap interval of 95%. It is a leak only where the lower end of the interval \
-         is above what matters in practice and the second half still rises; a cache that fills rises and then settles",
+         is above what matters in practice, the second half still rises, the end lies above all before it, and a run without \
+         prompt cache does so too",
     ),
     (
-        "better",
-        "beyond the noise: the whole interval of the ratio is away from 1 by more than a margin, which is wider where there are \
-         few values",
+        "settles, grows",
+        "memory settles where it rose and does not go on to rise steadily; it grows where it rose to the last request with the \
+         prompt cache on, and without the cache it did not or was not asked: a cache that was not full yet, or a leak",
     ),
 ];
 
 /// The definitions, and where every value is kept.
 pub(super) fn definitions(record: &Record) -> Vec<Block> {
     let mut table = Table::new("Definitions", ["term", "meaning"].map(words).to_vec());
-    let rows = TERMS
-        .iter()
-        .map(|(term, meaning)| vec![Prose::plain(*term), Prose::plain(*meaning)]);
-    table.rows.extend(rows);
+    let terms = TERMS.iter().map(|(term, meaning)| (*term, (*meaning).to_owned()));
+    let rows = terms.chain(rules());
+    table
+        .rows
+        .extend(rows.map(|(term, meaning)| vec![Prose::plain(term), Prose::plain(meaning)]));
     vec![
         Block::Table(table),
         Block::Paragraph(Prose::new(&format!(
@@ -80,5 +86,62 @@ pub(super) fn definitions(record: &Record) -> Vec<Block> {
              sample.",
             record.schema_version
         ))),
+    ]
+}
+
+/// How a verdict comes about, by the thresholds that it is judged by.
+fn rules() -> [(&'static str, String); 5] {
+    let percent = |share: f64| format!("{:.0}%", 100.0 * share);
+    [
+        (
+            "better",
+            format!(
+                "of one measure: the ratio of medians, with the whole of its interval where it has one, is away from 1 by more \
+                 than {}; with fewer than {VALUES_FOR_NOISE} values on a side, of which the noise is not known, by more than {} \
+                 for times and {} for bytes. An interval is shown from {VALUES_FOR_INTERVAL} values on; below that every value of \
+                 one side must be so far from every value of the other",
+                percent(MARGIN - 1.0),
+                percent(MARGIN_OF_FEW_TIMES - 1.0),
+                percent(MARGIN_OF_FEW_BYTES - 1.0),
+            ),
+        ),
+        (
+            "serves better",
+            format!(
+                "six measures decide: time to first token, time per output token and peak memory of short questions \
+                 (simple-generation, else the first scenario that has them), time to first token of the longest prompts, \
+                 throughput at the most requests at a time, and time to load. A format serves better that is better in at least \
+                 one, and in {WINS_FOR_ONE_LOSS} for each in which the other is. A leak, failed requests and tests that the \
+                 server broke off count for the other; no format serves better that leaks, breaks off, or fails more than {} of \
+                 its requests. Requests that a server refused, as without a key, count against nobody",
+                percent(FAILED_SHARE)
+            ),
+        ),
+        (
+            "confidence",
+            format!(
+                "high: all measures that decide agree, {MEASURES_FOR_CERTAINTY} or more of them; medium: more than half do, or \
+                 {MEASURES_FOR_CERTAINTY} or more are alike; low: they contradict each other, fewer than \
+                 {MEASURES_FOR_CERTAINTY} were measured, or fewer than {VALUES_FOR_NOISE} short questions were answered; none: \
+                 too little was measured"
+            ),
+        ),
+        (
+            "the same model",
+            format!(
+                "both formats give probabilities to the next word at places of one text. They hold the same model where half of \
+                 the places differ by no more than a factor of {:.2}, and at {} of them or more the word is the likeliest with \
+                 both or with neither",
+                PARITY_NATS.exp(),
+                percent(PARITY_SHARE)
+            ),
+        ),
+        (
+            "what matters in practice",
+            format!(
+                "for a leak, {:.0} KiB with each request",
+                LEAK_BYTES_PER_REQUEST / 1024.0
+            ),
+        ),
     ]
 }

@@ -70,7 +70,12 @@ fn peak(results: Results, tests: &[&TestRecord], scenario: &str, format: Format)
         let processes = peak
             .map(|sample| &sample.processes)
             .filter(|processes| !processes.is_empty());
-        processes.and_then(|processes| processes.iter().map(number).sum())
+        processes.and_then(|processes| {
+            processes
+                .iter()
+                .map(number)
+                .try_fold(0_u64, |sum, bytes| Some(sum.saturating_add(bytes?)))
+        })
     };
     // `NAME (PID)`, of which each round has another PID.
     let name = |holder: &'_ String| {
@@ -93,13 +98,17 @@ fn peak(results: Results, tests: &[&TestRecord], scenario: &str, format: Format)
         bytes(sum(|process| process.file)),
         bytes(peak.and_then(|sample| sample.wired)),
         list(holders, ", "),
-        Prose::plain(watched.iter().map(|memory| memory.taken).sum::<usize>().to_string()),
-        Prose::plain(watched.iter().map(|memory| memory.missed).sum::<usize>().to_string()),
+        Prose::plain(together(watched.iter().map(|memory| memory.taken)).to_string()),
+        Prose::plain(together(watched.iter().map(|memory| memory.missed)).to_string()),
         Prose::plain(shown(
             Unit::Seconds,
             watched.iter().map(|memory| memory.cost_seconds).sum(),
         )),
     ])
+}
+
+fn together(counts: impl Iterator<Item = usize>) -> usize {
+    counts.fold(0, usize::saturating_add)
 }
 
 /// What the system does not tell, each once.

@@ -57,6 +57,7 @@ fn verdict(pair: &PairAnalysis) -> Vec<Block> {
             tone: match leak.verdict {
                 LeakVerdict::Leak => Tone::Bad,
                 LeakVerdict::Settles | LeakVerdict::Steady => Tone::Good,
+                LeakVerdict::Grows => Tone::Doubtful,
                 LeakVerdict::Unknown => Tone::Neutral,
             },
             label: leak_verdict(leak.verdict).to_owned(),

@@ -7,7 +7,7 @@ use super::panel::{Across, Panel};
 use super::requests::{answered, quartiles, tests};
 use super::sheet::{Anchor, Drawn, Entry, MARGIN, ORDINARY, Sheet, WIDTH, mark};
 use super::thresholds::FAR_APART;
-use crate::compare::analysis::time_to_first_token;
+use crate::compare::analysis::{CONTEXT, group_name, group_title, time_to_first_token};
 use crate::compare::report::order::scenarios;
 use crate::compare::report::quantity::shown;
 use crate::compare::{Format, Record, Unit};
@@ -123,7 +123,10 @@ fn groups(record: &Record, pair: &str) -> Vec<Group> {
                 let name = match names.as_slice() {
                     [_] => scenario.to_owned(),
                     _ if name.starts_with(scenario) => (*name).to_owned(),
-                    _ => format!("{scenario}: {name}"),
+                    _ => match group_name(&record.plan, scenario, name) {
+                        length if length.starts_with(CONTEXT) => group_title(&length),
+                        _ => format!("{scenario}: {}", group_title(name)),
+                    },
                 };
                 groups.push(Group { name, seconds });
             }
