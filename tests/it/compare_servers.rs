@@ -16,7 +16,7 @@ use crate::replay_server::{ReplayServer, Script};
 const REQUEST: LoadRequest = LoadRequest {
     context_length: 256,
     parallel: 2,
-    prompt_cache: false,
+    prompt_cache: true,
 };
 
 /// A server as llama.cpp's is seen from outside: `sys.argv[1]` is the port, `sys.argv[2]` what it does when it is asked.
@@ -282,6 +282,39 @@ fn a_server_that_runs_already_is_taken_and_left_alone() {
     assert_eq!(llama.processes().roots(), [std::process::id()]);
     llama.unload().unwrap();
     assert_eq!(server.routes(), ["GET /health", "GET /props"]);
+}
+
+/// Nothing of theirs is turned off, and what is measured with them must not pass for measured without caches.
+#[test]
+fn no_server_that_nobody_configured_here_is_said_to_have_no_prompt_cache() {
+    let without = LoadRequest {
+        prompt_cache: false,
+        ..REQUEST
+    };
+    let models = json!({ "data": [{ "id": "m" }] });
+    let replay = ReplayServer::start([
+        ("GET /health", Script::json(200, &json!({ "status": "ok" }))),
+        ("GET /props", Script::json(200, &json!({}))),
+        ("GET /v1/models", Script::json(200, &models)),
+    ]);
+    let mut refused = Vec::new();
+    for kind in [
+        ServerKind::OpenAi,
+        ServerKind::LlamaServer,
+        ServerKind::MlxLm,
+        ServerKind::Diagnose,
+    ] {
+        let mut server = open(&side(kind, "m", Some(replay.address())), &surroundings()).unwrap();
+        assert!(server.load(&REQUEST).is_ok(), "{kind:?}");
+        refused.push(server.load(&without).unwrap_err());
+    }
+    if let Some(toy) = toy("answers") {
+        refused.push(toy.open().load(&without).unwrap_err());
+        assert!(!toy.folder.path().join("logs").exists(), "nothing was started");
+    }
+    for failure in refused {
+        assert_eq!(failure.kind, FailureKind::Unsupported, "{failure:?}");
+    }
 }
 
 #[test]

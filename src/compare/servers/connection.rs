@@ -1,6 +1,6 @@
 //! From the settings of a side to a client of its server.
 
-use super::Surroundings;
+use super::{LoadRequest, Surroundings};
 use crate::compare::client::{Address, ApiKey, HttpClient};
 use crate::compare::{Failure, FailureKind, Side};
 
@@ -45,4 +45,17 @@ pub(super) fn refuse_command(side: &Side) -> Result<(), Failure> {
         format!("`{name}` is not started by this program, and has no use for `command`"),
     )
     .with_hint("leave `command` out, and start the server yourself"))
+}
+
+/// Refuses to serve without caches of prompts where nothing was, or can be, turned off: memory that grows would pass for a leak.
+///
+/// A server's own field for each request is not enough: llama-server, for one, keeps states of earlier prompts apart from it.
+pub(super) fn refuse_without_prompt_cache(request: &LoadRequest, whose: &str) -> Result<(), Failure> {
+    if request.prompt_cache {
+        return Ok(());
+    }
+    Err(Failure::of(
+        FailureKind::Unsupported,
+        format!("{whose} keeps its caches of prompts as they are"),
+    ))
 }

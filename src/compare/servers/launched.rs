@@ -7,7 +7,7 @@ use std::time::Instant;
 use serde_json::Value;
 
 use super::bounds::READY_QUESTION;
-use super::connection::connect;
+use super::connection::{connect, refuse_without_prompt_cache};
 use super::listening::{StartedProcess, processes_at};
 use super::process::{Launch, ServerProcess, free_port};
 use super::{LoadRequest, NextTokens, Server, Surroundings};
@@ -137,7 +137,10 @@ impl LaunchedServer {
             request,
         };
         let command = match &self.side.command {
-            Some(words) => words.iter().map(|word| filled_in(word, assignment)).collect(),
+            Some(words) => {
+                refuse_without_prompt_cache(request, "a server with a command of its own")?;
+                words.iter().map(|word| filled_in(word, assignment)).collect()
+            }
             None => self.program.command(assignment, &self.surroundings)?,
         };
         let client = connect(Address::local(port), &self.side, &self.surroundings)?;
@@ -250,7 +253,8 @@ impl Server for LaunchedServer {
             _ => {}
         }
         let loaded = match self.running_at.clone() {
-            Some(address) => self.find_running(address, request),
+            Some(address) => refuse_without_prompt_cache(request, "a server that runs already")
+                .and_then(|()| self.find_running(address, request)),
             None => self.load_process(request),
         };
         if loaded.is_err() {

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::bounds::QUESTION;
-use super::connection::{connect, refuse_command};
+use super::connection::{connect, refuse_command, refuse_without_prompt_cache};
 use super::listening::processes_at;
 use super::next_tokens::{ask_completion, from_completion};
 use super::{LoadRequest, NextTokens, Server, Surroundings};
@@ -71,7 +71,7 @@ impl Server for OpenAiServer {
     }
 
     fn load(&mut self, request: &LoadRequest) -> Result<Loaded, Failure> {
-        let _ = request;
+        refuse_without_prompt_cache(request, "a server that runs already")?;
         self.find_model()?;
         Ok(Loaded {
             server: ServerDescription {
