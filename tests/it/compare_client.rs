@@ -361,6 +361,22 @@ fn an_answer_that_is_not_streamed_is_malformed() {
 }
 
 #[test]
+fn the_status_and_the_name_of_another_model_are_kept() {
+    let of_model = |model: &str| {
+        let mut chunk = delta(&json!({ "content": "a" }));
+        chunk["model"] = model.into();
+        ask(Script::events().data(&chunk).done())
+    };
+    let (same, other) = (of_model("m"), of_model("other-model-7b"));
+    assert_eq!((same.status, same.other_model), (Some(200), None));
+    assert_eq!(
+        (other.failure, other.other_model.as_deref()),
+        (None, Some("other-model-7b"))
+    );
+    assert_eq!(ask(Script::json(422, &json!({}))).status, Some(422));
+}
+
+#[test]
 fn refusals_and_failures_are_told_apart_and_say_why() {
     let statuses = [
         (400, FailureKind::Refused),

@@ -37,6 +37,8 @@ pub(super) struct Script {
     pub(super) on_unload: Box<OnUnload>,
     pub(super) on_next_tokens: Box<OnNextTokens>,
     pub(super) details: BTreeMap<String, String>,
+    /// The model that answers, where it is not the one that was asked.
+    pub(super) answers_as: Option<String>,
     /// Time of an answer.
     pub(super) latency: Duration,
     /// What was done, in order.
@@ -58,6 +60,7 @@ impl Default for Script {
             on_unload: Box::new(|_| Ok(())),
             on_next_tokens: Box::new(|_, _| Err(failure(FailureKind::Unsupported, "the API does not tell"))),
             details: BTreeMap::new(),
+            answers_as: None,
             latency: Duration::ZERO,
             events: Mutex::default(),
             requests: Mutex::default(),
@@ -157,6 +160,8 @@ impl Server for FakeServer {
                 pieces: text.split_whitespace().map(|_| ended).collect(),
                 ended,
             },
+            status: failure.is_none().then_some(200),
+            other_model: script.answers_as.clone().filter(|_| failure.is_none()),
             usage: failure.is_none().then(|| Usage {
                 prompt_tokens: request.messages.iter().map(|message| words(&message.content)).sum(),
                 completion_tokens: words(&text),

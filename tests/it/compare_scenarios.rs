@@ -100,6 +100,48 @@ fn a_chat_template_without_system_messages_gets_the_number_in_front_of_the_quest
     );
 }
 
+/// Both formats are to be asked the same: a failure that has nothing to do with the prompt does not change it.
+#[test]
+fn a_failure_that_passes_takes_no_system_message_away() {
+    let reasons = [
+        (
+            FailureKind::ServerError,
+            "the server failed with status 500: out of memory",
+        ),
+        (FailureKind::Refused, "the server refused with status 401: invalid key"),
+        (FailureKind::ServerError, "System role not supported"),
+    ];
+    for (kind, reason) in reasons {
+        let asked = AtomicUsize::new(0);
+        // The second attempt fails as well: the system message was not at fault.
+        let script = Script {
+            on_ask: Box::new(move |_, _| match asked.fetch_add(1, Ordering::SeqCst) {
+                0 | 1 => Err(failure(kind, reason)),
+                _ => Ok("yes".to_owned()),
+            }),
+            ..Script::default()
+        };
+        let (test, script) = first_test(&one_round("simple-generation"), script);
+        assert_eq!(test.notes, [""; 0], "{reason}");
+        let requests = script.requests.lock().unwrap();
+        let last = &requests[test.requests.len() - 1].messages;
+        assert_eq!(last[0].role, "system", "{reason}");
+    }
+}
+
+#[test]
+fn another_model_that_answers_is_told() {
+    let script = Script {
+        answers_as: Some("other-model-7b".to_owned()),
+        ..Script::default()
+    };
+    let (test, _) = first_test(&one_round("simple-generation"), script);
+    let note = "`model` was asked, and the server names `other-model-7b` as the model that answered: another name of it, or \
+                another model";
+    assert_eq!(test.notes, [note]);
+    assert_eq!(test.server.unwrap().details["answered-as"], "other-model-7b");
+}
+
 #[test]
 fn simple_generation_warms_up_and_asks_prompts_in_turn() {
     let plan = Plan {

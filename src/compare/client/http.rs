@@ -169,6 +169,7 @@ impl HttpClient {
         let (status, media_type) = match self.next(&exchange, patience)? {
             (at, Arrival::Head { status, media_type }) => {
                 answer.times.headers = Some(clock.seconds(at));
+                answer.status = Some(status);
                 (status, media_type)
             }
             _ => return Err(without_status()),

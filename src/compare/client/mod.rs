@@ -77,6 +77,10 @@ pub struct ChatRequest {
 pub struct Answer {
     /// When its parts came.
     pub times: AnswerTimes,
+    /// The HTTP status; `None` where none came.
+    pub status: Option<u16>,
+    /// The model that answered, as the server names it, where that is not the name that the request has.
+    pub other_model: Option<String>,
     /// All text: content, reasoning, arguments of tool calls.
     pub text: String,
     /// `stop`, `length` and so on.

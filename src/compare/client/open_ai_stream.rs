@@ -46,6 +46,7 @@ pub(in crate::compare) fn messages(request: &ChatRequest) -> Value {
 #[derive(Debug, Default)]
 pub(in crate::compare) struct OpenAiStream {
     expected_model: Option<String>,
+    asked_model: Option<String>,
     hint_for_nothing: Option<&'static str>,
 }
 
@@ -55,6 +56,15 @@ impl OpenAiStream {
     pub(in crate::compare) fn of_model(self, model: &str) -> Self {
         Self {
             expected_model: Some(model.to_owned()),
+            ..self
+        }
+    }
+
+    /// An answer to a request that names this model, if any; another name is kept, since servers may know a model by several.
+    #[must_use]
+    pub(in crate::compare) fn asking(self, model: Option<&str>) -> Self {
+        Self {
+            asked_model: model.map(str::to_owned),
             ..self
         }
     }
@@ -85,8 +95,13 @@ impl AnswerReader for OpenAiStream {
         if event.name == "error" {
             return Err(told(&event.data));
         }
-        if let (Some(expected), Some(found)) = (&self.expected_model, text(&chunk, "model")?) {
-            check_model(expected, found)?;
+        if let Some(found) = text(&chunk, "model")? {
+            if let Some(expected) = &self.expected_model {
+                check_model(expected, found)?;
+            }
+            if self.asked_model.as_deref().is_some_and(|asked| asked != found) {
+                answer.other_model = Some(found.to_owned());
+            }
         }
         // Only one answer is asked for.
         if let Some(choice) = items(&chunk, "choices")?.first() {

@@ -21,6 +21,11 @@ pub(super) const PROBE: &str = "warm-up-probe";
 /// What the model is told before every question.
 const SYSTEM_MESSAGE: &str = "You are a helpful assistant.";
 
+/// What a server's message has in it where it refuses a system message: Gemma's template says `System role not supported`.
+const SYSTEM_WORDS: [&str; 2] = ["system", "role"];
+/// The detail that tells by which name a model answered.
+const ANSWERED_AS: &str = "answered-as";
+
 /// What the model is told with a number that makes the prompt new from its beginning.
 pub(super) fn system_message(nonce: &str) -> String {
     format!("{nonce}. {SYSTEM_MESSAGE}")
@@ -103,40 +108,41 @@ impl Stage<'_> {
 
     /// Asks everything, `arrivals` saying when, and waits for all answers; those that failed are recorded too.
     ///
-    /// Some chat templates refuse system messages: where the first requests of a test are all refused, they are asked again
-    /// with what makes their prompts new in front of the question.
+    /// Some chat templates refuse system messages: where the first requests of a test are all refused for one, they are asked
+    /// again with what makes their prompts new in front of the question. Where that is answered, it stays so.
     ///
     /// # Errors
     /// The server is gone, or there is no time left.
     pub fn ask_all(&mut self, group: &str, orders: &[Order], arrivals: &Arrivals) -> Result<(), Failure> {
         let first = self.test.requests.len();
-        self.ask_once(group, orders, arrivals)?;
+        let refusal = self.ask_once(group, orders, arrivals)?;
         if self.takes_system.is_some() || orders.is_empty() {
             return Ok(());
         }
-        let asked = self.test.requests.get_mut(first..).unwrap_or_default();
-        let Some(refusal) = asked.first().and_then(|request| request.failure.clone()) else {
+        let Some(refusal) = refusal else {
             self.takes_system = Some(true);
             return Ok(());
         };
-        if !asked
-            .iter()
-            .all(|request| request.failure.as_ref().is_some_and(is_refusal))
-        {
-            self.takes_system = Some(true);
-            return Ok(());
-        }
-        for request in asked {
+        for request in self.test.requests.get_mut(first..).unwrap_or_default() {
             PROBE.clone_into(&mut request.group);
         }
+        let second = self.test.requests.len();
         self.takes_system = Some(false);
-        self.note(format!(
-            "requests have no system message since those with one were refused: {refusal}"
-        ));
-        self.ask_once(group, orders, arrivals)
+        let asked = self.ask_once(group, orders, arrivals);
+        let again = self.test.requests.get(second..).unwrap_or_default();
+        if again.iter().any(|request| request.failure.is_none()) {
+            self.note(format!(
+                "requests have no system message since those with one were refused: {refusal}"
+            ));
+        } else {
+            // It was not for the system message, and both formats are to be asked the same.
+            self.takes_system = Some(true);
+        }
+        asked.map(|_| ())
     }
 
-    fn ask_once(&mut self, group: &str, orders: &[Order], arrivals: &Arrivals) -> Result<(), Failure> {
+    /// Asks everything; returns why all of it was refused where that may be for the system message.
+    fn ask_once(&mut self, group: &str, orders: &[Order], arrivals: &Arrivals) -> Result<Option<Failure>, Failure> {
         self.may_go_on()?;
         let requests: Vec<ChatRequest> = orders.iter().map(|order| self.request(order)).collect();
         let (threads, concurrency, due) = match arrivals {
@@ -169,12 +175,17 @@ impl Stage<'_> {
             .iter()
             .filter_map(|answered| answered.answer.failure.clone())
             .find(is_gone);
+        let refusals: Option<Vec<Failure>> = answers
+            .iter()
+            .map(|answered| refusal_of_system(&answered.answer))
+            .collect();
         for answered in answers {
             self.record(group, concurrency, answered);
         }
         started?;
         self.may_go_on()?;
-        gone.map_or(Ok(()), Err)
+        let first_refusal = refusals.and_then(|refusals| refusals.into_iter().next());
+        gone.map_or(Ok(first_refusal), Err)
     }
 
     fn request(&mut self, order: &Order) -> ChatRequest {
@@ -196,6 +207,13 @@ impl Stage<'_> {
 
     fn record(&mut self, group: &str, concurrency: usize, answered: Answered) {
         let Answered { due, answer, .. } = answered;
+        if let (Some(other), Some(server)) = (&answer.other_model, &mut self.test.server) {
+            server.details.insert(ANSWERED_AS.to_owned(), other.clone());
+            let asked = server.model.clone();
+            self.note(format!(
+                "`{asked}` was asked, and the server names `{other}` as the model that answered: another name of it, or another model"
+            ));
+        }
         let counted_tokens = match self.counter().map(|counter| counter.count(&answer.text)) {
             Some(Ok(count)) => Some(count),
             Some(Err(reason)) => {
@@ -230,9 +248,18 @@ fn is_gone(failure: &Failure) -> bool {
     )
 }
 
-/// Whether a server failed at what it was asked, and not at what it was doing.
-fn is_refusal(failure: &Failure) -> bool {
-    matches!(failure.kind, FailureKind::Refused | FailureKind::ServerError)
+/// The failure of a request that may have been refused for its system message: a status that says that the request is at fault,
+/// or any other failure that names it. A missing key or a server that is too busy is none.
+fn refusal_of_system(answer: &Answer) -> Option<Failure> {
+    let failure = answer.failure.as_ref()?;
+    let reason = failure.reason.to_lowercase();
+    let may_be = match answer.status {
+        Some(400 | 422) => true,
+        Some(401 | 403 | 407 | 408 | 429) => false,
+        _ => SYSTEM_WORDS.iter().any(|word| reason.contains(word)),
+    };
+    let is_answer = matches!(failure.kind, FailureKind::Refused | FailureKind::ServerError);
+    (may_be && is_answer).then(|| failure.clone())
 }
 
 impl Asking<'_> {

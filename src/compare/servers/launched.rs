@@ -281,7 +281,7 @@ impl Server for LaunchedServer {
         let mut request = request.clone();
         request.more.splice(0..0, loaded.fields.iter().cloned());
         let body = chat_body(loaded.model.as_deref(), &request);
-        let mut reader = OpenAiStream::default();
+        let mut reader = OpenAiStream::default().asking(loaded.model.as_deref());
         let mut answer = loaded.client.ask("/v1/chat/completions", &body, &mut reader, clock);
         answer.failure = answer.failure.map(|failure| loaded.explain(failure));
         answer

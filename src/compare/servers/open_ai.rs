@@ -97,8 +97,8 @@ impl Server for OpenAiServer {
 
     fn ask(&self, request: &ChatRequest, clock: Clock) -> Answer {
         let body = chat_body(Some(&self.model), request);
-        self.client
-            .ask("/v1/chat/completions", &body, &mut OpenAiStream::default(), clock)
+        let mut reader = OpenAiStream::default().asking(Some(&self.model));
+        self.client.ask("/v1/chat/completions", &body, &mut reader, clock)
     }
 
     fn next_tokens(&self, text: &str, count: usize) -> Result<NextTokens, Failure> {
