@@ -1,7 +1,8 @@
 //! Server processes that are started, watched and ended, and servers that run already.
 
+use std::io::{BufRead, BufReader};
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use mlx_diagnose::compare::client::Clock;
@@ -111,7 +112,7 @@ fn is_running(id: u32) -> bool {
 
 fn ends(id: u32) -> bool {
     let asked = Instant::now();
-    while asked.elapsed() < Duration::from_secs(1) {
+    while asked.elapsed() < Duration::from_secs(10) {
         if !is_running(id) {
             return true;
         }
@@ -150,6 +151,53 @@ fn dropping_a_server_ends_its_processes() {
     let root = server.processes().roots()[0];
     drop(server);
     assert!(ends(root) && toy.grandchild_ends());
+}
+
+/// The variable by which the test below knows that it is the program that is to be killed.
+const TO_BE_KILLED: &str = "PROGRAM_TO_BE_KILLED";
+
+/// A second Ctrl-C and SIGKILL let nothing be dropped.
+#[test]
+fn a_server_does_not_outlive_a_program_that_is_killed() {
+    if std::env::var_os(TO_BE_KILLED).is_some() {
+        let Some(toy) = toy("answers") else { return };
+        let mut server = toy.open();
+        server.load(&REQUEST).unwrap();
+        println!("\nroot {}", server.processes().roots()[0]);
+        println!("{}", toy.log());
+        std::thread::sleep(Duration::from_mins(1));
+        return;
+    }
+    let (_, module) = module_path!().split_once("::").unwrap();
+    let name = format!("{module}::a_server_does_not_outlive_a_program_that_is_killed");
+    for signal in ["KILL", "QUIT"] {
+        let mut program = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", &name, "--nocapture"])
+            .env(TO_BE_KILLED, "yes")
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let lines = BufReader::new(program.stdout.take().unwrap())
+            .lines()
+            .map_while(Result::ok);
+        let started: Vec<u32> = lines
+            .filter_map(|line| line.strip_prefix("root ").or(line.strip_prefix("child "))?.parse().ok())
+            .take(2)
+            .collect();
+        let signalled = Command::new("kill")
+            .args(["-s", signal, &program.id().to_string()])
+            .status();
+        assert!(signalled.unwrap().success());
+        program.wait().unwrap();
+        if started.is_empty() {
+            // There is no python, as the toy has said.
+            return;
+        }
+        assert_eq!(started.len(), 2, "the server and what it started");
+        for id in started {
+            assert!(ends(id), "{id} outlives SIG{signal}");
+        }
+    }
 }
 
 #[test]

@@ -13,6 +13,7 @@ mod next_tokens;
 mod ollama;
 mod open_ai;
 mod process;
+mod process_group;
 mod python_modules;
 mod short_command;
 mod token_text;

@@ -1,22 +1,20 @@
 //! A server process of ours, from its start to its end.
 //!
-//! It has a process group of its own, which is ended with it: by [`ServerProcess::stop`], and by dropping it. Where this
-//! program itself is killed with SIGKILL, nothing can be dropped, and the server runs on; Linux would end it with
-//! `PR_SET_PDEATHSIG`, which only `unsafe` code can ask for.
+//! It has a process group of its own, which is ended with it: by [`ServerProcess::stop`], by dropping it, and by the end of
+//! this program.
 
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
 use std::io::{ErrorKind, Read, Seek, SeekFrom};
 use std::net::TcpListener;
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
-use nix::sys::signal::{Signal, killpg};
-use nix::unistd::Pid;
+use nix::sys::signal::Signal;
 
 use super::bounds::{ASK, GRACE, KILLED, LAST_WORDS, LOG_LINES, LOG_TAIL};
+use super::process_group::ProcessGroup;
 use crate::compare::{Failure, FailureKind};
 use crate::excerpt::beginning;
 use crate::interrupt::Interrupt;
@@ -39,7 +37,7 @@ pub(super) struct Launch<'launch> {
 /// A running server.
 #[derive(Debug)]
 pub(super) struct ServerProcess {
-    child: Child,
+    group: ProcessGroup,
     log: PathBuf,
     ended: Option<ExitStatus>,
 }
@@ -73,19 +71,18 @@ impl ServerProcess {
             .args(arguments)
             .stdin(Stdio::null())
             .stdout(file.try_clone().map_err(not_written)?)
-            .stderr(file)
-            .process_group(0);
+            .stderr(file);
         for variable in launch.without {
             command.env_remove(variable);
         }
-        let child = command.envs(launch.environment).spawn().map_err(|error| {
+        let group = ProcessGroup::start(command.envs(launch.environment)).map_err(|error| {
             Failure::of(
                 FailureKind::NotStarted,
                 format!("`{program}` cannot be started: {error}"),
             )
         })?;
         Ok(Self {
-            child,
+            group,
             log,
             ended: None,
         })
@@ -93,7 +90,7 @@ impl ServerProcess {
 
     /// Its number.
     pub(super) fn id(&self) -> u32 {
-        self.child.id()
+        self.group.id()
     }
 
     /// Where what it prints goes.
@@ -167,13 +164,13 @@ impl ServerProcess {
     /// It had died before, or had to be killed.
     pub(super) fn stop(&mut self) -> Result<(), Failure> {
         if let Some(death) = self.death() {
-            self.signal(Signal::SIGKILL);
+            self.group.signal(Signal::SIGKILL);
             return Err(death);
         }
-        self.signal(Signal::SIGTERM);
+        self.group.signal(Signal::SIGTERM);
         let ended_in_time = self.has_ended_within(GRACE);
         // What it left running has nothing more to do.
-        self.signal(Signal::SIGKILL);
+        self.group.signal(Signal::SIGKILL);
         if ended_in_time {
             return Ok(());
         }
@@ -189,7 +186,7 @@ impl ServerProcess {
     fn status(&mut self) -> Option<ExitStatus> {
         if self.ended.is_none() {
             // A process that cannot be waited for is not there.
-            self.ended = self.child.try_wait().ok().flatten();
+            self.ended = self.group.leader().try_wait().ok().flatten();
         }
         self.ended
     }
@@ -207,11 +204,6 @@ impl ServerProcess {
         }
     }
 
-    /// Signals the group; one that has ended already needs no signal.
-    fn signal(&self, signal: Signal) {
-        let _ = killpg(Pid::from_raw(self.child.id().cast_signed()), signal);
-    }
-
     /// The last lines of its log, on one line.
     fn last_words(&self) -> String {
         match tail(&self.log) {
@@ -227,7 +219,7 @@ impl ServerProcess {
 
 impl Drop for ServerProcess {
     fn drop(&mut self) {
-        self.signal(Signal::SIGKILL);
+        self.group.signal(Signal::SIGKILL);
         self.has_ended_within(KILLED);
     }
 }

@@ -2,14 +2,13 @@
 
 use std::ffi::OsStr;
 use std::io::{Read, Seek};
-use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use nix::sys::signal::{Signal, killpg};
-use nix::unistd::Pid;
+use nix::sys::signal::Signal;
 
 use super::bounds::{ASK, SHORT_OUTPUT};
+use super::process_group::ProcessGroup;
 use crate::compare::{Failure, FailureKind};
 use crate::interrupt::Interrupt;
 
@@ -40,16 +39,15 @@ pub(super) fn run(
     let mut output = tempfile::tempfile().map_err(not_run)?;
     let mut errors = tempfile::tempfile().map_err(not_run)?;
     let started = Instant::now();
-    let mut child = Command::new(program)
+    let mut command = Command::new(program);
+    command
         .args(arguments)
         .stdin(Stdio::null())
         .stdout(output.try_clone().map_err(not_run)?)
-        .stderr(errors.try_clone().map_err(not_run)?)
-        .process_group(0)
-        .spawn()
-        .map_err(not_run)?;
+        .stderr(errors.try_clone().map_err(not_run)?);
+    let mut group = ProcessGroup::start(&mut command).map_err(not_run)?;
     let status = loop {
-        if let Some(status) = child.try_wait().map_err(not_run)? {
+        if let Some(status) = group.leader().try_wait().map_err(not_run)? {
             break status;
         }
         let given_up = if interrupt.is_requested() {
@@ -62,13 +60,13 @@ pub(super) fn run(
             None
         };
         if let Some(failure) = given_up {
-            // A group that has ended already needs no signal.
-            let _ = killpg(Pid::from_raw(child.id().cast_signed()), Signal::SIGKILL);
-            child.wait().map_err(not_run)?;
+            group.signal(Signal::SIGKILL);
+            group.leader().wait().map_err(not_run)?;
             return Err(failure);
         }
         std::thread::sleep(ASK);
     };
+    group.leave();
     let read = |file: &mut std::fs::File| {
         let mut bytes = Vec::new();
         file.rewind()
@@ -87,6 +85,9 @@ pub(super) fn run(
 mod tests {
     use std::ffi::OsStr;
     use std::time::{Duration, Instant};
+
+    use nix::sys::signal::{Signal, kill};
+    use nix::unistd::Pid;
 
     use super::run;
     use crate::compare::FailureKind;
@@ -113,6 +114,14 @@ mod tests {
         let failure = shell("sleep 60", Duration::from_millis(50)).unwrap_err();
         assert_eq!(failure.kind, FailureKind::TimedOut);
         assert!(began.elapsed() < Duration::from_secs(30));
+    }
+
+    #[test]
+    fn a_service_that_a_program_starts_is_left_running() {
+        let finished = shell("sleep 60 >&2 & echo $!", Duration::from_secs(10)).unwrap();
+        let service = Pid::from_raw(finished.output.trim().parse().unwrap());
+        kill(service, None).expect("it is still there");
+        kill(service, Signal::SIGKILL).unwrap();
     }
 
     #[test]
