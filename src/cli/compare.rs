@@ -53,6 +53,7 @@ fn all(arguments: &RunArguments) -> Result<u8> {
     plan.repeats = arguments.repeats.unwrap_or(plan.repeats);
     plan.check()?;
     let folder = results_folder(&arguments.plan, output)?;
+    let _lock = folder.lock()?;
     measure(&plan, None, &folder, arguments.plan.verbose, &interrupt)
 }
 
@@ -70,12 +71,16 @@ fn single(arguments: &SingleArguments) -> Result<u8> {
     plan.formats = vec![arguments.format];
     plan.rounds = 1;
     let folder = results_folder(&arguments.plan, output)?;
+    let _lock = folder.lock()?;
     measure(&plan, None, &folder, arguments.plan.verbose, &interrupt)
 }
 
 fn go_on(folder: &Path, verbose: bool) -> Result<u8> {
     let interrupt = interrupt()?;
     let results = ResultsFolder::at(folder);
+    // Read before anything is written into a folder that may be of something else, and again once nobody else writes there.
+    results.read()?;
+    let _lock = results.lock()?;
     let earlier = results.read()?.record;
     let plan = earlier.plan.clone();
     measure(&plan, Some(earlier), &results, verbose, &interrupt)
@@ -139,7 +144,7 @@ fn machine() -> Result<Machine> {
     })
 }
 
-/// Runs the tests of a plan that `earlier` lacks.
+/// Runs the tests of a plan that `earlier` lacks, in a folder that is locked.
 fn measure(
     plan: &Plan,
     earlier: Option<Record>,

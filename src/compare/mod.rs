@@ -21,7 +21,7 @@ pub use plan::{
     ConfigurationError, ConfiguredPlan, Format, Limits, ModelPair, Plan, PlanProblem, PlanProblems, ServerKind, Side,
 };
 pub use record::{
-    AnswerTimes, Failure, FailureKind, Figure, Loaded, Machine, MemoryRecord, MemorySample, Outcome, Phase,
-    ProcessSample, RECORD_SCHEMA_VERSION, Record, RequestRecord, Results, ResultsError, ResultsFolder,
+    AnswerTimes, Failure, FailureKind, Figure, FolderLock, Loaded, LockError, Machine, MemoryRecord, MemorySample,
+    Outcome, Phase, ProcessSample, RECORD_SCHEMA_VERSION, Record, RequestRecord, Results, ResultsError, ResultsFolder,
     ServerDescription, ServerTimings, Start, TestKey, TestRecord, Unit, Usage,
 };

@@ -685,3 +685,27 @@ fn two_comparisons_in_one_second_have_a_folder_each() {
         .collect();
     assert_eq!(paths.len(), 3);
 }
+
+#[test]
+fn only_one_comparison_writes_into_a_folder_at_a_time() {
+    let folder = tempfile::tempdir().unwrap();
+    let results = ResultsFolder::create(folder.path()).unwrap();
+    let lock = results.lock().unwrap();
+    let refused = ResultsFolder::at(results.path()).lock().unwrap_err().to_string();
+    let told = refused
+        .replace(&results.path().display().to_string(), "RESULTS")
+        .replace(&std::process::id().to_string(), "ID");
+    assert_snapshot!(told, @r"
+    another comparison writes to `RESULTS`
+      found: process ID
+      expected: one comparison at a time; two would measure each other's load
+      hint: wait until it has ended
+    ");
+    drop(lock);
+    assert!(results.lock().is_ok());
+    let nowhere = ResultsFolder::at(&folder.path().join("nowhere")).lock().unwrap_err();
+    assert!(
+        nowhere.to_string().contains("nowhere/.lock` cannot be locked"),
+        "{nowhere}"
+    );
+}

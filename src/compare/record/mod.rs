@@ -2,6 +2,7 @@
 
 mod file_name;
 mod folder;
+mod lock;
 mod read_back;
 mod tables;
 
@@ -11,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 pub(super) use file_name::file_name;
 pub use folder::ResultsFolder;
+pub use lock::{FolderLock, LockError};
 pub use read_back::{Results, ResultsError};
 
 use super::{Format, Plan, ServerKind};
