@@ -3,9 +3,10 @@
 /// Characters of it that are shown.
 const SHOWN: usize = 300;
 
-/// The beginning of a text, on one line.
+/// The beginning of a text, on one line and without what steers a terminal.
 pub fn beginning(text: &str) -> String {
-    let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    let mut line = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    line.retain(|character| !character.is_control());
     if line.is_empty() {
         return "nothing".to_owned();
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::output::{is_dumb_terminal, note};
+use super::output::{is_dumb_terminal, note, without_controls};
 use crate::compare::Outcome;
 use crate::compare::run::{Event, Observer};
 use crate::compare::scenarios::Progress;
@@ -34,7 +34,7 @@ struct Everything;
 impl Observer for Everything {
     fn hear(&self, event: &Event<'_>) {
         if let Some(line) = beginning(event).or_else(|| event.line()) {
-            note(&line);
+            note(&without_controls(line));
         }
     }
 }
@@ -45,7 +45,7 @@ struct Lines;
 impl Observer for Lines {
     fn hear(&self, event: &Event<'_>) {
         if let Some(line) = beginning(event).or_else(|| trouble(event)) {
-            note(&line);
+            note(&without_controls(line));
         }
     }
 }
@@ -56,13 +56,13 @@ struct Bar {
 
 impl Observer for Bar {
     fn hear(&self, event: &Event<'_>) {
-        if let Some(line) = beginning(event) {
+        if let Some(line) = beginning(event).map(without_controls) {
             self.bar.set_prefix(line.clone());
             self.bar.set_message(line);
         } else if let Event::Progress(_, Progress::Phase(phase)) = event {
             self.bar.set_message(format!("{}: {phase}", self.bar.prefix()));
         } else if let Some(line) = trouble(event) {
-            self.bar.suspend(|| note(&line));
+            self.bar.suspend(|| note(&without_controls(line)));
         }
     }
 }

@@ -181,6 +181,31 @@ fn what_is_no_configuration_is_told_with_its_line() {
 }
 
 #[test]
+fn what_is_wrong_is_told_without_printing_all_of_it() {
+    let long = "x".repeat(900_000);
+    for text in [
+        format!("{LEAST}rounds: {long}\n"),
+        format!("{LEAST}{long}: 1\n"),
+        format!("{LEAST}scenarios: [{long}]\n"),
+        format!("pairs: [{{name: a, gguf: {{server: ollama, model: m, address: {long}}}}}]\n"),
+    ] {
+        let told = refused(&text);
+        assert!(told.len() < 2000, "{} bytes", told.len());
+    }
+}
+
+#[test]
+fn a_name_that_steers_a_terminal_is_refused() {
+    let told = refused(&LEAST.replace("name: small", r#"name: "a\e[31m\a\nb""#));
+    assert_eq!(
+        told.lines().nth(1),
+        Some(
+            "  line 2: pairs[0].name: found a name with characters that steer a terminal, expected a name on one line"
+        )
+    );
+}
+
+#[test]
 fn a_file_that_cannot_be_read_is_told() {
     let folder = tempfile::tempdir().unwrap();
     let missing = ConfiguredPlan::read(&folder.path().join("compare.yaml")).unwrap_err();

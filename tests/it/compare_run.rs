@@ -709,3 +709,19 @@ fn only_one_comparison_writes_into_a_folder_at_a_time() {
         "{nowhere}"
     );
 }
+
+#[test]
+fn what_a_server_says_cannot_steer_the_terminal_of_who_reads_the_log() {
+    let folder = tempfile::tempdir().unwrap();
+    let script = Arc::new(Script {
+        on_ask: Box::new(|_, _| Err(failure(FailureKind::ServerError, "\u{1b}[31mred\u{7}\u{202e}"))),
+        ..Script::default()
+    });
+    let (_, results) = run_into(folder.path(), &quick_plan(&["simple-generation"]), &script);
+    let log = std::fs::read_to_string(results.path().join("mlx_gguf_testing.log")).unwrap();
+    assert!(log.contains("failed: [31mred\n"), "{log}");
+    assert!(
+        !log.contains(|character: char| character.is_control() && character != '\n'),
+        "{log}"
+    );
+}

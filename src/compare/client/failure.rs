@@ -38,7 +38,7 @@ pub(super) fn of_status(status: u16, body: &[u8]) -> Failure {
             FailureKind::Refused,
             format!("the server refused with status {status}: {detail}"),
         )
-        .with_hint("name the variable that holds the key to the server in `api_key_variable`"),
+        .with_hint("name the variable that holds the key to the server in `api-key-variable`"),
         400..=499 => Failure::of(
             FailureKind::Refused,
             format!("the server refused with status {status}: {detail}"),
@@ -73,8 +73,10 @@ pub(in crate::compare) fn error_of(value: &Value) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::{error_message, of_status};
-    use crate::compare::FailureKind;
+    use crate::compare::{ConfiguredPlan, FailureKind};
 
     #[test]
     fn the_message_of_every_servers_errors_is_found() {
@@ -88,6 +90,17 @@ mod tests {
         for (body, message) in bodies {
             assert_eq!(error_message(body.as_bytes()), message);
         }
+    }
+
+    #[test]
+    fn a_missing_key_is_met_with_the_key_that_configurations_have() {
+        let hint = of_status(401, b"{}").hint.unwrap();
+        let key = hint.split('`').nth(1).unwrap();
+        let text = format!(
+            "pairs: [{{name: a, gguf: {{server: ollama, model: m, {key}: KEY}}, mlx: {{server: ollama, model: m}}}}]"
+        );
+        let plan = ConfiguredPlan::parse(&text, Path::new("")).unwrap().plan;
+        assert_eq!(plan.pairs[0].gguf.api_key_variable.as_deref(), Some("KEY"));
     }
 
     #[test]

@@ -41,6 +41,11 @@ pub(super) fn pair_names(names: &[(usize, &str)]) -> Vec<PlanProblem> {
             problems.push(PlanProblem::new(key, "no text", "a name"));
             continue;
         }
+        if name.contains(char::is_control) {
+            let found = "a name with characters that steer a terminal";
+            problems.push(PlanProblem::new(key, found, "a name on one line"));
+            continue;
+        }
         // File systems of macOS take `a` and `A` for one name.
         match taken.insert(file_name(name).to_lowercase(), name) {
             Some(other) if other == name => {

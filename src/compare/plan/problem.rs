@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::excerpt::beginning;
+
 /// One thing that is wrong with a plan.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PlanProblem {
@@ -46,9 +48,14 @@ impl fmt::Display for PlanProblem {
             write!(formatter, "line {line}: ")?;
         }
         if !self.key.is_empty() {
-            write!(formatter, "{}: ", self.key)?;
+            write!(formatter, "{}: ", beginning(&self.key))?;
         }
-        write!(formatter, "found {}, expected {}", self.found, self.expected)?;
+        write!(
+            formatter,
+            "found {}, expected {}",
+            beginning(&self.found),
+            self.expected
+        )?;
         match &self.hint {
             Some(hint) => write!(formatter, "; {hint}"),
             None => Ok(()),

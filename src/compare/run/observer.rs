@@ -3,6 +3,7 @@
 use super::Remaining;
 use crate::compare::scenarios::Progress;
 use crate::compare::{Failure, Outcome, TestKey, TestRecord};
+use crate::report::printable;
 
 /// Something that happens.
 #[derive(Debug)]
@@ -35,8 +36,15 @@ pub trait Observer {
 }
 
 impl Event<'_> {
-    /// What the log says of it, with failures in full; `None` where it says nothing.
+    /// What the log says of it, with failures in full and without what steers a terminal; `None` where it says nothing.
     pub fn line(&self) -> Option<String> {
+        let text = self.text()?;
+        // What servers print and what users call their models may hold anything.
+        let lines: Vec<String> = text.split('\n').map(printable).collect();
+        Some(lines.join("\n"))
+    }
+
+    fn text(&self) -> Option<String> {
         match self {
             Self::TestBegins { key, number, of, .. } => {
                 Some(format!("{}: test {number} of {of} begins", key.file_name()))
