@@ -377,6 +377,48 @@ fn the_status_and_the_name_of_another_model_are_kept() {
 }
 
 #[test]
+fn a_page_where_a_stream_was_asked_for_is_shown() {
+    let answer = ask(Script::page("<html>\n<title>Log in</title>\n\n</html>\n"));
+    assert_eq!(kind(&answer), Some(FailureKind::Malformed));
+    assert_eq!(
+        reason(&answer),
+        "the server does not stream its answer: <html> <title>Log in</title> </html>"
+    );
+}
+
+#[test]
+fn an_answer_with_a_reason_for_its_end_is_complete_without_a_last_event() {
+    let last = json!({ "choices": [{ "index": 0, "delta": { "content": "b" }, "finish_reason": "stop" }] });
+    let answer = ask(Script::events().data(&delta(&json!({ "content": "a" }))).data(&last));
+    assert_eq!((answer.failure, answer.text.as_str()), (None, "ab"));
+    let broken = ask(Script::events().data(&last).break_off());
+    assert_eq!(kind(&broken), Some(FailureKind::BrokenOff), "its connection was cut");
+}
+
+#[test]
+fn counts_and_times_that_cannot_be_are_malformed() {
+    let usage = |tokens: &Value| json!({ "usage": { "prompt_tokens": 1, "completion_tokens": tokens } });
+    let timings = |name: &str, value: f64| json!({ "timings": { name: value } });
+    let with = |last: &Value| {
+        ask(Script::events()
+            .data(&delta(&json!({ "content": "a" })))
+            .data(last)
+            .done())
+    };
+    for wrong in [
+        usage(&json!(1e300)),
+        usage(&json!(18_446_744_073_709_551_615_u64)),
+        usage(&json!(-1)),
+        timings("prompt_ms", -150.0),
+        timings("predicted_ms", 1e300),
+        timings("predicted_per_second", -1.0),
+    ] {
+        assert_eq!(kind(&with(&wrong)), Some(FailureKind::Malformed), "{wrong}");
+    }
+    assert_eq!(with(&usage(&json!(12.0))).usage.unwrap().completion_tokens, 12);
+}
+
+#[test]
 fn refusals_and_failures_are_told_apart_and_say_why() {
     let statuses = [
         (400, FailureKind::Refused),

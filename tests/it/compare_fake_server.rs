@@ -37,6 +37,8 @@ pub(super) struct Script {
     pub(super) on_unload: Box<OnUnload>,
     pub(super) on_next_tokens: Box<OnNextTokens>,
     pub(super) details: BTreeMap<String, String>,
+    /// Tokens that it says each answer has; `None` counts words.
+    pub(super) counts: Option<usize>,
     /// The model that answers, where it is not the one that was asked.
     pub(super) answers_as: Option<String>,
     /// Time of an answer.
@@ -60,6 +62,7 @@ impl Default for Script {
             on_unload: Box::new(|_| Ok(())),
             on_next_tokens: Box::new(|_, _| Err(failure(FailureKind::Unsupported, "the API does not tell"))),
             details: BTreeMap::new(),
+            counts: None,
             answers_as: None,
             latency: Duration::ZERO,
             events: Mutex::default(),
@@ -164,7 +167,7 @@ impl Server for FakeServer {
             other_model: script.answers_as.clone().filter(|_| failure.is_none()),
             usage: failure.is_none().then(|| Usage {
                 prompt_tokens: request.messages.iter().map(|message| words(&message.content)).sum(),
-                completion_tokens: words(&text),
+                completion_tokens: script.counts.unwrap_or_else(|| words(&text)),
                 cached_tokens: Some(0),
             }),
             finish_reason: failure.is_none().then(|| "stop".to_owned()),

@@ -130,6 +130,41 @@ fn a_failure_that_passes_takes_no_system_message_away() {
 }
 
 #[test]
+fn a_length_that_was_not_asked_for_is_told_and_one_that_cannot_be_is_left_out() {
+    let with = |count: usize| {
+        let script = Script {
+            counts: Some(count),
+            on_ask: Box::new(|_, _| Ok("a word ".repeat(20))),
+            ..Script::default()
+        };
+        let plan = Plan {
+            answer_tokens: 50,
+            ..one_round("simple-generation")
+        };
+        let (test, _) = first_test(&plan, script);
+        let usage = test.requests[1].usage.map(|usage| usage.completion_tokens);
+        (usage, test.notes)
+    };
+    assert_eq!(with(50), (Some(50), Vec::new()));
+    assert_eq!(
+        with(120),
+        (
+            Some(120),
+            vec!["the server does not keep to the length of answers: 120 tokens by its own count where 50 were asked for".to_owned()]
+        )
+    );
+    let (usage, notes) = with(1_000_000_000_000);
+    assert_eq!(usage, None);
+    assert!(
+        notes
+            .iter()
+            .all(|note| note.starts_with("the server counted 1000000000000 tokens in an answer of 140 bytes")),
+        "{notes:?}"
+    );
+    assert_eq!(notes.len(), 1);
+}
+
+#[test]
 fn another_model_that_answers_is_told() {
     let script = Script {
         answers_as: Some("other-model-7b".to_owned()),

@@ -331,7 +331,7 @@ fn a_server_that_wants_a_key_is_told() {
     let (_server, _studio, loaded) = load(vec![(MODELS, Script::json(401, &error))]);
     let failure = loaded.unwrap_err();
     assert_eq!(failure.kind, FailureKind::Refused);
-    assert!(failure.reason.contains("Invalid API key") && failure.hint.unwrap().contains("api_key_variable"));
+    assert!(failure.reason.contains("Invalid API key") && failure.hint.unwrap().contains("api-key-variable"));
 }
 
 #[test]

@@ -44,6 +44,14 @@ impl Script {
         }
     }
 
+    /// A page.
+    pub fn page(html: &str) -> Self {
+        Self {
+            media_type: "text/html",
+            ..Self::events().send(html)
+        }
+    }
+
     /// JSON values on lines.
     pub fn lines() -> Self {
         Self {

@@ -39,6 +39,12 @@ pub(in crate::compare) trait AnswerReader {
         None
     }
 
+    /// Whether an answer is complete though its stream ended without its last event.
+    fn is_complete(&self, answer: &Answer) -> bool {
+        let _ = answer;
+        false
+    }
+
     /// What may help where a success has no text.
     fn hint_for_nothing(&self) -> Option<&'static str> {
         None

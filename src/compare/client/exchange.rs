@@ -2,7 +2,7 @@
 //! cannot be ended, but its connection can.
 
 use std::io::Read;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 
 use ureq::config::AutoHeaderValue;
@@ -11,7 +11,7 @@ use ureq::{Agent, Error, Timeout};
 
 use super::address::Address;
 use super::api_key::ApiKey;
-use super::bounds::CONNECT;
+use super::bounds::{CONNECT, WAITING_PIECES};
 use crate::compare::{Failure, FailureKind};
 
 /// Bytes that are read at one time; an event of a stream is far shorter.
@@ -58,7 +58,7 @@ impl Exchange {
     /// Sends a request.
     pub(super) fn start(server: &Address, key: Option<&ApiKey>, request: Request) -> Result<Self, Failure> {
         let agent = agent(server);
-        let (sender, arrivals) = channel();
+        let (sender, arrivals) = sync_channel(WAITING_PIECES);
         let of_thread = agent.clone();
         let key = key.cloned();
         let begun = std::thread::Builder::new()
@@ -114,7 +114,7 @@ fn agent(server: &Address) -> Agent {
 }
 
 /// Sends the request and tells what comes.
-fn send(agent: &Agent, key: Option<&ApiKey>, request: &Request, sender: &Sender<Stamped>) -> Result<(), Failure> {
+fn send(agent: &Agent, key: Option<&ApiKey>, request: &Request, sender: &SyncSender<Stamped>) -> Result<(), Failure> {
     let response = match (&request.body, key) {
         (None, None) => agent.get(&request.address).call(),
         (None, Some(key)) => agent
@@ -196,5 +196,51 @@ fn before_headers(address: &str, error: &Error) -> Failure {
             format!("the headers from `{address}` have no end"),
         ),
         other => unreachable(&other.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::net::TcpListener;
+    use std::time::Duration;
+
+    use super::super::address::Address;
+    use super::{Exchange, Request};
+
+    /// What the client and the buffers of both sockets may hold: those of Linux grow to some 10 MiB.
+    const MOST_HELD: usize = 64 << 20;
+
+    /// Without a bound the server gets rid of all that it has, however late it is read.
+    #[test]
+    fn a_server_that_sends_faster_than_is_read_has_to_wait() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let server = std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            stream.set_write_timeout(Some(Duration::from_secs(2))).unwrap();
+            let _ = stream.read(&mut [0; 1024]).unwrap();
+            stream
+                .write_all(b"HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n")
+                .unwrap();
+            let piece = vec![b'a'; 64 << 10];
+            let mut sent = 0;
+            while sent < 4 * MOST_HELD {
+                match stream.write(&piece) {
+                    Ok(written) => sent += written,
+                    Err(_) => break,
+                }
+            }
+            sent
+        });
+        let address = Address::local(port);
+        let request = Request {
+            address: address.of("/"),
+            body: None,
+        };
+        let exchange = Exchange::start(&address, None, request).unwrap();
+        let sent = server.join().unwrap();
+        assert!(sent < MOST_HELD, "{sent} bytes wait to be read");
+        drop(exchange);
     }
 }

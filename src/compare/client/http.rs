@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::address::Address;
 use super::answer_reader::{AnswerReader, Framer, Framing, Step};
 use super::api_key::ApiKey;
-use super::bounds::{LONGEST_BODY, LOOK};
+use super::bounds::{KEPT_BEGINNING, LONGEST_BODY, LOOK};
 use super::exchange::{Arrival, Exchange, JSON, Request};
 use super::failure::{error_of, of_status};
 use super::{Answer, Clock};
@@ -182,6 +182,8 @@ impl HttpClient {
         }
         let mut framer = Framer::new(reader.framing());
         let mut length = 0;
+        // Of a body that has no event so far.
+        let mut beginning = Some(Vec::new());
         loop {
             let (at, arrival) = self.next(&exchange, patience)?;
             let events = match &arrival {
@@ -191,11 +193,15 @@ impl HttpClient {
                     if length > LONGEST_BODY {
                         return Err(too_long());
                     }
+                    keep_beginning(&mut beginning, bytes);
                     let events = framer.push(bytes);
                     events.map_err(|error| Failure::of(FailureKind::Malformed, error.to_string()))?
                 }
                 Arrival::End => framer.finish().into_iter().collect(),
             };
+            if !events.is_empty() {
+                beginning = None;
+            }
             let pieces = answer.times.pieces.len();
             for event in events {
                 if reader.read(&event, clock.seconds(at), answer)? == Step::Last {
@@ -203,10 +209,14 @@ impl HttpClient {
                 }
             }
             if let Arrival::End = arrival {
-                return Err(Failure::of(
-                    FailureKind::BrokenOff,
-                    "the connection ended before the answer was complete",
-                ));
+                return match beginning {
+                    _ if reader.is_complete(answer) => has_text(answer, reader).map(|()| at),
+                    Some(body) if !body.is_empty() && !is_stream(&body) => Err(not_streamed(&body)),
+                    _ => Err(Failure::of(
+                        FailureKind::BrokenOff,
+                        "the connection ended before the answer was complete",
+                    )),
+                };
             }
             if answer.times.pieces.len() > pieces {
                 patience.stall.0 = after(at, self.limits.stall);
@@ -268,7 +278,24 @@ fn has_text(answer: &Answer, reader: &dyn AnswerReader) -> Result<(), Failure> {
     })
 }
 
-/// What a success means that is one JSON value where a stream was asked for.
+/// Keeps what came before the first event.
+fn keep_beginning(beginning: &mut Option<Vec<u8>>, bytes: &[u8]) {
+    if let Some(kept) = beginning {
+        let room = KEPT_BEGINNING.saturating_sub(kept.len()).min(bytes.len());
+        kept.extend_from_slice(bytes.get(..room).unwrap_or(bytes));
+    }
+}
+
+/// Whether a body without a whole event is the beginning of a stream of events: a comment, or a field that they have.
+fn is_stream(body: &[u8]) -> bool {
+    let text = String::from_utf8_lossy(body);
+    let first = text.trim_start_matches(['\u{feff}', '\r', '\n']);
+    [":", "data", "event", "id", "retry"]
+        .iter()
+        .any(|field| first.starts_with(field))
+}
+
+/// What a success means that is one JSON value, or a page, where a stream was asked for.
 fn not_streamed(body: &[u8]) -> Failure {
     let told = serde_json::from_slice(body).ok().as_ref().and_then(error_of);
     match told {

@@ -26,7 +26,7 @@ pub(super) use answer_reader::{AnswerReader, Framing, Step};
 pub(super) use api_key::ApiKey;
 pub(super) use failure::error_of;
 pub(super) use http::{HttpClient, Reply};
-pub(super) use json_field::{count, items, number, text};
+pub(super) use json_field::{count, duration, items, number, rate, text};
 pub(super) use open_ai_stream::{OpenAiStream, chat_body, check_model, messages, parse, told};
 
 /// The clock of a test: seconds since it began.

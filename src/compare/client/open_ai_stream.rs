@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 use super::answer_reader::{AnswerReader, Framing, Step};
 use super::event_stream::Event;
 use super::failure::error_of;
-use super::json_field::{count, items, number, text};
+use super::json_field::{count, duration, items, rate, text};
 use super::{Answer, ChatRequest};
 use crate::compare::{Failure, FailureKind, ServerTimings, Usage};
 use crate::excerpt::beginning;
@@ -122,6 +122,11 @@ impl AnswerReader for OpenAiStream {
         Ok(Step::More)
     }
 
+    /// Some servers end the stream without `[DONE]`.
+    fn is_complete(&self, answer: &Answer) -> bool {
+        answer.finish_reason.is_some()
+    }
+
     fn hint_for_nothing(&self) -> Option<&'static str> {
         self.hint_for_nothing
     }
@@ -199,13 +204,13 @@ fn read_usage(usage: &Value) -> Result<Usage, Failure> {
 
 /// llama-server's `timings`.
 fn read_timings(timings: &Value) -> Result<ServerTimings, Failure> {
-    let seconds = |name: &str| Ok::<_, Failure>(number(timings, name)?.map(|milliseconds| milliseconds / MILLISECONDS));
+    let seconds = |name: &str| duration(timings, name, MILLISECONDS);
     Ok(ServerTimings {
         prompt_tokens: count(timings, "prompt_n")?,
         prompt: seconds("prompt_ms")?,
         generated_tokens: count(timings, "predicted_n")?,
         generation: seconds("predicted_ms")?,
-        tokens_per_second: number(timings, "predicted_per_second")?,
+        tokens_per_second: rate(timings, "predicted_per_second")?,
         ..ServerTimings::default()
     })
 }
@@ -213,9 +218,9 @@ fn read_timings(timings: &Value) -> Result<ServerTimings, Failure> {
 /// `stats` of LM Studio's API v0.
 fn read_stats(stats: &Value) -> Result<ServerTimings, Failure> {
     Ok(ServerTimings {
-        first_token: number(stats, "time_to_first_token")?,
-        generation: number(stats, "generation_time")?,
-        tokens_per_second: number(stats, "tokens_per_second")?,
+        first_token: duration(stats, "time_to_first_token", 1.0)?,
+        generation: duration(stats, "generation_time", 1.0)?,
+        tokens_per_second: rate(stats, "tokens_per_second")?,
         ..ServerTimings::default()
     })
 }

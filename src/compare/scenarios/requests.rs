@@ -6,7 +6,9 @@ use std::thread;
 use std::time::Duration;
 
 use super::stage::may_go_on;
-use super::thresholds::{CONTEXT_STEP, KEPT_CHARACTERS, LEAST_BYTES_PER_TOKEN, LEAST_CONTEXT, NAP_MS, TEMPLATE_ROOM};
+use super::thresholds::{
+    CONTEXT_STEP, KEPT_CHARACTERS, LEAST_BYTES_PER_TOKEN, LEAST_CONTEXT, NAP_MS, TEMPLATE_ROOM, UNASKED_TOKENS,
+};
 use super::{Arrivals, Progress, Stage};
 use crate::compare::client::{Answer, ChatMessage, ChatRequest, Clock};
 use crate::compare::servers::{LoadRequest, Server};
@@ -179,7 +181,10 @@ impl Stage<'_> {
             .iter()
             .map(|answered| refusal_of_system(&answered.answer))
             .collect();
-        for answered in answers {
+        for mut answered in answers {
+            if let Some(request) = requests.get(answered.index) {
+                self.check_length(&mut answered.answer, request.max_tokens);
+            }
             self.record(group, concurrency, answered);
         }
         started?;
@@ -202,6 +207,29 @@ impl Stage<'_> {
             messages,
             max_tokens: order.answer_tokens,
             more: Vec::new(),
+        }
+    }
+
+    /// Notes answers that are longer than was asked for, and leaves out counts that no answer of that text can have.
+    fn check_length(&mut self, answer: &mut Answer, most: usize) {
+        let bytes = answer.text.len();
+        // A token that is shown has a byte at least; one that is not counts among those that were asked for.
+        let cannot_be = |count: usize| count > most + UNASKED_TOKENS && count > bytes;
+        let Some(usage) = answer.usage else { return };
+        let count = usage.completion_tokens;
+        if cannot_be(count) {
+            self.note(format!(
+                "the server counted {count} tokens in an answer of {bytes} bytes for which {most} tokens were asked: what it \
+                 counts is left out where that cannot be"
+            ));
+            answer.usage = None;
+            if let Some(timings) = &mut answer.timings {
+                timings.generated_tokens = timings.generated_tokens.filter(|count| !cannot_be(*count));
+            }
+        } else if count > most + UNASKED_TOKENS {
+            self.note(format!(
+                "the server does not keep to the length of answers: {count} tokens by its own count where {most} were asked for"
+            ));
         }
     }
 

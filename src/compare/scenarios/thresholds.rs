@@ -53,3 +53,6 @@ pub const KEPT_CHARACTERS: usize = 2000;
 
 /// Longest sleep in one piece, in milliseconds: so soon is a wish to stop heard.
 pub const NAP_MS: u64 = 20;
+
+/// Tokens by which a server's count of an answer may be above what was asked for: the one that ends it, and a template's.
+pub const UNASKED_TOKENS: usize = 8;

@@ -15,8 +15,8 @@ use super::listening::processes_at;
 use super::next_tokens::{from_entries, unsupported};
 use super::{LoadRequest, NextTokens, Server, Surroundings};
 use crate::compare::client::{
-    Answer, AnswerReader, ChatRequest, Clock, Event, Framing, HttpClient, Step, count as count_of, error_of, items,
-    messages, number, parse, text as text_of, told,
+    Answer, AnswerReader, ChatRequest, Clock, Event, Framing, HttpClient, Step, count as count_of, duration, error_of,
+    items, messages, parse, text as text_of, told,
 };
 use crate::compare::memory::Processes;
 use crate::compare::{
@@ -88,7 +88,7 @@ impl OllamaServer {
         Ok(Loaded {
             server: self.describe(request)?,
             ready_seconds: Some(ready),
-            told_seconds: number(&loaded, "load_duration")?.map(|duration| duration / NANOSECONDS),
+            told_seconds: duration(&loaded, "load_duration", NANOSECONDS)?,
         })
     }
 
@@ -259,7 +259,7 @@ impl AnswerReader for OllamaStream {
             return Ok(Step::More);
         }
         answer.finish_reason = text_of(&line, "done_reason")?.map(str::to_owned);
-        let seconds = |name: &str| Ok::<_, Failure>(number(&line, name)?.map(|duration| duration / NANOSECONDS));
+        let seconds = |name: &str| duration(&line, name, NANOSECONDS);
         let (prompt_tokens, generated) = (count_of(&line, "prompt_eval_count")?, count_of(&line, "eval_count")?);
         if let (Some(prompt_tokens), Some(completion_tokens)) = (prompt_tokens, generated) {
             answer.usage = Some(Usage {

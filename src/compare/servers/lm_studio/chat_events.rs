@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::OVERFLOW_HINT;
 use crate::compare::client::{
-    Answer, AnswerReader, Event, Framing, Step, check_model, count, error_of, number, parse, text, told,
+    Answer, AnswerReader, Event, Framing, Step, check_model, count, duration, error_of, parse, rate, text, told,
 };
 use crate::compare::{Failure, ServerTimings, Usage};
 
@@ -40,10 +40,10 @@ impl ChatEvents {
             });
         }
         answer.timings = Some(ServerTimings {
-            first_token: number(stats, "time_to_first_token_seconds")?,
+            first_token: duration(stats, "time_to_first_token_seconds", 1.0)?,
             generated_tokens: generated,
-            tokens_per_second: number(stats, "tokens_per_second")?,
-            load: number(stats, "model_load_time_seconds")?.or(self.load_seconds),
+            tokens_per_second: rate(stats, "tokens_per_second")?,
+            load: duration(stats, "model_load_time_seconds", 1.0)?.or(self.load_seconds),
             ..ServerTimings::default()
         });
         if let Some(found) = text(result, "model_instance_id")? {
@@ -66,7 +66,7 @@ impl AnswerReader for ChatEvents {
                     check_model(&self.instance, found)?;
                 }
             }
-            "model_load.end" => self.load_seconds = number(&data, "load_time_seconds")?,
+            "model_load.end" => self.load_seconds = duration(&data, "load_time_seconds", 1.0)?,
             "message.delta" | "reasoning.delta" => answer.add_piece(text(&data, "content")?.unwrap_or(""), at),
             "tool_call.arguments" => {
                 if let Some(arguments) = data.get("arguments") {

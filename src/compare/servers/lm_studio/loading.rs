@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::command;
 use super::models::{Model, Version, find, list, list_v1};
 use super::{LmStudioServer, LoadedModel, Unloading};
-use crate::compare::client::{count as count_of, number, text as text_of};
+use crate::compare::client::{count as count_of, duration, text as text_of};
 use crate::compare::servers::LoadRequest;
 use crate::compare::servers::bounds::{LM_STUDIO_IDLE, QUESTION};
 use crate::compare::{Failure, FailureKind, Loaded, ServerDescription, ServerKind, Start};
@@ -68,7 +68,7 @@ impl LmStudioServer {
         let loaded = Loaded {
             server,
             ready_seconds: Some(ready),
-            told_seconds: number(&told, "load_time_seconds")?,
+            told_seconds: duration(&told, "load_time_seconds", 1.0)?,
         };
         Ok((loaded, models))
     }
