@@ -42,7 +42,9 @@ pub fn run(what: &Compare) -> Result<u8> {
 
 fn all(arguments: &RunArguments) -> Result<u8> {
     let interrupt = interrupt()?;
-    let ConfiguredPlan { mut plan, output } = plan(&arguments.plan)?;
+    let configured = plan(&arguments.plan)?;
+    configured.check_presence(|_, _| true)?;
+    let ConfiguredPlan { mut plan, output, .. } = configured;
     if !arguments.only.is_empty() {
         for name in &arguments.only {
             check_name(name, "scenario of the plan", plan.scenarios.iter().map(String::as_str))?;
@@ -59,13 +61,15 @@ fn all(arguments: &RunArguments) -> Result<u8> {
 
 fn single(arguments: &SingleArguments) -> Result<u8> {
     let interrupt = interrupt()?;
-    let ConfiguredPlan { mut plan, output } = plan(&arguments.plan)?;
+    let configured = plan(&arguments.plan)?;
     check_name(
         &arguments.model,
         "pair of the plan",
-        plan.pairs.iter().map(|pair| pair.name.as_str()),
+        configured.plan.pairs.iter().map(|pair| pair.name.as_str()),
     )?;
     check_name(&arguments.scenario, "scenario", names())?;
+    configured.check_presence(|pair, format| pair.name == arguments.model && format == arguments.format)?;
+    let ConfiguredPlan { mut plan, output, .. } = configured;
     plan.pairs.retain(|pair| pair.name == arguments.model);
     plan.scenarios = vec![arguments.scenario.clone()];
     plan.formats = vec![arguments.format];
@@ -96,10 +100,7 @@ fn interrupt() -> Result<Interrupt> {
 fn plan(arguments: &PlanArguments) -> Result<ConfiguredPlan> {
     match &arguments.config {
         Some(path) => Ok(ConfiguredPlan::read(path)?),
-        None => Ok(ConfiguredPlan {
-            plan: built_in(arguments.gguf.as_deref(), arguments.mlx.as_deref())?,
-            output: None,
-        }),
+        None => Ok(built_in(arguments.gguf.as_deref(), arguments.mlx.as_deref())?.into()),
     }
 }
 

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use insta::assert_snapshot;
 use mlx_diagnose::compare::scenarios::names;
-use mlx_diagnose::compare::{ConfigurationError, ConfiguredPlan, Plan, ServerKind};
+use mlx_diagnose::compare::{ConfigurationError, ConfiguredPlan, Format, Plan, ServerKind};
 
 const LEAST: &str = "\
 pairs:
@@ -68,7 +68,7 @@ memory-interval: 50
 seed: 12
 output: out
 "#;
-    let ConfiguredPlan { plan, output } = parse(text);
+    let ConfiguredPlan { plan, output, .. } = parse(text);
     let pair = &plan.pairs[0];
     assert_eq!(pair.gguf.model, "/configurations/model.gguf");
     assert_eq!(pair.gguf.command.as_deref().unwrap(), ["llama-server", "-m", "{model}"]);
@@ -131,11 +131,11 @@ warmups: 3
       line 5: pairs[0].gguf.server: found `llama-servr`, expected one of lm-studio, llama-server, mlx-lm, ollama, diagnose, open-ai; did you mean `llama-server`?
       line 8: pairs[0].mlx.server: found `llama-server`, expected a server that reads MLX's format; this one reads GGUF files only
       line 9: pairs[0].mlx.model: found no text, expected the model as the server names it
-      line 10: pairs[0].mlx.address: found `localhost:8080`, expected an address such as `http://127.0.0.1:1234`
+      line 10: pairs[0].mlx.address: found `localhost:8080`, expected an address such as `http://127.0.0.1:1234`, with a port up to 65535 and without name, password or query
       line 11: pairs[0].mlx.comand: found an unknown key, expected one of server, model, address, command, environment, api-key-variable; did you mean `command`?
       line 12: pairs[1].mlx: found nothing, expected the server and the model of this format
       line 12: pairs[1].name: found `First` beside `first`, expected names that are different as names of files
-      line 13: pairs[1].gguf.address: found nothing, expected the address of the server, such as `http://127.0.0.1:8000`
+      line 13: pairs[1].gguf.address: found nothing, expected the address of the server, such as `http://127.0.0.1:8000`, or a `command` that starts it
       line 14: pairs[2].name: found nothing, expected a name
       line 14: pairs[2].gguf: found the text `not a table`, expected keys and values, one `key: value` on each line
       line 15: pairs[2].mlx.command: found no words, expected a program and its arguments, one word in each place of a list
@@ -192,6 +192,79 @@ fn what_is_wrong_is_told_without_printing_all_of_it() {
         let told = refused(&text);
         assert!(told.len() < 2000, "{} bytes", told.len());
     }
+}
+
+#[test]
+fn what_a_side_has_no_use_for_is_told() {
+    let text = r#"
+pairs:
+  - name: one
+    gguf:
+      server: lm-studio
+      model: key
+      command: [lms]
+      environment: {A: b}
+    mlx:
+      server: open-ai
+      model: key
+      address: http://user:secret@127.0.0.1:8000
+      environment: {A: b}
+  - name: two
+    gguf: {server: ollama, model: m, address: "http://127.0.0.1:99999"}
+    mlx: {server: open-ai, model: m, command: [vllm, serve, "{model}", --port, "{port}"], environment: {A: b}}
+"#;
+    assert_snapshot!(refused(text), @r"
+    the comparison cannot be run as it is asked for
+      line 7: pairs[0].gguf.command: found a command that starts `lm-studio`, expected nothing: this program does not start it
+      line 8: pairs[0].gguf.environment: found variables of a server that this program does not start, expected nothing: they are set where the server is started
+      line 12: pairs[0].mlx.address: found `...@127.0.0.1:8000`, expected an address such as `http://127.0.0.1:1234`, with a port up to 65535 and without name, password or query
+      line 13: pairs[0].mlx.environment: found variables of a server that this program does not start, expected nothing: they are set where the server is started
+      line 15: pairs[1].gguf.address: found `http://127.0.0.1:99999`, expected an address such as `http://127.0.0.1:1234`, with a port up to 65535 and without name, password or query
+    ");
+}
+
+#[test]
+fn what_is_not_there_is_told_with_its_line_before_anything_is_measured() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::create_dir(folder.path().join("empty")).unwrap();
+    let text = r#"
+pairs:
+  - name: one
+    gguf:
+      server: llama-server
+      model: gone.gguf
+    mlx:
+      server: diagnose
+      model: ./empty
+    tokenizer: gone
+  - name: two
+    gguf:
+      server: llama-server
+      model: m
+      command: [/nowhere/llama-server]
+    mlx:
+      server: mlx-lm
+      model: ./gone
+      api-key-variable: A_VARIABLE_THAT_NOBODY_SETS
+  - name: three
+    gguf: {server: llama-server, model: here.gguf}
+    mlx: {server: mlx-lm, model: hub/name}
+"#;
+    std::fs::write(folder.path().join("here.gguf"), "").unwrap();
+    let configured = ConfiguredPlan::parse(text, folder.path()).unwrap();
+    let told = configured.check_presence(|_, _| true).unwrap_err().to_string();
+    assert_snapshot!(told.replace(&folder.path().display().to_string(), "HERE"), @r"
+    the comparison cannot be run as it is asked for
+      line 6: pairs[0].gguf.model: found `HERE/gone.gguf`, which is no file, expected a GGUF file
+      line 9: pairs[0].mlx.model: found `HERE/./empty`, a folder without `config.json`, expected a folder of a model for MLX; `diagnose convert model FILE.gguf --out FOLDER` makes a folder of a GGUF file
+      line 10: pairs[0].tokenizer: found `HERE/gone`, which is not there, expected a folder of a model, or a GGUF file
+      line 15: pairs[1].gguf.command: found `/nowhere/llama-server`, which is no file, expected a program that is there
+      line 18: pairs[1].mlx.model: found `HERE/./gone`, which is not there, expected a folder of a model for MLX; `diagnose convert model FILE.gguf --out FOLDER` makes a folder of a GGUF file
+      line 19: pairs[1].mlx.api-key-variable: found `A_VARIABLE_THAT_NOBODY_SETS`, which is not set, expected a variable that holds the key
+    ");
+    assert_eq!(configured.check_presence(|pair, _| pair.name == "three"), Ok(()));
+    let of_gguf = configured.check_presence(|pair, format| pair.name == "two" && format == Format::Gguf);
+    assert_eq!(of_gguf.unwrap_err().0.len(), 1);
 }
 
 #[test]

@@ -6,6 +6,10 @@ use std::net::IpAddr;
 use ureq::http::Uri;
 
 use crate::compare::{Failure, FailureKind};
+use crate::excerpt::beginning;
+
+/// What an address looks like.
+const HINT: &str = "write it like `http://127.0.0.1:8080`";
 
 /// The address of a server, without a path.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,24 +32,43 @@ impl Address {
     /// Reads `http://HOST:PORT`, with or without `/v1`.
     ///
     /// # Errors
-    /// It is no such address.
+    /// It is no such address; a name and a password in it are not shown.
     pub(in crate::compare) fn read(text: &str) -> Result<Self, Failure> {
-        let wrong = || {
-            Failure::of(FailureKind::Unreachable, format!("`{text}` is no address of a server"))
-                .with_hint("write it like `http://127.0.0.1:8080`")
-        };
+        let wrong = |found: String| Failure::of(FailureKind::Unreachable, found).with_hint(HINT);
+        let no_address = || wrong(format!("`{}` is no address of a server", beginning(text)));
+        if text.contains('@') {
+            return Err(wrong(
+                "an address has a name or a password in it, or another `@`".to_owned(),
+            ));
+        }
+        if text.contains(['?', '#']) {
+            return Err(wrong(format!(
+                "`{}` has a query or a fragment, and is no address of a server",
+                beginning(text)
+            )));
+        }
         let trimmed = text.trim_end_matches('/');
         let base = trimmed.strip_suffix("/v1").unwrap_or(trimmed);
-        let uri: Uri = base.parse().map_err(|_| wrong())?;
+        let uri: Uri = base.parse().map_err(|_| no_address())?;
         let usual_port = match uri.scheme_str() {
             Some("http") => 80,
             Some("https") => 443,
-            _ => return Err(wrong()),
+            _ => return Err(no_address()),
         };
-        let host = uri.host().filter(|host| !host.is_empty()).ok_or_else(wrong)?;
+        let host = uri.host().filter(|host| !host.is_empty()).ok_or_else(no_address)?;
+        // The parser takes any digits, and tells a port that is none as absent.
+        let named = uri
+            .authority()
+            .and_then(|authority| authority.as_str().strip_prefix(host))
+            .unwrap_or("");
+        let port = match (named, uri.port_u16()) {
+            ("", _) => usual_port,
+            (_, Some(port)) if port > 0 => port,
+            _ => return Err(wrong(format!("`{}` has no port between 1 and 65535", beginning(text)))),
+        };
         Ok(Self {
             base: base.to_owned(),
-            port: uri.port_u16().unwrap_or(usual_port),
+            port,
             is_local: is_loopback(host),
         })
     }
@@ -108,8 +131,34 @@ mod tests {
 
     #[test]
     fn what_is_no_address_is_refused() {
-        for text in ["", "localhost", "ftp://localhost", "http://", "not an address"] {
+        for text in [
+            "",
+            "localhost",
+            "ftp://localhost",
+            "http://",
+            "not an address",
+            "http://127.0.0.1:99999",
+            "http://127.0.0.1:0",
+            "http://127.0.0.1:",
+            "http://127.0.0.1:x",
+            "http://[::1]:70000",
+            "http://host/path?x=1",
+            "http://host#y",
+        ] {
             assert!(Address::read(text).is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn a_password_in_an_address_is_refused_and_not_shown() {
+        let failure = Address::read("http://user:secret@host:1").unwrap_err();
+        assert!(!failure.reason.contains("secret"), "{failure}");
+    }
+
+    #[test]
+    fn a_path_before_the_interface_stays() {
+        let address = Address::read("https://example.org/service/v1").unwrap();
+        assert_eq!(address.of("/v1/models"), "https://example.org/service/v1/models");
+        assert_eq!(address.port(), 443);
     }
 }

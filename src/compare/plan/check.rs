@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::defaults::BOUNDS;
 use super::{Format, ModelPair, Plan, PlanProblem, PlanProblems, ServerKind, Side};
+use crate::compare::client::Address;
 use crate::compare::record::file_name;
 use crate::compare::scenarios;
 use crate::suggestion::closest;
@@ -102,17 +103,15 @@ pub(super) fn side(path: &str, format: Format, side: &Side) -> Vec<PlanProblem> 
         wrong("model", "no text".to_owned(), "the model as the server names it");
     }
     if let Some(address) = &side.address {
-        let has_scheme = ["http://", "https://"].iter().any(|scheme| {
-            address
-                .strip_prefix(scheme)
-                .is_some_and(|rest| !rest.is_empty() && !rest.contains(char::is_whitespace))
-        });
-        if !has_scheme {
-            wrong(
-                "address",
-                format!("`{address}`"),
-                "an address such as `http://127.0.0.1:1234`",
-            );
+        if Address::read(address).is_err() {
+            // What stands before an `@` may be a password.
+            let found = match address.rsplit_once('@') {
+                Some((_, host)) => format!("`...@{host}`"),
+                None => format!("`{address}`"),
+            };
+            let expected = "an address such as `http://127.0.0.1:1234`, with a port up to 65535 and without name, password or \
+                            query";
+            wrong("address", found, expected);
         }
         if side.command.is_some() {
             wrong(
@@ -125,7 +124,22 @@ pub(super) fn side(path: &str, format: Format, side: &Side) -> Vec<PlanProblem> 
         wrong(
             "address",
             "nothing".to_owned(),
-            "the address of the server, such as `http://127.0.0.1:8000`",
+            "the address of the server, such as `http://127.0.0.1:8000`, or a `command` that starts it",
+        );
+    }
+    let is_never_started = matches!(side.server, ServerKind::LmStudio | ServerKind::Ollama);
+    if side.command.is_some() && is_never_started {
+        wrong(
+            "command",
+            format!("a command that starts `{server}`"),
+            "nothing: this program does not start it",
+        );
+    }
+    if !side.environment.is_empty() && (is_never_started || side.address.is_some()) {
+        wrong(
+            "environment",
+            "variables of a server that this program does not start".to_owned(),
+            "nothing: they are set where the server is started",
         );
     }
     if side

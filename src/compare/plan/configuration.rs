@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 
 use serde_saphyr::Spanned;
 
-use super::document::{Reading, Table, parse};
-use super::{Format, ModelPair, Plan, PlanProblem, PlanProblems, ServerKind, Side, check};
+use super::document::{Lines, Reading, Table, parse};
+use super::{Format, ModelPair, Plan, PlanProblem, PlanProblems, ServerKind, Side, check, presence};
 use crate::suggestion::closest;
 use crate::yaml::{self, LARGEST_FILE, Node};
 
@@ -48,6 +48,19 @@ pub struct ConfiguredPlan {
     pub plan: Plan,
     /// Folder under which each comparison gets a folder of its own; `None` where the file does not say.
     pub output: Option<PathBuf>,
+    /// Where its keys stand.
+    lines: Lines,
+}
+
+impl From<Plan> for ConfiguredPlan {
+    /// A plan that no file says.
+    fn from(plan: Plan) -> Self {
+        Self {
+            plan,
+            output: None,
+            lines: Lines::default(),
+        }
+    }
 }
 
 /// Why a configuration was refused.
@@ -111,11 +124,32 @@ impl ConfiguredPlan {
             folder,
         };
         let configured = reader.configured(&document);
+        let lines = reader.reading.lines;
         let mut problems = reader.reading.problems;
         problems.sort_by_key(|left| left.line);
         match configured {
-            Some(configured) if problems.is_empty() => Ok(configured),
+            Some((plan, output)) if problems.is_empty() => Ok(Self { plan, output, lines }),
             _ => Err(PlanProblems(problems)),
+        }
+    }
+
+    /// Whether what the wanted sides name is on this machine: files and folders of models, tokenizers, variables with keys.
+    ///
+    /// # Errors
+    /// Everything that is not.
+    pub fn check_presence(&self, is_wanted: impl Fn(&ModelPair, Format) -> bool) -> Result<(), PlanProblems> {
+        let mut problems = Vec::new();
+        for (index, pair) in self.plan.pairs.iter().enumerate() {
+            for problem in presence::absent(index, pair, |format| is_wanted(pair, format)) {
+                let line = self.lines.line_of(&problem.key);
+                problems.push(PlanProblem { line, ..problem });
+            }
+        }
+        problems.sort_by_key(|problem| problem.line);
+        if problems.is_empty() {
+            Ok(())
+        } else {
+            Err(PlanProblems(problems))
         }
     }
 }
@@ -126,8 +160,9 @@ struct Reader<'folder> {
 }
 
 impl Reader<'_> {
-    /// The plan, with defaults in place of values that cannot be used; `None` where there are no settings at all.
-    fn configured(&mut self, document: &Spanned<Node>) -> Option<ConfiguredPlan> {
+    /// The plan, with defaults in place of values that cannot be used, and where results go; `None` where there are no settings
+    /// at all.
+    fn configured(&mut self, document: &Spanned<Node>) -> Option<(Plan, Option<PathBuf>)> {
         let table = self.reading.table("", document, &KEYS)?;
         let (pairs, mut later) = self.pairs(&table);
         let mut plan = Plan::with_defaults(pairs);
@@ -139,10 +174,10 @@ impl Reader<'_> {
         let output = self.reading.text(&table, "output").map(|path| self.resolved(&path));
         later.extend(check::values(&plan));
         for problem in later {
-            let line = self.reading.line_of(&problem.key);
+            let line = self.reading.lines.line_of(&problem.key);
             self.reading.problems.push(PlanProblem { line, ..problem });
         }
-        Some(ConfiguredPlan { plan, output })
+        Some((plan, output))
     }
 
     /// Pairs that could be read, and what is wrong with the values of all.
@@ -219,7 +254,7 @@ impl Reader<'_> {
         if kind.is_none() {
             let names = ServerKind::ALL.map(ServerKind::name);
             let path = table.path("server");
-            let line = self.reading.line_of(&path);
+            let line = self.reading.lines.line_of(&path);
             let problem = PlanProblem::new(path, format!("`{name}`"), format!("one of {}", names.join(", ")));
             let near = closest(&name, names);
             self.reading
@@ -284,7 +319,7 @@ impl Reader<'_> {
             Ok(None) => format!("`{}` of more than {LARGEST_FILE} bytes", path.display()),
             Err(error) => format!("`{}`, which cannot be read ({error})", path.display()),
         };
-        let line = self.reading.line_of("prompts");
+        let line = self.reading.lines.line_of("prompts");
         let problem = PlanProblem::new("prompts", found, expected);
         self.reading.problems.push(PlanProblem { line, ..problem });
         None

@@ -21,7 +21,25 @@ pub(super) struct Table<'node> {
 pub(super) struct Reading {
     /// Everything that is wrong so far.
     pub problems: Vec<PlanProblem>,
-    lines: BTreeMap<String, u64>,
+    /// Where its keys stand.
+    pub lines: Lines,
+}
+
+/// Where keys stand, by their paths.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(super) struct Lines(BTreeMap<String, u64>);
+
+impl Lines {
+    /// The line of a key, or of the nearest key around it.
+    pub fn line_of(&self, path: &str) -> Option<u64> {
+        let mut path = path;
+        loop {
+            if let Some(line) = self.0.get(path) {
+                return Some(*line);
+            }
+            path = &path[..path.rfind(['.', '['])?];
+        }
+    }
 }
 
 /// Reads YAML.
@@ -73,17 +91,6 @@ impl Table<'_> {
 }
 
 impl Reading {
-    /// The line of a key, or of the nearest key around it.
-    pub fn line_of(&self, path: &str) -> Option<u64> {
-        let mut path = path;
-        loop {
-            if let Some(line) = self.lines.get(path) {
-                return Some(*line);
-            }
-            path = &path[..path.rfind(['.', '['])?];
-        }
-    }
-
     fn wrong(&mut self, path: &str, node: &Spanned<Node>, expected: &str) {
         let problem = PlanProblem::new(path, description(&node.value), expected);
         self.problems.push(problem.at(node.referenced.line()));
@@ -109,14 +116,14 @@ impl Reading {
             self.wrong(path, node, SETTINGS);
             return None;
         };
-        let line = self.lines.get(path).copied().unwrap_or(node.referenced.line());
+        let line = self.lines.0.get(path).copied().unwrap_or(node.referenced.line());
         let table = Table {
             path: path.to_owned(),
             line,
             entries,
         };
         for (key, _) in entries {
-            self.lines.insert(table.path(&key.value), key.referenced.line());
+            self.lines.0.insert(table.path(&key.value), key.referenced.line());
         }
         Some(table)
     }
@@ -202,7 +209,7 @@ impl Reading {
         let mut places = Vec::new();
         for (index, node) in nodes.iter().enumerate() {
             let path = format!("{path}[{index}]");
-            self.lines.insert(path.clone(), node.referenced.line());
+            self.lines.0.insert(path.clone(), node.referenced.line());
             places.push((path, node));
         }
         Some(places)

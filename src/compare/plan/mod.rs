@@ -5,6 +5,7 @@ mod check;
 mod configuration;
 mod defaults;
 mod document;
+mod presence;
 mod problem;
 
 use std::collections::BTreeMap;

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::compare::Side;
+use crate::compare::client::Address;
 
 /// Files of a model that lies on this machine, sorted: the file, with its other parts where it has several, or all files of
 /// the folder.
@@ -35,9 +36,7 @@ pub fn files(side: &Side) -> Result<Vec<PathBuf>, String> {
 }
 
 fn is_here(address: &str) -> bool {
-    ["://127.", "://localhost", "://[::1]"]
-        .iter()
-        .any(|host| address.contains(host))
+    Address::read(address).is_ok_and(|address| address.is_local())
 }
 
 /// How the names of a model's parts begin and end.
