@@ -170,11 +170,11 @@ fn measure(
         None => compare(plan, &parts, folder, observer.as_ref()),
     };
     drop(observer);
-    if let Some(failure) = not_written {
-        // What was written before is whole, and can be read.
-        note(&format!("error: {failure}"));
-        if let Some(hint) = &failure.hint {
-            note(&format!("  hint: {hint}"));
+    if not_written.is_some() {
+        // The observer has told why. What was written before is whole, and is judged without files, for which there is no room.
+        if let Ok(results) = folder.read() {
+            let analysis = analyse(&results.record, &results.samples);
+            print(&to_text(&results.record, &analysis, folder.path()))?;
         }
         return Ok(EXIT_INCOMPLETE);
     }

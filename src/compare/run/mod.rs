@@ -9,6 +9,7 @@ mod observer;
 mod order;
 mod resume;
 
+use std::cell::Cell;
 use std::path::{Path, PathBuf};
 
 use super::scenarios::{Progress, Routing, Scenario, Setting, Stage, StartWatch, TokenCounter};
@@ -97,6 +98,8 @@ struct Run<'run> {
     record: Record,
     /// Every test of the plan, in order.
     tests: Vec<TestKey>,
+    /// Whether the log could not be written, which is told once: a full disk takes no line of many.
+    is_log_lost: Cell<bool>,
 }
 
 impl<'run> Run<'run> {
@@ -112,6 +115,7 @@ impl<'run> Run<'run> {
             results,
             observer,
             record,
+            is_log_lost: Cell::new(false),
         }
     }
 
@@ -245,6 +249,7 @@ impl<'run> Run<'run> {
         self.observer.hear(event);
         if let Some(line) = event.line()
             && let Err(error) = self.results.log(&line)
+            && !self.is_log_lost.replace(true)
         {
             self.observer
                 .hear(&Event::NotWritten(&not_written(&error, "a line of the log")));
