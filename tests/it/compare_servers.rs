@@ -36,6 +36,14 @@ class Handler(BaseHTTPRequestHandler):
     def log_message(self, *_): pass
     def do_GET(self):
         status = 503 if way == "never" else 200
+        if self.path == "/v1/models":
+            body = {"data": [{"id": "toy"}, {"id": "other"}]}
+            self.send_response(200)
+            self.end_headers()
+            return self.wfile.write(json.dumps(body).encode())
+        if way == "open-ai":
+            self.send_response(404)
+            return self.end_headers()
         body = {"build_info": "b1-toy", "model_ftype": "Q4_1", "total_slots": 2, "default_generation_settings": {"n_ctx": 256}}
         self.send_response(status)
         self.end_headers()
@@ -427,6 +435,28 @@ fn any_server_tells_the_next_tokens_where_it_has_completions_with_log_probabilit
     assert_eq!(open_ai(Script::json(200, &untold)), Err(FailureKind::Unsupported));
     assert_eq!(open_ai(Script::json(404, &json!({}))), Err(FailureKind::Unsupported));
     assert_eq!(open_ai(Script::json(500, &json!({}))), Err(FailureKind::ServerError));
+}
+
+#[test]
+fn any_server_can_be_started_by_a_command_and_has_to_list_the_model() {
+    let Some(mut toy) = toy("open-ai") else { return };
+    toy.side.server = ServerKind::OpenAi;
+    let mut server = toy.open();
+    let loaded = server.load(&REQUEST).unwrap();
+    assert_eq!(
+        (loaded.server.kind, loaded.server.start),
+        (ServerKind::OpenAi, Start::Process)
+    );
+    assert!(loaded.ready_seconds.is_some());
+    let answer = server.ask(&question(), Clock::start());
+    assert_eq!((answer.failure, answer.text.as_str()), (None, "In France"));
+    let root = server.processes().roots()[0];
+    server.unload().unwrap();
+    assert!(ends(root));
+    toy.side.model = "tox".to_owned();
+    let failure = toy.open().load(&REQUEST).unwrap_err();
+    assert_eq!(failure.kind, FailureKind::NotLoaded);
+    assert_eq!(failure.hint.as_deref(), Some("did you mean `toy`?"));
 }
 
 #[test]

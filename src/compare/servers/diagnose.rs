@@ -53,7 +53,7 @@ impl Program for DiagnoseServer {
         &[KEY_VARIABLE]
     }
 
-    fn own_model(&self) -> Option<&'static str> {
+    fn own_model(&self) -> Option<&str> {
         None
     }
 

@@ -7,6 +7,7 @@ use std::time::Instant;
 use serde_json::Value;
 
 use super::bounds::READY_QUESTION;
+use super::command_words::filled_in;
 use super::connection::{connect, refuse_without_prompt_cache};
 use super::listening::{StartedProcess, processes_at};
 use super::process::{Launch, ServerProcess, free_port};
@@ -17,7 +18,7 @@ use crate::compare::{Failure, FailureKind, Loaded, ServerDescription, ServerKind
 
 /// What a started server listens at.
 pub(super) const HOST: &str = "127.0.0.1";
-/// The path that tells whether a server of these kinds is ready.
+/// The path that tells of most servers whether they are ready.
 const HEALTH: &str = "/health";
 
 /// What is loaded, and how.
@@ -44,8 +45,13 @@ pub(super) trait Program: Send + Sync {
         &[]
     }
 
+    /// The path whose success tells that it is ready.
+    fn readiness(&self) -> &'static str {
+        HEALTH
+    }
+
     /// How requests name the model that it was started with; `None` where they need not.
-    fn own_model(&self) -> Option<&'static str>;
+    fn own_model(&self) -> Option<&str>;
 
     /// Whether this status of its health says that its model cannot be loaded, rather than that it is not there yet.
     fn has_given_up(&self, status: u16) -> bool {
@@ -193,7 +199,7 @@ impl LaunchedServer {
     /// Takes a server that runs already.
     fn find_running(&mut self, address: Address, request: &LoadRequest) -> Result<Loaded, Failure> {
         let client = connect(address, &self.side, &self.surroundings)?;
-        client.request(HEALTH, None, READY_QUESTION)?.json()?;
+        client.request(self.program.readiness(), None, READY_QUESTION)?.json()?;
         let mut description = self.description(&client, request, Start::Already);
         self.program.describe(&client, &mut description)?;
         self.loaded = Some(LoadedServer {
@@ -312,7 +318,7 @@ impl Server for LaunchedServer {
 
 /// Whether the server says that it is ready; what a starting server does not say yet is no failure.
 fn is_ready(program: &dyn Program, client: &HttpClient) -> Result<bool, Failure> {
-    match client.request(HEALTH, None, READY_QUESTION) {
+    match client.request(program.readiness(), None, READY_QUESTION) {
         Ok(reply) if reply.status == 200 => Ok(true),
         Ok(reply) if program.has_given_up(reply.status) => Err(Failure::of(
             FailureKind::NotLoaded,
@@ -325,37 +331,5 @@ fn is_ready(program: &dyn Program, client: &HttpClient) -> Result<bool, Failure>
             FailureKind::Unreachable | FailureKind::BrokenOff | FailureKind::TimedOut => Ok(false),
             _ => Err(failure),
         },
-    }
-}
-
-/// A word of a command with what is known only at the start.
-fn filled_in(word: &str, assignment: Assignment) -> String {
-    let context = assignment.request.context_length * assignment.request.parallel;
-    word.replace("{host}", HOST)
-        .replace("{port}", &assignment.port.to_string())
-        .replace("{context}", &context.to_string())
-        // Last, since a path may have braces of its own.
-        .replace("{model}", assignment.model)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::{Assignment, filled_in};
-    use crate::compare::servers::LoadRequest;
-
-    #[test]
-    fn what_is_known_at_the_start_is_filled_into_the_command() {
-        let request = LoadRequest {
-            context_length: 512,
-            parallel: 4,
-            prompt_cache: false,
-        };
-        let assignment = Assignment {
-            model: "{port}.gguf",
-            port: 8123,
-            request: &request,
-        };
-        let word = filled_in("--at={host}:{port},{context},{model}", assignment);
-        assert_eq!(word, "--at=127.0.0.1:8123,2048,{port}.gguf");
     }
 }

@@ -80,7 +80,7 @@ impl Program for LlamaServer {
         Ok(command)
     }
 
-    fn own_model(&self) -> Option<&'static str> {
+    fn own_model(&self) -> Option<&str> {
         None
     }
 

@@ -63,7 +63,7 @@ impl Program for MlxLmServer {
         Ok(command)
     }
 
-    fn own_model(&self) -> Option<&'static str> {
+    fn own_model(&self) -> Option<&str> {
         Some(OWN_MODEL)
     }
 

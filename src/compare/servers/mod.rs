@@ -1,6 +1,7 @@
 //! The programs that serve models: one file for each, behind one seam.
 
 mod bounds;
+mod command_words;
 mod connection;
 mod diagnose;
 mod launched;
@@ -27,7 +28,7 @@ use self::llama_server::LlamaServer;
 use self::lm_studio::LmStudioServer;
 use self::mlx_lm::MlxLmServer;
 use self::ollama::OllamaServer;
-use self::open_ai::OpenAiServer;
+use self::open_ai::{OpenAiProgram, OpenAiServer};
 
 use super::client::{Answer, ChatRequest, Clock};
 use super::memory::Processes;
@@ -108,7 +109,8 @@ pub fn open(side: &Side, surroundings: &Surroundings) -> Result<Box<dyn Server>,
     let program: Box<dyn Program> = match side.server {
         ServerKind::LmStudio => return Ok(Box::new(LmStudioServer::new(side, surroundings)?)),
         ServerKind::Ollama => return Ok(Box::new(OllamaServer::new(side, surroundings)?)),
-        ServerKind::OpenAi => return Ok(Box::new(OpenAiServer::new(side, surroundings)?)),
+        ServerKind::OpenAi if side.command.is_none() => return Ok(Box::new(OpenAiServer::new(side, surroundings)?)),
+        ServerKind::OpenAi => Box::new(OpenAiProgram::new(&side.model)),
         ServerKind::LlamaServer => Box::new(LlamaServer::new(&side.environment)),
         ServerKind::MlxLm => Box::new(MlxLmServer::new(&side.environment)),
         ServerKind::Diagnose => Box::new(DiagnoseServer),

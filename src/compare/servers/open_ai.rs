@@ -1,11 +1,12 @@
-//! Any server that speaks OpenAI's API, which has loaded its model already.
+//! Any server that speaks OpenAI's API: one that has loaded its model already, or one that the user's command starts.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
 use super::bounds::QUESTION;
-use super::connection::{connect, refuse_command, refuse_without_prompt_cache};
+use super::connection::{connect, refuse_without_prompt_cache};
+use super::launched::{Asked, Assignment, Program};
 use super::listening::processes_at;
 use super::next_tokens::{ask_completion, from_completion};
 use super::{LoadRequest, NextTokens, Server, Surroundings};
@@ -14,7 +15,11 @@ use crate::compare::client::{
 };
 use crate::compare::memory::Processes;
 use crate::compare::{Failure, FailureKind, Loaded, ServerDescription, ServerKind, Side, Start};
+use crate::excerpt::beginning;
 use crate::suggestion::closest;
+
+/// The path that lists models.
+const MODELS: &str = "/v1/models";
 
 /// A server that somebody else started.
 #[derive(Debug)]
@@ -28,15 +33,14 @@ impl OpenAiServer {
     /// The one that `side` names.
     ///
     /// # Errors
-    /// It has no address, or a command.
+    /// It has no address, or one that is none.
     pub(super) fn new(side: &Side, surroundings: &Surroundings) -> Result<Self, Failure> {
-        refuse_command(side)?;
         let address = side.address.as_deref().ok_or_else(|| {
             Failure::of(
                 FailureKind::NotStarted,
                 "a server of kind `open-ai` has no usual address",
             )
-            .with_hint("name its `address`, for example `http://127.0.0.1:8000`")
+            .with_hint("name its `address`, for example `http://127.0.0.1:8000`, or a `command` that starts it")
         })?;
         Ok(Self {
             client: connect(Address::read(address)?, side, surroundings)?,
@@ -44,25 +48,83 @@ impl OpenAiServer {
             seconds: surroundings.limits.request,
         })
     }
+}
 
-    /// Looks for the model in the server's list.
-    fn find_model(&self) -> Result<(), Failure> {
-        let models = self.client.request("/v1/models", None, QUESTION)?.json()?;
-        let ids = items(&models, "data")?.iter().map(|model| text_of(model, "id"));
-        let mut ids: Vec<&str> = ids.collect::<Result<Vec<_>, _>>()?.into_iter().flatten().collect();
-        if ids.contains(&self.model.as_str()) {
-            return Ok(());
+/// A server that the user's command starts.
+#[derive(Debug)]
+pub(super) struct OpenAiProgram {
+    model: String,
+}
+
+impl OpenAiProgram {
+    /// With this model, as the server names it.
+    pub(super) fn new(model: &str) -> Self {
+        Self {
+            model: model.to_owned(),
         }
-        ids.sort_unstable();
-        let missing = Failure::of(
-            FailureKind::NotLoaded,
-            format!("the server has no model `{}`", self.model),
-        );
-        Err(match closest(&self.model, ids.iter().copied()) {
-            Some(similar) => missing.with_hint(format!("did you mean `{similar}`?")),
-            None => missing.with_hint(format!("it lists {}", ids.join(", "))),
-        })
     }
+}
+
+impl Program for OpenAiProgram {
+    fn kind(&self) -> ServerKind {
+        ServerKind::OpenAi
+    }
+
+    fn command(&mut self, assignment: Assignment, surroundings: &Surroundings) -> Result<Vec<String>, Failure> {
+        let _ = (assignment, surroundings);
+        Err(Failure::of(
+            FailureKind::NotStarted,
+            "a server of kind `open-ai` has no usual command",
+        ))
+    }
+
+    /// The one question that all servers of this API answer.
+    fn readiness(&self) -> &'static str {
+        MODELS
+    }
+
+    fn own_model(&self) -> Option<&str> {
+        Some(&self.model)
+    }
+
+    fn describe(&self, client: &HttpClient, description: &mut ServerDescription) -> Result<(), Failure> {
+        // The API neither sets nor tells it.
+        description.context_length = None;
+        find_model(client, &self.model)
+    }
+
+    fn next_tokens(&self, asked: &Asked, text: &str, count: usize) -> Result<NextTokens, Failure> {
+        completion(asked.client, &self.model, text, count, asked.seconds)
+    }
+}
+
+/// Looks for a model in the server's list.
+fn find_model(client: &HttpClient, model: &str) -> Result<(), Failure> {
+    let models = client.request(MODELS, None, QUESTION)?.json()?;
+    let ids = items(&models, "data")?.iter().map(|model| text_of(model, "id"));
+    let mut ids: Vec<&str> = ids.collect::<Result<Vec<_>, _>>()?.into_iter().flatten().collect();
+    if ids.contains(&model) {
+        return Ok(());
+    }
+    ids.sort_unstable();
+    let missing = Failure::of(FailureKind::NotLoaded, format!("the server has no model `{model}`"));
+    Err(match closest(model, ids.iter().copied()) {
+        Some(similar) => missing.with_hint(format!("did you mean `{}`?", beginning(similar))),
+        None => missing.with_hint(format!("it lists {}", beginning(&ids.join(", ")))),
+    })
+}
+
+/// The next tokens as completions tell them, which many servers do not have beside chats.
+fn completion(client: &HttpClient, model: &str, text: &str, count: usize, seconds: f64) -> Result<NextTokens, Failure> {
+    let answer = ask_completion(client, Some(model), text, count, seconds);
+    let answer = answer.map_err(|failure| match failure.kind {
+        FailureKind::Refused => Failure {
+            kind: FailureKind::Unsupported,
+            ..failure
+        },
+        _ => failure,
+    })?;
+    from_completion(&answer, "the server")
 }
 
 impl Server for OpenAiServer {
@@ -72,7 +134,7 @@ impl Server for OpenAiServer {
 
     fn load(&mut self, request: &LoadRequest) -> Result<Loaded, Failure> {
         refuse_without_prompt_cache(request, "a server that runs already")?;
-        self.find_model()?;
+        find_model(&self.client, &self.model)?;
         Ok(Loaded {
             server: ServerDescription {
                 kind: ServerKind::OpenAi,
@@ -102,16 +164,7 @@ impl Server for OpenAiServer {
     }
 
     fn next_tokens(&self, text: &str, count: usize) -> Result<NextTokens, Failure> {
-        let answer = ask_completion(&self.client, Some(&self.model), text, count, self.seconds);
-        let answer = answer.map_err(|failure| match failure.kind {
-            // Many servers have chats only.
-            FailureKind::Refused => Failure {
-                kind: FailureKind::Unsupported,
-                ..failure
-            },
-            _ => failure,
-        })?;
-        from_completion(&answer, "the server")
+        completion(&self.client, &self.model, text, count, self.seconds)
     }
 
     fn processes(&self) -> Arc<dyn Processes> {

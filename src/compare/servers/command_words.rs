@@ -1,0 +1,35 @@
+//! The words of a user's own command.
+
+use super::launched::{Assignment, HOST};
+
+/// A word of a command with what is known only at the start.
+pub(super) fn filled_in(word: &str, assignment: Assignment) -> String {
+    let context = assignment.request.context_length * assignment.request.parallel;
+    word.replace("{host}", HOST)
+        .replace("{port}", &assignment.port.to_string())
+        .replace("{context}", &context.to_string())
+        // Last, since a path may have braces of its own.
+        .replace("{model}", assignment.model)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Assignment, filled_in};
+    use crate::compare::servers::LoadRequest;
+
+    #[test]
+    fn what_is_known_at_the_start_is_filled_into_the_command() {
+        let request = LoadRequest {
+            context_length: 512,
+            parallel: 4,
+            prompt_cache: false,
+        };
+        let assignment = Assignment {
+            model: "{port}.gguf",
+            port: 8123,
+            request: &request,
+        };
+        let word = filled_in("--at={host}:{port},{context},{model}", assignment);
+        assert_eq!(word, "--at=127.0.0.1:8123,2048,{port}.gguf");
+    }
+}
