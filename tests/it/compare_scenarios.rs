@@ -419,6 +419,28 @@ fn requests_at_a_rate_are_due_whether_answers_came_or_not() {
 }
 
 #[test]
+fn requests_that_are_due_wait_where_too_many_are_under_way_and_that_is_told() {
+    let plan = Plan {
+        concurrency: vec![300],
+        repeats: 300,
+        warm_ups: 0,
+        request_rate: Some(1e6),
+        ..one_round("concurrency")
+    };
+    let script = Script {
+        latency: Duration::from_millis(150),
+        ..Script::default()
+    };
+    let (tests, script) = tests_of(&plan, script);
+    assert_eq!(tests[0].requests.len(), 300);
+    assert!(script.most_under_way.load(Ordering::SeqCst) <= 256);
+    let [_, late] = tests[0].notes.as_slice() else {
+        panic!("{:?}", tests[0].notes)
+    };
+    assert!(late.contains("requests were sent later than they were due"), "{late}");
+}
+
+#[test]
 fn a_dense_model_has_nothing_to_measure_as_a_mixture() {
     let mut plan = one_round("mixture");
     plan.pairs[0].mixture = Some(false);

@@ -3,6 +3,7 @@
 //! A [`Scenario`] runs on a [`Stage`], which holds the server and records everything that happens on it.
 
 mod arrivals;
+mod asking;
 mod cold_start;
 mod concurrency;
 mod context_stress;

@@ -1,19 +1,14 @@
 //! Asking the server on a stage: one request, or several at one time.
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
-use std::thread;
-use std::time::Duration;
-
-use super::stage::may_go_on;
+use super::asking::{Answered, Asking, is_gone};
 use super::thresholds::{
-    CONTEXT_STEP, KEPT_CHARACTERS, LEAST_BYTES_PER_TOKEN, LEAST_CONTEXT, NAP_MS, TEMPLATE_ROOM, UNASKED_TOKENS,
+    CONTEXT_STEP, KEPT_CHARACTERS, LATE, LEAST_BYTES_PER_TOKEN, LEAST_CONTEXT, MOST_UNDER_WAY, TEMPLATE_ROOM,
+    UNASKED_TOKENS,
 };
 use super::{Arrivals, Progress, Stage};
-use crate::compare::client::{Answer, ChatMessage, ChatRequest, Clock};
-use crate::compare::servers::{LoadRequest, Server};
+use crate::compare::client::{Answer, ChatMessage, ChatRequest};
+use crate::compare::servers::LoadRequest;
 use crate::compare::{Failure, FailureKind, Plan, RequestRecord};
-use crate::interrupt::Interrupt;
 
 /// Group of requests before the measured ones.
 const WARM_UP: &str = "warm-up";
@@ -62,27 +57,6 @@ pub(super) fn load_for_prompts(plan: &Plan, parallel: usize) -> LoadRequest {
         parallel,
         prompt_cache: true,
     }
-}
-
-/// One answer, and when it was due.
-struct Answered {
-    index: usize,
-    due: f64,
-    answer: Answer,
-}
-
-/// What the threads that ask have in common.
-struct Asking<'stage> {
-    server: &'stage dyn Server,
-    requests: &'stage [ChatRequest],
-    /// Seconds since the test began at which each request is due; `None` where it is due as soon as a thread is free.
-    due: Option<Vec<f64>>,
-    clock: Clock,
-    plan: &'stage Plan,
-    interrupt: &'stage Interrupt,
-    next: AtomicUsize,
-    is_gone: AtomicBool,
-    answers: Mutex<Vec<Answered>>,
 }
 
 impl Stage<'_> {
@@ -147,36 +121,27 @@ impl Stage<'_> {
     fn ask_once(&mut self, group: &str, orders: &[Order], arrivals: &Arrivals) -> Result<Option<Failure>, Failure> {
         self.may_go_on()?;
         let requests: Vec<ChatRequest> = orders.iter().map(|order| self.request(order)).collect();
-        let (threads, concurrency, due) = match arrivals {
-            Arrivals::AtOnce(at_once) => (*at_once, *at_once, None),
+        let (concurrency, due) = match arrivals {
+            Arrivals::AtOnce(at_once) => (*at_once, None),
             Arrivals::Due(times) => {
                 let now = self.now();
                 let most = self.plan().concurrency.iter().copied().max().unwrap_or(1);
-                (
-                    requests.len(),
-                    most,
-                    Some(times.iter().map(|time| now + time).collect()),
-                )
+                (most, Some(times.iter().map(|time| now + time).collect()))
             }
         };
-        let asking = Asking {
-            server: self.setting.server.as_ref(),
-            requests: &requests,
-            due,
-            clock: self.clock,
-            plan: self.setting.plan,
-            interrupt: self.setting.interrupt,
-            next: AtomicUsize::new(0),
-            is_gone: AtomicBool::new(false),
-            answers: Mutex::new(Vec::new()),
+        let asking = Asking::new(&self.setting, self.clock, &requests, due);
+        let started = match arrivals {
+            Arrivals::AtOnce(at_once) => asking.on_threads((*at_once).min(requests.len())),
+            Arrivals::Due(_) => asking.when_due(MOST_UNDER_WAY),
         };
-        let started = asking.on_threads(threads.min(requests.len()));
-        let mut answers = asking.answers.into_inner().unwrap_or_else(PoisonError::into_inner);
-        answers.sort_by(|left, right| left.due.total_cmp(&right.due).then(left.index.cmp(&right.index)));
+        let answers = asking.answers();
         let gone = answers
             .iter()
             .filter_map(|answered| answered.answer.failure.clone())
             .find(is_gone);
+        if let Arrivals::Due(_) = arrivals {
+            self.note_late(&answers);
+        }
         let refusals: Option<Vec<Failure>> = answers
             .iter()
             .map(|answered| refusal_of_system(&answered.answer))
@@ -208,6 +173,22 @@ impl Stage<'_> {
             max_tokens: order.answer_tokens,
             more: Vec::new(),
         }
+    }
+
+    /// Notes where it was this program that was late, and not the server.
+    fn note_late(&mut self, answers: &[Answered]) {
+        let delays = answers.iter().map(|answered| answered.answer.times.sent - answered.due);
+        let late: Vec<f64> = delays.filter(|delay| *delay > LATE).collect();
+        if late.is_empty() {
+            return;
+        }
+        let longest = late.iter().copied().fold(0.0, f64::max);
+        self.note(format!(
+            "{} of {} requests were sent later than they were due, by {longest:.1} s at most, since {MOST_UNDER_WAY} were under way \
+             or this machine was too busy; their latencies count from when they were due",
+            late.len(),
+            answers.len()
+        ));
     }
 
     /// Notes answers that are longer than was asked for, and leaves out counts that no answer of that text can have.
@@ -268,14 +249,6 @@ impl Stage<'_> {
     }
 }
 
-/// Whether a failure says that nobody serves any more.
-fn is_gone(failure: &Failure) -> bool {
-    matches!(
-        failure.kind,
-        FailureKind::Died | FailureKind::Unreachable | FailureKind::NotStarted
-    )
-}
-
 /// The failure of a request that may have been refused for its system message: a status that says that the request is at fault,
 /// or any other failure that names it. A missing key or a server that is too busy is none.
 fn refusal_of_system(answer: &Answer) -> Option<Failure> {
@@ -288,65 +261,4 @@ fn refusal_of_system(answer: &Answer) -> Option<Failure> {
     };
     let is_answer = matches!(failure.kind, FailureKind::Refused | FailureKind::ServerError);
     (may_be && is_answer).then(|| failure.clone())
-}
-
-impl Asking<'_> {
-    /// Works on this thread where one is enough, else on so many.
-    fn on_threads(&self, count: usize) -> Result<(), Failure> {
-        if count <= 1 {
-            self.work();
-            return Ok(());
-        }
-        thread::scope(|scope| {
-            for number in 0..count {
-                let thread = thread::Builder::new().name(format!("request-{number}"));
-                thread.spawn_scoped(scope, || self.work()).map_err(|error| {
-                    // Those that run already come to an end.
-                    self.is_gone.store(true, Ordering::SeqCst);
-                    Failure {
-                        kind: FailureKind::NotStarted,
-                        reason: format!("{count} requests at one time need as many threads: {error}"),
-                        hint: None,
-                    }
-                })?;
-            }
-            Ok(())
-        })
-    }
-
-    /// Asks one request after the other until none is left.
-    fn work(&self) {
-        loop {
-            let index = self.next.fetch_add(1, Ordering::SeqCst);
-            let Some(request) = self.requests.get(index) else {
-                return;
-            };
-            let Some(due) = self.wait_for(index) else { return };
-            let answer = self.server.ask(request, self.clock);
-            if answer.failure.as_ref().is_some_and(is_gone) {
-                self.is_gone.store(true, Ordering::SeqCst);
-            }
-            let mut answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
-            answers.push(Answered { index, due, answer });
-        }
-    }
-
-    /// Waits until a request is due; returns when that is, or `None` where it need not be asked any more.
-    fn wait_for(&self, index: usize) -> Option<f64> {
-        let due = match &self.due {
-            Some(due) => *due.get(index)?,
-            None => self.clock.now(),
-        };
-        loop {
-            let may_go_on = may_go_on(self.clock, self.plan, self.interrupt).is_ok();
-            if !may_go_on || self.is_gone.load(Ordering::SeqCst) {
-                return None;
-            }
-            match Duration::try_from_secs_f64(due - self.clock.now()) {
-                Ok(left) if !left.is_zero() => thread::sleep(left.min(Duration::from_millis(NAP_MS))),
-                // It is negative.
-                _ => return Some(due),
-            }
-        }
-    }
 }

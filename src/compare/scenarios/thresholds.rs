@@ -56,3 +56,13 @@ pub const NAP_MS: u64 = 20;
 
 /// Tokens by which a server's count of an answer may be above what was asked for: the one that ends it, and a template's.
 pub const UNASKED_TOKENS: usize = 8;
+
+/// Most requests that are under way at one time where they are sent at a rate: each has two threads of this program, and no
+/// server for one machine takes more at once.
+pub const MOST_UNDER_WAY: usize = 256;
+
+/// Seconds by which a request may be sent after it was due before that is told: less is the system's way of waking threads.
+pub const LATE: f64 = 0.1;
+
+/// How often it is looked whether one of [`MOST_UNDER_WAY`] has ended, in milliseconds: far below [`LATE`].
+pub const ROOM_NAP_MS: u64 = 5;
