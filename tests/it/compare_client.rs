@@ -24,6 +24,7 @@ pub fn surroundings() -> Surroundings {
         interrupt: Interrupt::default(),
         program: "mlx-diagnose".into(),
         logs: std::env::temp_dir(),
+        scripts: std::env::temp_dir(),
     }
 }
 

@@ -37,6 +37,10 @@ pub(super) struct Script {
     pub(super) on_unload: Box<OnUnload>,
     pub(super) on_next_tokens: Box<OnNextTokens>,
     pub(super) details: BTreeMap<String, String>,
+    /// The command that each load with or without caches of prompts is started by.
+    pub(super) command: fn(&LoadRequest) -> Option<Vec<String>>,
+    /// Its process, by number and name.
+    pub(super) process: (u32, String),
     /// Tokens that it says each answer has; `None` counts words.
     pub(super) counts: Option<usize>,
     /// The model that answers, where it is not the one that was asked.
@@ -62,6 +66,8 @@ impl Default for Script {
             on_unload: Box::new(|_| Ok(())),
             on_next_tokens: Box::new(|_, _| Err(failure(FailureKind::Unsupported, "the API does not tell"))),
             details: BTreeMap::new(),
+            command: |_| None,
+            process: (7, "fake, \"server\"".to_owned()),
             counts: None,
             answers_as: None,
             latency: Duration::ZERO,
@@ -122,7 +128,7 @@ impl Server for FakeServer {
                 kind: self.kind(),
                 version: None,
                 address: "http://127.0.0.1:1".to_owned(),
-                command: None,
+                command: (self.script.command)(request),
                 model: "model".to_owned(),
                 quantisation: None,
                 context_length: Some(request.context_length),
@@ -203,6 +209,7 @@ impl Drop for FakeServer {
 struct FakeWatch {
     clock: Clock,
     began: f64,
+    process: (u32, String),
 }
 
 /// Bytes of the process.
@@ -214,8 +221,8 @@ impl Watch for FakeWatch {
         let sample = |number: usize| MemorySample {
             at: self.began + number as f64 / 1000.0,
             processes: vec![ProcessSample {
-                pid: 7,
-                name: "fake, \"server\"".to_owned(),
+                pid: self.process.0,
+                name: self.process.1.clone(),
                 resident: Some(RESIDENT),
                 proportional: None,
                 anonymous: Some(RESIDENT - 1),
@@ -316,6 +323,7 @@ pub(super) fn with_parts<T>(script: &Arc<Script>, interrupt: &Interrupt, run: im
             Box::new(FakeWatch {
                 clock,
                 began: clock.now(),
+                process: script.process.clone(),
             })
         },
         counter: &|pair| match pair.tokenizer {

@@ -325,6 +325,41 @@ fn leaks_are_looked_for_with_caches_on_and_off_after_a_load_each() {
 }
 
 #[test]
+fn the_commands_of_all_loads_of_a_test_are_kept() {
+    let script = Script {
+        command: |request| {
+            let cache = if request.prompt_cache { "on" } else { "off" };
+            Some(["serve", "--port", "1", "--cache", cache].map(str::to_owned).to_vec())
+        },
+        ..Script::default()
+    };
+    let (test, _) = first_test(&one_round("memory-leak"), script);
+    let server = test.server.unwrap();
+    assert_eq!(server.command_line().unwrap(), "serve --port PORT --cache off");
+    assert_eq!(server.details["earlier-command"], "serve --port PORT --cache on");
+}
+
+#[test]
+fn processes_that_a_server_leaves_running_are_told() {
+    let Ok(name) = std::fs::read_to_string("/proc/self/comm") else {
+        eprintln!("skipped: this system tells names of processes otherwise");
+        return;
+    };
+    let (id, name) = (std::process::id(), name.trim_end().to_owned());
+    let script = Script {
+        process: (id, name.clone()),
+        ..Script::default()
+    };
+    let (test, _) = first_test(&one_round("simple-generation"), script);
+    let told = format!("of the server's processes, these are still running after it was ended: {name} ({id})");
+    assert!(
+        test.notes.iter().any(|note| note.starts_with(&told)),
+        "{:?}",
+        test.notes
+    );
+}
+
+#[test]
 fn memory_settles_before_the_next_request_of_a_leak_test() {
     let plan = Plan {
         memory_interval_ms: 5,

@@ -11,6 +11,7 @@ mod macos;
 #[cfg(any(not(target_os = "linux"), test))]
 mod portable;
 mod sampler;
+mod survivors;
 mod tree;
 
 use std::sync::Arc;
@@ -20,6 +21,8 @@ use std::time::Duration;
 
 use super::client::Clock;
 use super::{MemoryRecord, MemorySample};
+
+pub use survivors::survivors;
 
 #[cfg(target_os = "linux")]
 use linux::System;

@@ -92,6 +92,11 @@ impl ResultsFolder {
         self.path.join(LOGS_FOLDER).join(key.file_name())
     }
 
+    /// Folder for what servers are started with, one for all tests.
+    pub fn scripts(&self) -> PathBuf {
+        self.path.join(LOGS_FOLDER)
+    }
+
     /// The samples of a test.
     pub(super) fn memory_file(&self, key: &TestKey) -> PathBuf {
         self.metrics_file(key, "memory.json")

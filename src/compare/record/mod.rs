@@ -220,6 +220,18 @@ pub struct ServerDescription {
     pub details: BTreeMap<String, String>,
 }
 
+impl ServerDescription {
+    /// The command by which this program started it, with `PORT` for the port, which is another one each time.
+    pub fn command_line(&self) -> Option<String> {
+        let port = self.address.trim_end_matches('/').rsplit(':').next();
+        let words = self.command.as_ref()?.iter().map(|word| match port {
+            Some(port) if word == port => "PORT",
+            _ => word,
+        });
+        Some(words.collect::<Vec<&str>>().join(" "))
+    }
+}
+
 /// How a model came to be loaded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]

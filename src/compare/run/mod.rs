@@ -215,6 +215,7 @@ impl<'run> Run<'run> {
                 interrupt: self.parts.interrupt.clone(),
                 program: self.parts.program.clone(),
                 logs: logs.clone(),
+                scripts: self.results.scripts(),
             };
             (self.parts.open)(pair.side(key.format), &surroundings)
         });

@@ -5,16 +5,19 @@ use std::thread;
 use std::time::Duration;
 
 use super::nonce::Nonces;
-use super::thresholds::{NAP_MS, SETTLING_SAMPLES};
+use super::thresholds::{NAP_MS, SETTLING_SAMPLES, VANISHING_MS};
 use super::{Stop, TokenCounter};
 use crate::compare::client::Clock;
-use crate::compare::memory::{MemoryWatch, Processes};
+use crate::compare::memory::{MemoryWatch, Processes, survivors};
 use crate::compare::servers::{LoadRequest, NextTokens, Server};
 use crate::compare::{
     Failure, FailureKind, Figure, Format, Loaded, MemoryRecord, MemorySample, ModelPair, Outcome, Phase, Plan,
-    RequestRecord, ServerDescription, Side, TestKey, TestRecord, Unit,
+    RequestRecord, ServerDescription, Side, Start, TestKey, TestRecord, Unit,
 };
 use crate::interrupt::Interrupt;
+
+/// The detail that tells how the server was started before, within the same test.
+const EARLIER_COMMAND: &str = "earlier-command";
 
 /// Watches memory until it is stopped or dropped.
 pub trait Watch {
@@ -173,7 +176,11 @@ impl<'run> Stage<'run> {
         match &loaded {
             Ok(loaded) => {
                 self.is_loaded = true;
-                self.test.server = Some(loaded.server.clone());
+                let mut server = loaded.server.clone();
+                if let Some(earlier) = self.test.server.take() {
+                    keep_command(&earlier, &mut server);
+                }
+                self.test.server = Some(server);
             }
             Err(_) => self.end_watch(),
         }
@@ -188,7 +195,33 @@ impl<'run> Stage<'run> {
         self.is_loaded = false;
         let unloaded = self.phase("unload", |stage| stage.setting.server.unload());
         self.end_watch();
+        self.note_survivors();
         unloaded
+    }
+
+    /// Notes what a server that was started here left running: a process that leaves its group is not ended with it.
+    fn note_survivors(&mut self) {
+        if self
+            .test
+            .server
+            .as_ref()
+            .is_none_or(|server| server.start != Start::Process)
+        {
+            return;
+        }
+        let ended = self.now();
+        let mut left = survivors(&self.samples);
+        while !left.is_empty() && self.now() - ended < Duration::from_millis(VANISHING_MS).as_secs_f64() {
+            thread::sleep(Duration::from_millis(NAP_MS));
+            left = survivors(&self.samples);
+        }
+        if !left.is_empty() {
+            self.note(format!(
+                "of the server's processes, these are still running after it was ended: {}; end them, since they take memory \
+                 from what is measured next",
+                left.join(", ")
+            ));
+        }
     }
 
     /// The likeliest `count` next tokens after a text.
@@ -318,6 +351,18 @@ impl<'run> Stage<'run> {
             Some(earlier) => together(earlier, record),
             None => record,
         });
+    }
+}
+
+/// Keeps the command of an earlier load where it was another one, as with caches of prompts on and off.
+fn keep_command(earlier: &ServerDescription, server: &mut ServerDescription) {
+    let kept = if earlier.command_line() == server.command_line() {
+        earlier.details.get(EARLIER_COMMAND).cloned()
+    } else {
+        earlier.command_line()
+    };
+    if let Some(kept) = kept {
+        server.details.insert(EARLIER_COMMAND.to_owned(), kept);
     }
 }
 

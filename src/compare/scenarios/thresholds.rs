@@ -66,3 +66,6 @@ pub const LATE: f64 = 0.1;
 
 /// How often it is looked whether one of [`MOST_UNDER_WAY`] has ended, in milliseconds: far below [`LATE`].
 pub const ROOM_NAP_MS: u64 = 5;
+
+/// How long processes that are killed may take until the system lists them no more, in milliseconds.
+pub const VANISHING_MS: u64 = 1000;

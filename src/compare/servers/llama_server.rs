@@ -22,7 +22,7 @@ use crate::compare::{Failure, FailureKind, ServerDescription, ServerKind, Start}
 const PROGRAM: &str = "llama-server";
 /// Runs the package's server with the same options.
 const SCRIPT: &str = include_str!("llama_server.py");
-/// Where the script is written to, in the folder for logs.
+/// Where the script is written to, in the folder for scripts.
 const SCRIPT_NAME: &str = "llama_server.py";
 
 /// llama.cpp's server.
@@ -50,8 +50,9 @@ impl LlamaServer {
         let interrupt = &surroundings.interrupt;
         let python = llama_cpp_package::python(&self.environment, interrupt)?;
         self.package = version_of(&python, llama_cpp_package::PACKAGE, interrupt)?;
-        let script = surroundings.logs.join(SCRIPT_NAME);
-        let written = std::fs::create_dir_all(&surroundings.logs).and_then(|()| write_file(&script, SCRIPT.as_bytes()));
+        let script = surroundings.scripts.join(SCRIPT_NAME);
+        let written =
+            std::fs::create_dir_all(&surroundings.scripts).and_then(|()| write_file(&script, SCRIPT.as_bytes()));
         written.map_err(|error| {
             Failure::of(
                 FailureKind::NotWritten,

@@ -57,6 +57,8 @@ pub struct Surroundings {
     pub program: PathBuf,
     /// Folder for what started servers print, one file for each.
     pub logs: PathBuf,
+    /// Folder for what this program writes for servers to be started with, one for all tests.
+    pub scripts: PathBuf,
 }
 
 /// The likeliest next tokens after a text, natural logarithms of probabilities, the likeliest first.
