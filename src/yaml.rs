@@ -83,6 +83,13 @@ fn in_our_words(error: &Error) -> (String, &'static str) {
             "more values, levels or aliases than a configuration has".to_owned(),
             SETTINGS,
         ),
+        Error::AliasError { error, .. } | Error::WithSnippet { error, .. } => in_our_words(error),
+        Error::MultipleDocuments { .. } => ("a second document".to_owned(), "one document of keys and values"),
+        Error::NullIntoString { .. } => ("a key without a name".to_owned(), SETTINGS),
+        Error::Unexpected {
+            expected: "string scalar",
+            ..
+        } => ("a list or keys and values in place of a key".to_owned(), SETTINGS),
         other => (other.to_string(), SETTINGS),
     }
 }

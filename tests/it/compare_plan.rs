@@ -227,7 +227,7 @@ pairs:
 fn what_is_not_there_is_told_with_its_line_before_anything_is_measured() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::create_dir(folder.path().join("empty")).unwrap();
-    let text = r#"
+    let text = r"
 pairs:
   - name: one
     gguf:
@@ -249,7 +249,7 @@ pairs:
   - name: three
     gguf: {server: llama-server, model: here.gguf}
     mlx: {server: mlx-lm, model: hub/name}
-"#;
+";
     std::fs::write(folder.path().join("here.gguf"), "").unwrap();
     let configured = ConfiguredPlan::parse(text, folder.path()).unwrap();
     let told = configured.check_presence(|_, _| true).unwrap_err().to_string();
@@ -275,6 +275,40 @@ fn a_name_that_steers_a_terminal_is_refused() {
         Some(
             "  line 2: pairs[0].name: found a name with characters that steer a terminal, expected a name on one line"
         )
+    );
+}
+
+/// Each list has the one before ten times, so that few lines are a billion values.
+fn bomb() -> String {
+    let levels = ('b'..='j').zip('a'..).map(|(level, before)| {
+        let items = vec![format!("*{before}"); 10].join(", ");
+        format!("{level}: &{level} [{items}]\n")
+    });
+    format!("a: &a [1, 1]\n{}", levels.collect::<String>())
+}
+
+#[test]
+fn what_is_no_configuration_is_told_in_words_of_its_author() {
+    let told = |text: &str| refused(text).lines().nth(1).unwrap_or_default().to_owned();
+    let tail = "expected keys and values, one `key: value` on each line";
+    let bomb = told(&bomb());
+    assert!(
+        bomb.ends_with(&format!(
+            "found more values, levels or aliases than a configuration has, {tail}"
+        )),
+        "{bomb}"
+    );
+    assert_eq!(
+        told("null: 1\n"),
+        format!("  line 1: found a key without a name, {tail}")
+    );
+    assert_eq!(
+        told("[1]: 2\n"),
+        format!("  line 1: found a list or keys and values in place of a key, {tail}")
+    );
+    assert_eq!(
+        told("a: 1\n---\nb: 2\n"),
+        "  line 3: found a second document, expected one document of keys and values"
     );
 }
 
