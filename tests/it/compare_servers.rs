@@ -374,6 +374,23 @@ fn no_server_that_nobody_configured_here_is_said_to_have_no_prompt_cache() {
 }
 
 #[test]
+fn a_command_may_turn_caches_of_prompts_off() {
+    let Some(mut toy) = toy("answers") else { return };
+    toy.side.command.as_mut().unwrap().push("{prompt-cache}".to_owned());
+    let mut server = toy.open();
+    for (prompt_cache, word) in [(true, "on"), (false, "off")] {
+        let loaded = server
+            .load(&LoadRequest {
+                prompt_cache,
+                ..REQUEST
+            })
+            .unwrap();
+        let command = loaded.server.command.unwrap();
+        assert_eq!(command.last().map(String::as_str), Some(word));
+    }
+}
+
+#[test]
 fn llama_server_tells_the_next_tokens_by_its_own_interface() {
     // https://github.com/ggml-org/llama.cpp/blob/master/tools/server/README.md, `completion_probabilities`
     let token = |text: &str, logprob: f64| json!({ "id": 1, "token": text, "bytes": [32], "logprob": logprob });

@@ -108,8 +108,8 @@ pub struct Side {
     pub model: String,
     /// Address of a server that runs already; `None` where this program starts one, or where the server has a usual address.
     pub address: Option<String>,
-    /// The command that starts the server, words apart, instead of the usual one; `{model}`, `{host}`, `{port}` and
-    /// `{context}` stand for what is known only then.
+    /// The command that starts the server, words apart, instead of the usual one; `{model}`, `{host}`, `{port}`,
+    /// `{context}` and `{prompt-cache}`, which is `on` or `off`, stand for what is known only then.
     pub command: Option<Vec<String>>,
     /// Variables of the server's environment.
     pub environment: BTreeMap<String, String>,

@@ -7,7 +7,7 @@ use std::time::Instant;
 use serde_json::Value;
 
 use super::bounds::READY_QUESTION;
-use super::command_words::filled_in;
+use super::command_words::{can_turn_cache_off, filled_in};
 use super::connection::{connect, refuse_without_prompt_cache};
 use super::listening::{StartedProcess, processes_at};
 use super::process::{Launch, ServerProcess, free_port};
@@ -144,7 +144,11 @@ impl LaunchedServer {
         };
         let command = match &self.side.command {
             Some(words) => {
-                refuse_without_prompt_cache(request, "a server with a command of its own")?;
+                if !can_turn_cache_off(words) {
+                    let hint = "a `command` with `{prompt-cache}` gets `on` or `off` in its place";
+                    let refused = refuse_without_prompt_cache(request, "a server with a command of its own");
+                    refused.map_err(|failure| failure.with_hint(hint))?;
+                }
                 words.iter().map(|word| filled_in(word, assignment)).collect()
             }
             None => self.program.command(assignment, &self.surroundings)?,
@@ -287,7 +291,9 @@ impl Server for LaunchedServer {
         let mut request = request.clone();
         request.more.splice(0..0, loaded.fields.iter().cloned());
         let body = chat_body(loaded.model.as_deref(), &request);
-        let mut reader = OpenAiStream::default().asking(loaded.model.as_deref());
+        // A name that stands for whatever was loaded says nothing about the model.
+        let asked = loaded.model.as_deref().filter(|model| *model == self.side.model);
+        let mut reader = OpenAiStream::default().asking(asked);
         let mut answer = loaded.client.ask("/v1/chat/completions", &body, &mut reader, clock);
         answer.failure = answer.failure.map(|failure| loaded.explain(failure));
         answer
