@@ -136,7 +136,7 @@ pub(super) fn servers(record: &Record) -> Vec<Block> {
             or_nothing(server.quantisation.as_ref()),
             or_nothing(server.context_length.map(|tokens| tokens.to_string())),
             Prose::plain(start(server.start)),
-            match command(server) {
+            match server.command_line() {
                 Some(command) => Prose::code(command),
                 None => Prose::plain("at ").then(Prose::code(&server.address)),
             },
@@ -154,20 +154,10 @@ fn is_alike(one: &ServerDescription, other: &ServerDescription) -> bool {
             Some(_) => String::new(),
             None => server.address.clone(),
         },
-        command: command(server).map(|command| vec![command]),
+        command: server.command_line().map(|command| vec![command]),
         ..server.clone()
     };
     rest(one) == rest(other)
-}
-
-/// The command with `PORT` for the port, which is another one each time.
-fn command(server: &ServerDescription) -> Option<String> {
-    let port = server.address.trim_end_matches('/').rsplit(':').next();
-    let words = server.command.as_ref()?.iter().map(|word| match port {
-        Some(port) if word == port => "PORT".to_owned(),
-        _ => word.clone(),
-    });
-    Some(words.collect::<Vec<String>>().join(" "))
 }
 
 /// The machine and the program.
