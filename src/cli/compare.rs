@@ -174,7 +174,7 @@ fn measure(
         // The observer has told why. What was written before is whole, and is judged without files, for which there is no room.
         if let Ok(results) = folder.read() {
             let analysis = analyse(&results.record, &results.samples);
-            print(&to_text(&results.record, &analysis, folder.path()))?;
+            print(&to_text(&results.record, &analysis, folder.path(), &[]))?;
         }
         return Ok(EXIT_INCOMPLETE);
     }

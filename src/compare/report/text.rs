@@ -15,8 +15,8 @@ const PLOTS: &str = "plots";
 
 /// Verdicts, leaks, failures, and where the files are: lines that begin at the margin are headings, the rest is indented.
 ///
-/// Where one format alone was asked for, its medians stand in place of a comparison. There is no colour in it, and nothing of
-/// others can steer a terminal.
+/// `files` are those of the report, none where they could not be written. Where one format alone was asked for, its medians
+/// stand in place of a comparison. There is no colour in it, and nothing of others can steer a terminal.
 pub fn to_text(record: &Record, analysis: &Analysis, folder: &Path, files: &[ReportFile]) -> String {
     let mut text = String::new();
     for pair in &analysis.pairs {
@@ -32,8 +32,13 @@ pub fn to_text(record: &Record, analysis: &Analysis, folder: &Path, files: &[Rep
     let has_plots = files.iter().any(|file| file.path.starts_with(PLOTS));
     let _ = writeln!(
         text,
-        "\nfiles in {}\n  report.html, report.md, {}metrics, test_results.json",
+        "\nfiles in {}\n  {}{}metrics, test_results.json",
         on_one_line(&folder.display().to_string()),
+        if files.is_empty() {
+            ""
+        } else {
+            "report.html, report.md, "
+        },
         if has_plots { "plots, " } else { "" }
     );
     text.trim_start_matches('\n').to_owned()
