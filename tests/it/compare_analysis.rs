@@ -5,7 +5,7 @@ use std::path::Path;
 
 use approx::assert_relative_eq;
 use mlx_diagnose::compare::analysis::{Analysis, Confidence, NotMeasured, analyse, is_complete};
-use mlx_diagnose::compare::report::to_text;
+use mlx_diagnose::compare::report::{report_files, to_text};
 use mlx_diagnose::compare::{
     FailureKind, Format, MemorySample, Outcome, RequestRecord, ServerDescription, ServerKind, Start, TestRecord, Unit,
     Usage,
@@ -646,19 +646,22 @@ fn one_format_alone_is_measured_and_the_other_is_not_missed() {
         pair.verdict.headline,
         "which format serves better cannot be said: only MLX was asked for"
     );
-    let text = to_text(
-        &made.record,
-        &analyse(&made.record, &made.samples),
-        Path::new("results"),
-        &[],
-    );
+    let analysis = analyse(&made.record, &made.samples);
+    let files = report_files(&made.record, &made.samples, &analysis);
+    let text = to_text(&made.record, &analysis, Path::new("results"), &files);
     assert!(
         text.contains(
             "Time per output token: (end \u{2212} first text) / (tokens \u{2212} 1): 20.0 ms (19.9 to 20.1, n = 8)"
         ),
         "{text}"
     );
-    assert!(text.contains("report.html, report.md, metrics"), "{text}");
+    let named = text.lines().last();
+    assert_eq!(
+        named,
+        Some("  report.html, report.md, plots, metrics, test_results.json")
+    );
+    let with_no_files = to_text(&made.record, &analysis, Path::new("results"), &[]);
+    assert_eq!(with_no_files.lines().last(), Some("  metrics, test_results.json"));
 }
 
 #[test]
