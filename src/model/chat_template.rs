@@ -431,12 +431,13 @@ fn with_generation_tags(source: &str, begin: impl Fn(&str) -> String, end: impl 
     while let Some(start) = rest.find("{%") {
         let (before, tag) = rest.split_at(start);
         text.push_str(before);
-        let Some(length) = tag.find("%}") else {
+        // Not of `{%}`, whose one percent sign is both.
+        let Some(close) = tag[2..].find("%}").map(|length| 2 + length) else {
             rest = tag;
             break;
         };
-        let (tag, after) = tag.split_at(length + 2);
-        let body = &tag[2..length];
+        let (tag, after) = tag.split_at(close + 2);
+        let body = &tag[2..close];
         let statement = body.trim_matches(|mark: char| matches!(mark, '-' | '+') || mark.is_whitespace());
         match statement {
             "generation" => text.push_str(&begin(body)),

@@ -501,3 +501,9 @@ fn a_template_that_never_ends_is_stopped(#[case] template: &str) {
     let message = refusal(|| template.render(&[Message::new("user", "Hello")], None, true));
     assert!(message.contains("`hostile.jinja`"), "{message}");
 }
+
+#[test]
+fn a_tag_of_one_percent_sign_is_a_syntax_error() {
+    let message = refusal(|| ChatTemplate::new("short.jinja", "{%}", Map::new()));
+    assert!(message.contains("is not valid at line 1"), "{message}");
+}
