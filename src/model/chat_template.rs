@@ -33,14 +33,16 @@ const MAX_INSTRUCTIONS: u64 = 20_000_000;
 /// Bytes of a template's text. The longest that are published have some 30,000.
 const MAX_SOURCE: usize = 1 << 18;
 
-/// Stack to compile it on: what a text of that size can nest takes less.
-const COMPILER_STACK: usize = 1 << 29;
+/// Stack to compile it and to run it on, of which only what is used becomes memory. What a text of that size can nest takes less,
+/// and so do values that are nested for as long as [`ALLOWANCE`] has memory for it: a level takes 64 bytes of that, and less than
+/// 512 of the stack when such values are compared, printed or dropped.
+const STACK: usize = 1 << 31;
 
 /// What one conversation may take beside instructions: a text that is doubled forty times takes few. The longest
 /// conversations take some megabytes and milliseconds. Neither can be stopped otherwise, so the program ends.
 const ALLOWANCE: Allowance = Allowance {
-    bytes: 1 << 30,
-    too_much_memory: "error: the chat template takes more than 1 GiB of memory\n  expected: some megabytes for each \
+    bytes: 1 << 28,
+    too_much_memory: "error: the chat template takes more than 256 MiB of memory\n  expected: some megabytes for each \
                       conversation\n  hint: copy the template of the model this one was made from\n",
     time: Duration::from_secs(30),
     too_much_time: "error: the chat template takes more than 30 seconds\n  expected: some milliseconds for each \
@@ -279,7 +281,13 @@ impl ChatTemplate {
                 .get_template(template)
                 .and_then(|template| template.render(TemplateValue::from(Serde(&context))))
         };
-        allowance::within(ALLOWANCE, render).map_err(|error| self.failure(&error))
+        on_large_stack(|| allowance::within(ALLOWANCE, render))
+            .map_err(|error| ChatTemplateError::Failed {
+                template: self.name.clone(),
+                line: 1,
+                detail: format!("no thread to run it on: {error}"),
+            })?
+            .map_err(|error| self.failure(&error))
     }
 
     fn failure(&self, error: &minijinja::Error) -> ChatTemplateError {
@@ -314,10 +322,10 @@ fn detail(error: &minijinja::Error) -> String {
     )
 }
 
-/// The parser calls itself for every level of nesting.
+/// The parser calls itself for every level of nesting, and so does whatever handles nested values.
 fn on_large_stack<T: Send>(work: impl FnOnce() -> T + Send) -> std::io::Result<T> {
     std::thread::scope(|scope| {
-        let builder = std::thread::Builder::new().stack_size(COMPILER_STACK);
+        let builder = std::thread::Builder::new().stack_size(STACK);
         let worker = builder.spawn_scoped(scope, work)?;
         worker.join().map_err(|panic| std::panic::resume_unwind(panic))
     })

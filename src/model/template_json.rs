@@ -7,6 +7,9 @@ use std::fmt::Write;
 use minijinja::value::ValueKind;
 use minijinja::{Error, ErrorKind, Value};
 
+/// Deepest nesting of values that have a text: Python's `json.dumps` gives up at about as many.
+const DEEPEST: usize = 1000;
+
 /// How the text is laid out; the arguments of `json.dumps`.
 #[derive(Debug, Clone)]
 pub(super) struct JsonLayout {
@@ -33,6 +36,10 @@ pub(super) fn to_json(value: &Value, layout: &JsonLayout) -> Result<String, Erro
 }
 
 fn write_value(text: &mut String, value: &Value, layout: &JsonLayout, depth: usize) -> Result<(), Error> {
+    if depth > DEEPEST {
+        let message = format!("values nested deeper than {DEEPEST} levels have no JSON form");
+        return Err(Error::new(ErrorKind::BadSerialization, message));
+    }
     match value.kind() {
         ValueKind::None => text.push_str("null"),
         ValueKind::Bool => text.push_str(if value.is_true() { "true" } else { "false" }),

@@ -62,15 +62,19 @@ fn assert_refused(output: &Output, words: &[&str]) {
 #[rstest]
 #[case::a_text(
     "{% set n = namespace(x='abcdefgh') %}{% for i in range(60) %}{% set n.x = n.x ~ n.x %}{% endfor %}",
-    "takes more than 1 GiB of memory"
+    "takes more than 256 MiB of memory"
 )]
 #[case::a_list(
     "{% set n = namespace(x=[1, 2]) %}{% for i in range(60) %}{% set n.x = (n.x + n.x)|list %}{% endfor %}",
-    "takes more than 1 GiB of memory"
+    "takes more than 256 MiB of memory"
 )]
 #[case::what_it_prints(
     "{% for i in range(9999) %}{% for j in range(900) %}{{ messages[0].content * 9999 }}{% endfor %}{% endfor %}",
-    "takes more than 1 GiB of memory"
+    "takes more than 256 MiB of memory"
+)]
+#[case::a_deep_list(
+    "{% set n = namespace(x=[]) %}{% for i in range(9999) %}{% for j in range(900) %}{% set n.x = [[[[[[[[n.x]]]]]]]] %}{% endfor %}{% endfor %}",
+    "takes more than 256 MiB of memory"
 )]
 #[case::a_comparison(
     "{% set n = namespace(x=[1], y=[1]) %}{% for i in range(60) %}{% set n.x = [n.x, n.x] %}{% set n.y = [n.y, n.y] %}{% endfor %}{{ n.x == n.y }}",

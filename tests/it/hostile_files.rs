@@ -507,3 +507,32 @@ fn a_tag_of_one_percent_sign_is_a_syntax_error() {
     let message = refusal(|| ChatTemplate::new("short.jinja", "{%}", Map::new()));
     assert!(message.contains("is not valid at line 1"), "{message}");
 }
+
+/// A list in a list, `levels` deep, and then `end`.
+fn deep_template(levels: usize, end: &str) -> String {
+    format!("{{% set n = namespace(x=[]) %}}{{% for i in range({levels}) %}}{{% set n.x = [n.x] %}}{{% endfor %}}{end}")
+}
+
+#[test]
+fn a_template_may_nest_values_deeper_than_an_ordinary_stack() {
+    let source = deep_template(99_999, "{{ n.x|string|length }}");
+    let template = ChatTemplate::new("deep.jinja", &source, Map::new()).unwrap();
+    // As small a stack as any thread of the server has.
+    let thread = std::thread::Builder::new().stack_size(1 << 20);
+    let render = move || template.render(&[], None, false);
+    let rendered = thread.spawn(render).unwrap().join().unwrap();
+    assert_eq!(rendered.unwrap(), "200000");
+}
+
+#[test]
+fn values_too_deep_for_json_are_refused() {
+    let json = |levels| {
+        let source = deep_template(levels, "{{ n.x|tojson|length }}");
+        ChatTemplate::new("deep.jinja", &source, Map::new())
+            .unwrap()
+            .render(&[], None, false)
+    };
+    assert_eq!(json(900).unwrap(), "1802");
+    let message = json(2000).unwrap_err().to_string();
+    assert!(message.contains("nested deeper than 1000 levels"), "{message}");
+}
