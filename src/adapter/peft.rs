@@ -89,7 +89,7 @@ pub(super) fn read(folder: &Path) -> Result<StoredAdapter, AdapterFileError> {
         let stored = adapter
             .tensors
             .get(&format!("{module}.{LORA_A}"))
-            .map(|tensor| tensor.dim(-1));
+            .and_then(|tensor| tensor.shape().last().copied());
         if stored.is_some_and(|stored| stored != rank as i32) {
             let stored = stored.unwrap_or_default();
             reader.problems.push(format!(

@@ -9,6 +9,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use mlx_diagnose::adapter::{Places, StoredAdapter};
 use mlx_diagnose::model::{
     ChatTemplate, GgufHeader, Message, ModelConfiguration, ModelSource, Tokenizer, WeightSet, load_npz,
     load_safetensors, load_torch,
@@ -459,7 +460,7 @@ fn deep_json_is_refused_in_every_file() {
     let weights = tiny("llama/adapter").join("adapters.safetensors");
     fs::copy(weights, adapter.path().join("adapters.safetensors")).unwrap();
     fs::write(adapter.path().join("adapter_config.json"), &deep).unwrap();
-    refusal(|| mlx_diagnose::adapter::StoredAdapter::read(adapter.path()).map(drop));
+    refusal(|| StoredAdapter::read(adapter.path()).map(drop));
 }
 
 #[rstest]
@@ -535,4 +536,23 @@ fn values_too_deep_for_json_are_refused() {
     assert_eq!(json(900).unwrap(), "1802");
     let message = json(2000).unwrap_err().to_string();
     assert!(message.contains("nested deeper than 1000 levels"), "{message}");
+}
+
+#[test]
+fn a_peft_matrix_without_dimensions_fits_nowhere() {
+    let folder = tempfile::tempdir().unwrap();
+    let name = "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight";
+    let header = json!({ name: { "dtype": "F32", "shape": [], "data_offsets": [0, 4] } }).to_string();
+    let bytes = [&(header.len() as u64).to_le_bytes()[..], header.as_bytes(), &[0; 4]].concat();
+    fs::write(folder.path().join("adapter_model.safetensors"), bytes).unwrap();
+    let configuration = json!({ "peft_type": "LORA", "r": 2, "lora_alpha": 4 }).to_string();
+    fs::write(folder.path().join("adapter_config.json"), configuration).unwrap();
+    let adapter = StoredAdapter::read(folder.path()).unwrap();
+    let places = Places::suggested_by(BTreeMap::from([(
+        "model.layers.0.self_attn.q_proj.weight".to_owned(),
+        vec![4, 4],
+    )]));
+    let application = adapter.application_to(&places);
+    assert!(application.applied.is_empty());
+    assert!(!adapter.faults(&application).is_empty());
 }
