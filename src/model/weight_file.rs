@@ -204,6 +204,16 @@ fn whole_header(path: &Path) -> Result<Metadata, WeightFileError> {
     let mut header = vec![0_u8; header_length as usize];
     file.read_exact(&mut header).map_err(io_error)?;
     let metadata: Metadata = serde_json::from_slice(&header).map_err(|error| header_error(error.to_string()))?;
+    // A tensor without values may have any sides, and MLX, whose sizes are of 32 bits, would cut them.
+    let mut tensors: Vec<_> = metadata.tensors().into_iter().collect();
+    tensors.sort_unstable_by(|(first, _), (second, _)| first.cmp(second));
+    let too_large = |shape: &[usize]| shape.iter().any(|&size| i32::try_from(size).is_err());
+    if let Some((name, tensor)) = tensors.iter().find(|(_, tensor)| too_large(&tensor.shape)) {
+        return Err(header_error(format!(
+            "`{name}` of {:?}, more than MLX takes",
+            tensor.shape
+        )));
+    }
     let expected = 8 + header_length + metadata.data_len() as u64;
     if length == expected {
         Ok(metadata)

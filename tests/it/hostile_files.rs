@@ -342,6 +342,11 @@ fn safetensors_file(header: &str, length: u64) -> (TempDir, PathBuf) {
     0,
     "is not a safetensors file"
 )]
+#[case::a_side_beyond_32_bits(
+    r#"{"a":{"dtype":"F32","shape":[0,8589934592],"data_offsets":[0,0]}}"#,
+    0,
+    "`a` of [0, 8589934592], more than MLX takes"
+)]
 fn a_safetensors_header_that_lies_is_refused(#[case] header: &str, #[case] length: u64, #[case] part: &str) {
     let length = if length == 0 { header.len() as u64 } else { length };
     let (_folder, path) = safetensors_file(header, length);
