@@ -53,6 +53,7 @@ mod switch_linear;
 mod template_json;
 mod tensor_source;
 mod tokenizer;
+mod tokenizer_definition;
 mod torch_file;
 mod weight_file;
 mod weight_set;

@@ -15,6 +15,7 @@ use super::gguf_header::GgufHeader;
 use super::gguf_tokenizer::{GgufTokenizerError, read_gguf_tokenizer};
 use super::json_fields::{JsonFields, describe};
 use super::problem::{Problem, Problems};
+use super::tokenizer_definition;
 
 const TOKENIZER_FILE: &str = "tokenizer.json";
 const SETTINGS_FILE: &str = "tokenizer_config.json";
@@ -150,11 +151,13 @@ impl Tokenizer {
         let Some(bytes) = read_optional(&path)? else {
             return Err(absent(folder));
         };
-        let mut inner = tokenizers::Tokenizer::from_bytes(&bytes).map_err(|error| TokenizerError::Broken {
+        let broken = |found: String| TokenizerError::Broken {
             path: path.clone(),
-            found: error.to_string(),
+            found,
             expected: "a tokenizer of Hugging Face's library".to_owned(),
-        })?;
+        };
+        tokenizer_definition::check(&bytes).map_err(|error| broken(error.to_string()))?;
+        let mut inner = tokenizers::Tokenizer::from_bytes(&bytes).map_err(|error| broken(error.to_string()))?;
         leave_lengths_alone(&mut inner, folder)?;
 
         let settings = read_object(&folder.join(SETTINGS_FILE))?.unwrap_or_default();

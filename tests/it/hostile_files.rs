@@ -508,12 +508,6 @@ fn a_template_that_never_ends_is_stopped(#[case] template: &str) {
     assert!(message.contains("`hostile.jinja`"), "{message}");
 }
 
-#[test]
-fn a_tag_of_one_percent_sign_is_a_syntax_error() {
-    let message = refusal(|| ChatTemplate::new("short.jinja", "{%}", Map::new()));
-    assert!(message.contains("is not valid at line 1"), "{message}");
-}
-
 /// A list in a list, `levels` deep, and then `end`.
 fn deep_template(levels: usize, end: &str) -> String {
     format!("{{% set n = namespace(x=[]) %}}{{% for i in range({levels}) %}}{{% set n.x = [n.x] %}}{{% endfor %}}{end}")
@@ -544,6 +538,12 @@ fn values_too_deep_for_json_are_refused() {
 }
 
 #[test]
+fn a_tag_of_one_percent_sign_is_a_syntax_error() {
+    let message = refusal(|| ChatTemplate::new("short.jinja", "{%}", Map::new()));
+    assert!(message.contains("is not valid at line 1"), "{message}");
+}
+
+#[test]
 fn a_peft_matrix_without_dimensions_fits_nowhere() {
     let folder = tempfile::tempdir().unwrap();
     let name = "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight";
@@ -560,4 +560,29 @@ fn a_peft_matrix_without_dimensions_fits_nowhere() {
     let application = adapter.application_to(&places);
     assert!(application.applied.is_empty());
     assert!(!adapter.faults(&application).is_empty());
+}
+
+#[test]
+fn a_tokenizer_that_is_cut_anywhere_is_refused() {
+    let whole = fs::read_to_string(tiny("llama").join("tokenizer.json")).unwrap();
+    let folder = model_with("tokenizer.json", &whole);
+    let cuts = (0..whole.trim_end().len())
+        .step_by(50)
+        .filter(|&length| whole.is_char_boundary(length));
+    for length in cuts {
+        fs::write(folder.path().join("tokenizer.json"), &whole[..length]).unwrap();
+        let message = refusal(|| Tokenizer::from_folder(folder.path()).map(drop));
+        assert!(message.contains("tokenizer.json"), "{length} bytes: {message}");
+    }
+}
+
+#[test]
+fn a_tokenizer_with_a_broken_table_of_characters_is_refused() {
+    let text = fs::read_to_string(tiny("llama").join("tokenizer.json")).unwrap();
+    let mut definition: Value = serde_json::from_str(&text).unwrap();
+    let table = json!({ "type": "Precompiled", "precompiled_charsmap": "AAAA" });
+    definition["normalizer"] = json!({ "type": "Sequence", "normalizers": [table] });
+    let folder = model_with("tokenizer.json", &definition.to_string());
+    let message = refusal(|| Tokenizer::from_folder(folder.path()).map(drop));
+    assert!(message.contains("a normalizer `Precompiled` that is none"), "{message}");
 }
