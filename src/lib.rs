@@ -8,6 +8,7 @@
 //! | --- | --- |
 //! | `as_written` | |
 //! | `atomic_write` | |
+//! | `counts` | |
 //! | `excerpt` | |
 //! | `interrupt` | |
 //! | `lanes` | |
@@ -22,7 +23,7 @@
 //! | `thresholds` | |
 //! | `param_snapshot` | |
 //! | `param_diff` | `param_snapshot`, `readback` |
-//! | `evidence` | `thresholds` |
+//! | `evidence` | `counts`, `thresholds` |
 //! | `checks` | `evidence`, `model`, `param_diff`, `param_snapshot`, `readback`, `suggestion` |
 //! | `model` | `atomic_write`, `evidence`, `readback`, `suggestion` |
 //! | `data` | `evidence`, `model`, `suggestion` |
@@ -41,8 +42,8 @@
 //! | `diagnosis` | `adapter`, `as_written`, `data`, `device`, `engine`, `evidence`, `external`, `interrupt`, `model`, `param_snapshot`, `probes`, `python`, `readback`, `rules`, `torch`, `train`, `training_log`, `workflow` |
 //! | `training_log` | `evidence` |
 //! | `fine_tuning` | `adapter`, `as_written`, `atomic_write`, `data`, `device`, `diagnosis`, `evidence`, `interrupt`, `memory`, `model`, `param_snapshot`, `probes`, `rules`, `suggestion`, `train`, `yaml` |
-//! | `bench` | `adapter`, `atomic_write`, `data`, `device`, `diagnosis`, `engine`, `evidence`, `fine_tuning`, `interrupt`, `memory`, `model`, `param_diff`, `param_snapshot`, `quantile`, `report`, `rules`, `suggestion`, `thresholds`, `time_stamp`, `train`, `workflow` |
-//! | `compare` | `atomic_write`, `excerpt`, `interrupt`, `python`, `quantile`, `report`, `suggestion`, `time_stamp`, `yaml` |
+//! | `bench` | `adapter`, `atomic_write`, `counts`, `data`, `device`, `diagnosis`, `engine`, `evidence`, `fine_tuning`, `interrupt`, `memory`, `model`, `param_diff`, `param_snapshot`, `quantile`, `report`, `rules`, `suggestion`, `thresholds`, `time_stamp`, `train`, `workflow` |
+//! | `compare` | `atomic_write`, `counts`, `excerpt`, `interrupt`, `python`, `quantile`, `report`, `suggestion`, `time_stamp`, `yaml` |
 //! | `serving` | `adapter`, `device`, `engine`, `model`, `suggestion` |
 //! | `selftest` | `adapter`, `atomic_write`, `data`, `device`, `diagnosis`, `evidence`, `faults`, `interrupt`, `model`, `report`, `rules`, `suggestion`, `train`, `workflow` |
 //! | `peers` | `adapter`, `bench`, `data`, `device`, `engine`, `interrupt`, `line_process`, `memory`, `model`, `param_snapshot`, `python`, `serving`, `thresholds`, `train` |
@@ -55,6 +56,7 @@ pub mod bench;
 pub mod checks;
 pub mod cli;
 pub mod compare;
+pub mod counts;
 pub mod data;
 pub mod device;
 pub mod diagnosis;

@@ -8,6 +8,7 @@ use thiserror::Error;
 
 use super::{BENCH_SCHEMA_VERSION, BenchResults, Comparison, PeerComparison, Summary, to_markdown, to_svg};
 use crate::atomic_write::write_file;
+use crate::counts::beyond_counting;
 
 /// Every figure.
 pub const RESULTS: &str = "mlx_benchmark_results.json";
@@ -115,11 +116,11 @@ pub fn read_results(folder: &Path) -> Result<BenchResults, BaselineError> {
             _ => error.to_string(),
         },
     })?;
-    let broken = |error: serde_json::Error| BaselineError::Broken {
+    let broken = |found: String| BaselineError::Broken {
         path: path.clone(),
-        found: error.to_string(),
+        found,
     };
-    let value: serde_json::Value = serde_json::from_str(&text).map_err(broken)?;
+    let value: serde_json::Value = serde_json::from_str(&text).map_err(|error| broken(error.to_string()))?;
     let version = value.get("schema_version");
     if version.and_then(serde_json::Value::as_u64) != Some(u64::from(BENCH_SCHEMA_VERSION)) {
         return Err(BaselineError::OtherSchema {
@@ -127,7 +128,10 @@ pub fn read_results(folder: &Path) -> Result<BenchResults, BaselineError> {
             found: version.map_or_else(|| "unknown".to_owned(), ToString::to_string),
         });
     }
-    let results: BenchResults = serde_json::from_value(value).map_err(broken)?;
+    if let Some(found) = beyond_counting(&value) {
+        return Err(broken(found));
+    }
+    let results: BenchResults = serde_json::from_value(value).map_err(|error| broken(error.to_string()))?;
     let changed = results.figures().find(|(_, figure)| !figure.is_consistent());
     if let Some((subject, figure)) = changed {
         let found = format!(

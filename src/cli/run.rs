@@ -18,7 +18,7 @@ use crate::adapter::LoraSettings;
 use crate::atomic_write::write_file;
 use crate::device::PrecisionChoice;
 use crate::diagnosis::{DataSource, DiagnosisOptions, FinishedAdapter, diagnose, diagnose_log};
-use crate::evidence::{EVIDENCE_SCHEMA_VERSION, Evidence, FineTuneKind, Refusal, RunSettings};
+use crate::evidence::{Evidence, FineTuneKind, Refusal, RunSettings};
 use crate::external::{ExternalGenerator, ExternalTrainer};
 use crate::interrupt::Interrupt;
 use crate::model::{HubSettings, ModelSource, TemplateChoice, WeightSet};
@@ -502,20 +502,5 @@ pub(super) fn width() -> usize {
 pub(super) fn read_evidence(path: &Path) -> Result<Evidence> {
     let shown = path.display();
     let text = std::fs::read_to_string(path).with_context(|| format!("cannot read `{shown}`"))?;
-    let unusable = |error: serde_json::Error| {
-        anyhow!(
-            "`{shown}` is not evidence of this program\n  found: {error}\n  expected: an evidence.json that `--out` left\n  \
-             hint: run the diagnosis again"
-        )
-    };
-    let value: serde_json::Value = serde_json::from_str(&text).map_err(unusable)?;
-    let version = value.get("schema_version").and_then(serde_json::Value::as_u64);
-    if version != Some(u64::from(EVIDENCE_SCHEMA_VERSION)) {
-        return Err(anyhow!(
-            "`{shown}` is evidence of another version\n  found: schema version {}\n  expected: {EVIDENCE_SCHEMA_VERSION}\n  \
-             hint: use the program that wrote it, or run the diagnosis again",
-            version.map_or_else(|| "unknown".to_owned(), |version| version.to_string())
-        ));
-    }
-    serde_json::from_value(value).map_err(unusable)
+    Ok(Evidence::parse(path, &text)?)
 }

@@ -9,6 +9,7 @@ use serde::de::DeserializeOwned;
 
 use super::folder::RECORD_FILE;
 use super::{MemorySample, RECORD_SCHEMA_VERSION, Record, ResultsFolder, TestKey, TestRecord};
+use crate::counts::beyond_counting;
 
 /// Everything that a comparison measured.
 #[derive(Debug, Clone, PartialEq)]
@@ -119,6 +120,11 @@ impl ResultsFolder {
 
 /// What is wrong with a record that is well-formed, and what it should be: nothing could be judged of it, or not all.
 fn check(record: &Record) -> Result<(), (String, String)> {
+    match serde_json::to_value(record).map(|value| beyond_counting(&value)) {
+        Ok(None) => {}
+        Ok(Some(found)) => return Err((found, written_by_compare())),
+        Err(error) => return Err((error.to_string(), written_by_compare())),
+    }
     let plan = &record.plan;
     for (name, is_empty) in [
         ("pairs", plan.pairs.is_empty()),
@@ -147,6 +153,11 @@ fn check(record: &Record) -> Result<(), (String, String)> {
     Ok(())
 }
 
+/// What a file of results should be.
+fn written_by_compare() -> String {
+    format!("a file that `diagnose compare` wrote with version {RECORD_SCHEMA_VERSION} of the format")
+}
+
 fn read_file<T: DeserializeOwned>(path: &Path, hint: impl Fn() -> String) -> Result<T, ResultsError> {
     let text = std::fs::read(path).map_err(|source| match source.kind() {
         ErrorKind::NotFound | ErrorKind::NotADirectory => ResultsError::Missing {
@@ -168,9 +179,7 @@ fn read_file<T: DeserializeOwned>(path: &Path, hint: impl Fn() -> String) -> Res
             ResultsError::Foreign {
                 path: path.to_owned(),
                 found: error.to_string(),
-                expected: format!(
-                    "a file that `diagnose compare` wrote with version {RECORD_SCHEMA_VERSION} of the format"
-                ),
+                expected: written_by_compare(),
             }
         }
     };
