@@ -5,6 +5,7 @@
 
 use console::strip_ansi_codes;
 
+use crate::counts::LARGEST_COUNT;
 use crate::evidence::{LogEntry, LoggedNumber};
 
 /// What stands behind a training loss in the table: whether it fell or rose.
@@ -22,7 +23,7 @@ pub(super) fn entries(text: &str) -> Vec<LogEntry> {
 
 fn in_table(line: &str) -> Option<LogEntry> {
     let mut words = line.split_whitespace();
-    let step = words.next()?.replace(',', "").parse().ok()?;
+    let step = count(&words.next()?.replace(',', ""))?;
     let (first, second) = (words.next()?, words.next()?);
     if first == "val" {
         return Some(validation(step, number(second)?));
@@ -33,7 +34,7 @@ fn in_table(line: &str) -> Option<LogEntry> {
 fn in_sentence(line: &str) -> Option<LogEntry> {
     let (_, report) = line.split_once("Iter ")?;
     let (step, report) = report.split_once(": ")?;
-    let step = step.parse().ok()?;
+    let step = count(step)?;
     let value = |name: &str| {
         let (_, rest) = report.split_once(name)?;
         number(rest.split([',', ' ']).next()?)
@@ -60,6 +61,12 @@ fn validation(step: usize, loss: LoggedNumber) -> LogEntry {
         validation_loss: Some(loss),
         ..training(step, None, None)
     }
+}
+
+/// A step, which no run has too many of to be counted.
+fn count(text: &str) -> Option<usize> {
+    let count: u64 = text.parse().ok()?;
+    (count <= LARGEST_COUNT).then_some(count as usize)
 }
 
 fn number(text: &str) -> Option<LoggedNumber> {

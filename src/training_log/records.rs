@@ -2,6 +2,7 @@
 
 use serde_json::{Map, Value};
 
+use crate::counts::LARGEST_COUNT;
 use crate::evidence::{LogEntry, LoggedNumber};
 
 /// Names of the step, the likeliest first.
@@ -69,7 +70,12 @@ pub(super) fn json_lines(text: &str) -> Records {
         match serde_json::from_str::<Map<String, Value>>(&python_json(line)) {
             Ok(record) => {
                 records += 1;
-                entries.extend(entry(&record, Some(records)));
+                match entry(&record, Some(records)) {
+                    Some(entry) => entries.push(entry),
+                    // A record of other things is no broken line.
+                    None if names_a_number(&record) => left_out.push(index + 1),
+                    None => {}
+                }
             }
             Err(_) => left_out.push(index + 1),
         }
@@ -148,11 +154,15 @@ fn field_name(name: &str) -> String {
     name.to_lowercase().replace([' ', '-'], "_")
 }
 
-/// A record with a loss or a gradient norm; `counted` is its step where it names none.
+/// A record with a loss or a gradient norm, and no step that is none; `counted` is its step where it names none.
 fn entry(record: &Map<String, Value>, counted: Option<usize>) -> Option<LogEntry> {
     let step = named(record, &STEP).and_then(number).and_then(LoggedNumber::finite);
+    let counts = 0.0..=LARGEST_COUNT as f64;
     let entry = LogEntry {
-        step: step.map(|step| step as usize).or(counted)?,
+        step: match step {
+            Some(step) => counts.contains(&step).then_some(step as usize)?,
+            None => counted?,
+        },
         loss: named(record, &LOSS).and_then(number),
         validation_loss: named(record, &VALIDATION).and_then(number),
         gradient_norm: named(record, &GRADIENT_NORM).and_then(number),

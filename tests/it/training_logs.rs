@@ -181,6 +181,8 @@ fn what_is_no_log_is_refused(#[case] text: &str, #[case] message: &str) {
 #[case::half_a_line_of_csv("step,epoch,loss\n1,0.1,3\n2,0.2,2\n3,0.", &["line 4"])]
 #[case::no_number_in_csv("step,loss\n1,3\n\n2,2\n3,-\n", &["line 5"])]
 #[case::too_many_fields("step,loss\n1,3\n2,2\n3,1,0\n", &["line 4"])]
+#[case::a_step_beyond_all_counts("{\"step\": 1, \"loss\": 3}\n{\"step\": 1e300, \"loss\": 9}\n{\"step\": 2, \"loss\": 2}\n", &["line 2"])]
+#[case::a_negative_step("step,loss\n1,3\n-1,9\n2,2\n", &["line 3"])]
 #[case::semicolons_and_commas("Step;Train Loss\n1;3,0\n2;2,0\n", &[])]
 #[case::tabulators("Step\tLoss\n1\t3\n2\t2\n", &[])]
 #[case::the_last_step_first("step,loss\n2,2\n1,3\n", &[])]
