@@ -5,12 +5,31 @@ pub const LISTED_NAMES: usize = 10;
 
 /// A sorted list of names, cut to its first few but counted in full.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(try_from = "StoredListing")]
 pub struct Listing {
     /// How many names there are in all.
     pub total: usize,
     /// The first names in sorted order, at most `LISTED_NAMES`.
     pub first: Vec<String>,
+}
+
+/// As it stands in a file, where the two may disagree.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct StoredListing {
+    total: usize,
+    first: Vec<String>,
+}
+
+impl TryFrom<StoredListing> for Listing {
+    type Error = String;
+
+    fn try_from(StoredListing { total, first }: StoredListing) -> Result<Self, String> {
+        if first.len() > total {
+            return Err(format!("{} names of {total}", first.len()));
+        }
+        Ok(Self { total, first })
+    }
 }
 
 impl Listing {
