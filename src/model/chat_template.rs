@@ -277,17 +277,18 @@ impl ChatTemplate {
         context.insert("documents".to_owned(), Value::Null);
         context.insert("add_generation_prompt".to_owned(), add_generation_prompt.into());
         let render = || {
-            self.environment
+            let rendered = self
+                .environment
                 .get_template(template)
-                .and_then(|template| template.render(TemplateValue::from(Serde(&context))))
+                .and_then(|template| template.render(TemplateValue::from(Serde(&context))));
+            // The error may hold the template's values, which are dropped here with it.
+            rendered.map_err(|error| self.failure(&error))
         };
-        on_large_stack(|| allowance::within(ALLOWANCE, render))
-            .map_err(|error| ChatTemplateError::Failed {
-                template: self.name.clone(),
-                line: 1,
-                detail: format!("no thread to run it on: {error}"),
-            })?
-            .map_err(|error| self.failure(&error))
+        on_large_stack(|| allowance::within(ALLOWANCE, render)).map_err(|error| ChatTemplateError::Failed {
+            template: self.name.clone(),
+            line: 1,
+            detail: format!("no thread to run it on: {error}"),
+        })?
     }
 
     fn failure(&self, error: &minijinja::Error) -> ChatTemplateError {
