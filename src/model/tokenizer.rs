@@ -11,6 +11,7 @@ use thiserror::Error;
 use tokenizers::AddedToken;
 
 use super::chat_template::{ChatTemplate, ChatTemplateError, MarkedText, Message};
+use super::configuration::MAX_VOCABULARY;
 use super::gguf_header::GgufHeader;
 use super::gguf_tokenizer::{GgufTokenizerError, read_gguf_tokenizer};
 use super::json_fields::{JsonFields, describe};
@@ -260,14 +261,18 @@ impl Tokenizer {
         };
         let template = compile(templates.default)?;
         let tool_template = compile(templates.tool_use)?;
-        let vocabulary_size = inner
-            .get_vocab(true)
-            .into_values()
-            .max()
-            .map_or(0, |id| id as usize + 1);
+        let largest_id = inner.get_vocab(true).into_values().max();
+        // The library counts up to it whenever it writes the vocabulary.
+        if let Some(id) = largest_id.filter(|&id| u64::from(id) >= MAX_VOCABULARY) {
+            return Err(TokenizerError::Broken {
+                path: origin.to_owned(),
+                found: format!("a token with the id {id}"),
+                expected: format!("ids below {MAX_VOCABULARY}"),
+            });
+        }
         Ok(Self {
             origin: origin.to_owned(),
-            vocabulary_size,
+            vocabulary_size: largest_id.map_or(0, |id| id as usize + 1),
             bos_id: bos.map(|(id, _)| id),
             eos_id: eos.map(|(id, _)| id),
             declared_ends,

@@ -533,7 +533,7 @@ fn values_too_deep_for_json_are_refused() {
             .render(&[], None, false)
     };
     assert_eq!(json(900).unwrap(), "1802");
-    let message = json(2000).unwrap_err().to_string();
+    let message = json(50_000).unwrap_err().to_string();
     assert!(message.contains("nested deeper than 1000 levels"), "{message}");
 }
 
@@ -574,6 +574,16 @@ fn a_tokenizer_that_is_cut_anywhere_is_refused() {
         let message = refusal(|| Tokenizer::from_folder(folder.path()).map(drop));
         assert!(message.contains("tokenizer.json"), "{length} bytes: {message}");
     }
+}
+
+#[test]
+fn a_tokenizer_with_an_id_beyond_all_vocabularies_is_refused() {
+    let text = fs::read_to_string(tiny("llama").join("tokenizer.json")).unwrap();
+    let mut definition: Value = serde_json::from_str(&text).unwrap();
+    definition["model"]["vocab"]["a"] = u32::MAX.into();
+    let folder = model_with("tokenizer.json", &definition.to_string());
+    let message = refusal(|| Tokenizer::from_folder(folder.path()).map(drop));
+    assert!(message.contains("a token with the id 4294967295"), "{message}");
 }
 
 #[test]
