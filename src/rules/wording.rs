@@ -68,7 +68,7 @@ pub(crate) fn nats(loss: Option<f64>) -> String {
     }
 }
 
-/// A number of any size in its shortest form, for example `0.001`, `1e-5` or `20`.
+/// A number of any size in its shortest form, for example `0.05`, `1e-3` or `20`.
 pub(crate) fn shortest(value: f64) -> String {
     let plain = value.to_string();
     let scientific = format!("{value:e}");
@@ -104,4 +104,67 @@ pub(crate) fn factor(value: f64) -> String {
         _ => return format!("{value:.1e}"),
     };
     format!("{value:.digits$}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{bytes, counted, difference, factor, grouped, nats, out_of, percentage, shortest};
+
+    #[test]
+    fn counts_have_a_comma_after_every_three_digits_and_a_noun_in_their_number() {
+        assert_eq!(
+            [0, 999, 1000, 1_234_567].map(grouped),
+            ["0", "999", "1,000", "1,234,567"]
+        );
+        assert_eq!(
+            [0, 1, 2000].map(|count| counted(count, "row")),
+            ["0 rows", "1 row", "2,000 rows"]
+        );
+    }
+
+    #[test]
+    fn a_part_is_of_its_whole_and_the_whole_is_all_where_it_is_more_than_one() {
+        assert_eq!(out_of(1, 3, "step"), "1 of 3 steps");
+        assert_eq!(out_of(3, 3, "step"), "all 3 steps");
+        assert_eq!(out_of(1, 1, "step"), "1 of 1 step");
+        assert_eq!(out_of(0, 0, "step"), "0 of 0 steps");
+    }
+
+    #[test]
+    fn bytes_are_in_the_largest_unit_that_leaves_one_or_more() {
+        let counts = [0, 999, 1000, 1_500_000, 2_000_000_000, 3_000_000_000_000_000];
+        let said = ["0 bytes", "999 bytes", "1.0 kB", "1.5 MB", "2.0 GB", "3000.0 TB"];
+        assert_eq!(counts.map(bytes), said);
+    }
+
+    #[test]
+    fn a_share_below_one_per_cent_has_a_digit_more() {
+        let shares = [0.0, 0.004, 0.01, 0.125, 0.626, 1.0];
+        assert_eq!(shares.map(percentage), ["0%", "0.4%", "1%", "12%", "63%", "100%"]);
+    }
+
+    #[test]
+    fn numbers_are_as_short_as_they_can_be() {
+        let numbers = [20.0, 0.05, 0.001, 1e-5, 1e7, -2e-9];
+        assert_eq!(numbers.map(shortest), ["20", "0.05", "1e-3", "1e-5", "1e7", "-2e-9"]);
+    }
+
+    #[test]
+    fn a_factor_has_three_digits_at_any_size() {
+        let factors = [1234.6, 100.0, 99.95, 10.0, 9.994, 1.0, 0.25, 0.1, 0.099, -3.16];
+        let said = [
+            "1235", "100", "100.0", "10.0", "9.99", "1.00", "0.250", "0.100", "9.9e-2", "-3.16",
+        ];
+        assert_eq!(factors.map(factor), said);
+    }
+
+    #[test]
+    fn losses_and_differences_say_what_is_exact_small_and_not_finite() {
+        assert_eq!([Some(2.9141), None].map(nats), ["2.914", "not finite"]);
+        let differences = [Some(0.0), Some(2e-6), Some(0.001), Some(3.2171), None];
+        assert_eq!(
+            differences.map(difference),
+            ["0", "2.0e-6", "0.001", "3.217", "NaN or infinity"]
+        );
+    }
 }

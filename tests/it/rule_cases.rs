@@ -1,7 +1,8 @@
 //! The cases of each rule, from `fixtures/rules/NAME.json`.
 //!
 //! A case says what it changes in the evidence of a healthy run (`fixtures/evidence/healthy.json`): JSON pointers with the
-//! values to put there, where `*` stands for every entry of a list. The first case that fires is the rule's snapshot.
+//! values to put there, where `*` stands for every entry of a list. The first case that fires is the rule's snapshot; of
+//! the others a case says which words must be in what is printed, where it is about more than that the rule fires.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -19,9 +20,13 @@ use super::rules::{page, snapshots};
 #[serde(deny_unknown_fields)]
 struct Case {
     /// A sentence without a final period.
-    case: String,
+    #[serde(rename = "case")]
+    situation: String,
     /// What differs from the healthy run, in order.
     set: serde_json::Map<String, Value>,
+    /// Parts of the page of a case that fires.
+    #[serde(default)]
+    says: Vec<String>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -78,15 +83,16 @@ fn put(target: &mut Value, pointer: &str, value: &Value) -> Result<(), String> {
 fn evidence(rule: &str, case: &Case) -> Evidence {
     let mut value: Value = serde_json::from_str(include_str!("../../fixtures/evidence/healthy.json")).unwrap();
     for (pointer, new) in &case.set {
-        put(&mut value, pointer, new).unwrap_or_else(|problem| panic!("{rule}, {}: {pointer}: {problem}", case.case));
+        put(&mut value, pointer, new)
+            .unwrap_or_else(|problem| panic!("{rule}, {}: {pointer}: {problem}", case.situation));
     }
-    serde_json::from_value(value).unwrap_or_else(|error| panic!("{rule}, {}: {error}", case.case))
+    serde_json::from_value(value).unwrap_or_else(|error| panic!("{rule}, {}: {error}", case.situation))
 }
 
 fn finding(rule: &Rule, case: &Case) -> Finding {
     match (rule.check)(&evidence(rule.name, case)) {
         Outcome::Found(finding) => *finding,
-        other => panic!("{}, {}: {other:?}", rule.name, case.case),
+        other => panic!("{}, {}: {other:?}", rule.name, case.situation),
     }
 }
 
@@ -118,7 +124,7 @@ fn every_case_is_said_once_without_a_final_period() {
     for (rule, cases) in cases().values() {
         let mut said = BTreeSet::new();
         for case in cases.all() {
-            let sentence = case.case.as_str();
+            let sentence = case.situation.as_str();
             assert!(
                 !sentence.is_empty() && !sentence.ends_with('.'),
                 "{}: {sentence}",
@@ -155,6 +161,31 @@ fn a_rule_fires_where_its_cases_say() {
 }
 
 #[test]
+fn a_rule_says_of_a_case_what_the_case_says() {
+    for (rule, cases) in cases().values() {
+        for case in &cases.fires {
+            let page = page(rule, &finding(rule, case));
+            for words in &case.says {
+                assert!(
+                    page.contains(words),
+                    "{}, {}: {words:?} is not in\n{page}",
+                    rule.name,
+                    case.situation
+                );
+            }
+        }
+        for case in cases.silent.iter().chain(&cases.not_applicable) {
+            assert!(
+                case.says.is_empty(),
+                "{}, {}: it says nothing",
+                rule.name,
+                case.situation
+            );
+        }
+    }
+}
+
+#[test]
 fn a_rule_offers_a_command_in_some_case_when_it_says_so() {
     let wrong: Vec<&str> = cases()
         .values()
@@ -176,7 +207,7 @@ fn a_rule_is_silent_where_its_cases_say() {
     for (rule, cases) in cases().values() {
         for case in &cases.silent {
             let outcome = (rule.check)(&evidence(rule.name, case));
-            assert_eq!(outcome, Outcome::Pass, "{}, {}", rule.name, case.case);
+            assert_eq!(outcome, Outcome::Pass, "{}, {}", rule.name, case.situation);
         }
     }
 }
@@ -189,7 +220,7 @@ fn a_rule_that_cannot_judge_says_why_where_its_cases_say() {
                 Outcome::NotApplicable(reason) => {
                     assert!(!reason.is_empty() && !reason.ends_with('.'), "{}: {reason}", rule.name);
                 }
-                other => panic!("{}, {}: {other:?}", rule.name, case.case),
+                other => panic!("{}, {}: {other:?}", rule.name, case.situation),
             }
         }
     }
