@@ -367,3 +367,24 @@ impl Predictions {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use mlx_rs::Array;
+
+    use super::Predictions;
+
+    #[test]
+    fn rows_are_read_back_only_from_as_many_arrays_as_they_were_given_as() {
+        let arrays: Vec<Array> = (0..4).map(|value| Array::from_slice(&[value], &[1])).collect();
+        let documents = |rows: Predictions| rows.documents.map(|array| array.as_slice::<i32>().to_vec());
+        assert_eq!(
+            documents(Predictions::from_arrays(&arrays, true).unwrap()),
+            Some(vec![3])
+        );
+        assert_eq!(documents(Predictions::from_arrays(&arrays[..3], false).unwrap()), None);
+        assert!(Predictions::from_arrays(&arrays, false).is_err());
+        assert!(Predictions::from_arrays(&arrays[..3], true).is_err());
+        assert!(Predictions::from_arrays(&arrays[..2], false).is_err());
+    }
+}

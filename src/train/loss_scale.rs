@@ -59,6 +59,15 @@ mod tests {
     }
 
     #[test]
+    fn a_saved_scale_goes_on_counting() {
+        let mut scale = LossScale::new(4.0, GROWTH_INTERVAL - 2);
+        scale.updated();
+        assert_eq!((scale.factor(), scale.updates()), (4.0, GROWTH_INTERVAL - 1));
+        scale.updated();
+        assert_eq!((scale.factor(), scale.updates()), (8.0, 0));
+    }
+
+    #[test]
     fn a_factor_of_one_is_the_last() {
         assert!(!LossScale::new(1.0, 0).lower());
     }

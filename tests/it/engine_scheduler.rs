@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use mlx_diagnose::engine::{
-    Refusal, RequestId, Scheduler, SchedulerLimits, SchedulerLimitsError, SequenceDemand, Stage, StepPlan,
+    Refusal, RequestId, Scheduler, SchedulerLimits, SchedulerLimitsError, SequenceDemand, Stage, StepPlan, Trace,
 };
 use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
@@ -390,6 +390,26 @@ fn a_reused_beginning_is_not_read_again_and_still_counts_as_held() {
 }
 
 #[test]
+fn a_request_that_needs_all_the_room_there_is_runs_and_one_that_needs_more_is_refused() {
+    let mut scheduler = scheduler(SchedulerLimits {
+        cache_tokens: 100,
+        ..LIMITS
+    });
+    assert_eq!(scheduler.limits().cache_tokens, 100);
+    let refusal = scheduler.submit(RequestId(0), demand(40, 61)).unwrap_err();
+    let expected = Refusal::NeverFits {
+        needed: 101,
+        available: 100,
+    };
+    assert_eq!(refusal, expected);
+    scheduler.submit(RequestId(0), demand(40, 60)).unwrap();
+    assert_eq!((scheduler.waiting(), scheduler.running()), (1, 0));
+    assert_eq!(scheduler.plan().admitted, ids([0]));
+    assert_eq!((scheduler.waiting(), scheduler.running()), (0, 1));
+    assert_eq!(scheduler.reserved_tokens(), 100);
+}
+
+#[test]
 fn a_request_without_work_is_refused() {
     let mut scheduler = scheduler(LIMITS);
     let all_cached = SequenceDemand {
@@ -429,6 +449,20 @@ fn the_trace_keeps_the_last_steps_only() {
     }
     let steps: Vec<u64> = scheduler.trace().plans().map(|plan| plan.step).collect();
     assert_eq!(steps, (3000 - 1024..3000).collect::<Vec<u64>>());
+}
+
+#[test]
+fn a_trace_without_room_keeps_nothing() {
+    let mut scheduler = scheduler(LIMITS);
+    scheduler.submit(RequestId(0), demand(3, 2)).unwrap();
+    let plan = scheduler.plan();
+    let mut trace = Trace::new(0);
+    trace.record(plan.clone());
+    assert_eq!(trace.plans().len(), 0);
+    let mut trace = Trace::new(1);
+    trace.record(plan.clone());
+    trace.record(plan);
+    assert_eq!(trace.plans().len(), 1);
 }
 
 #[test]

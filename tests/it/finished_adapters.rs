@@ -6,7 +6,8 @@ use std::path::Path;
 
 use approx::assert_relative_eq;
 use mlx_diagnose::adapter::{
-    AdapterKind, Application, LoraSettings, StoredAdapter, TargetFormat, attach, convert, fuse, save_adapter,
+    AdapterKind, Application, ConvertError, LoraSettings, StoredAdapter, TargetFormat, attach, convert, fuse,
+    save_adapter,
 };
 use mlx_diagnose::model::{CausalModel, ModelSource, load_safetensors, save_safetensors};
 use mlx_rs::{Array, array, random};
@@ -438,6 +439,11 @@ type Rewrite = fn(&mut Value);
 #[case::layers(|c: &mut Value| c["num_layers"] = json!("all"), "`num_layers` is \"all\", no whole number")]
 #[case::parameters(|c: &mut Value| c["lora_parameters"] = Value::Null, "`lora_parameters` is absent")]
 #[case::scale(|c: &mut Value| c["lora_parameters"]["scale"] = json!(1e300), "`scale` is 1e+300, no finite number")]
+#[case::no_rank(|c: &mut Value| c["lora_parameters"]["rank"] = json!(0), "`rank` is 0, no whole number above 0")]
+#[case::all_dropped(
+    |c: &mut Value| c["lora_parameters"]["dropout"] = json!(1.0),
+    "`dropout` is 1.0, no number from 0 to below 1"
+)]
 fn a_wrong_configuration_is_told_and_what_can_be_is_applied(#[case] rewrite: Rewrite, #[case] problem: &str) {
     let folder = mlx_lm_folder(|_, configuration| rewrite(configuration));
     let (stored, _, application) = applied(folder.path());
@@ -633,6 +639,55 @@ fn a_converted_adapter_does_what_it_did(#[case] target: TargetFormat) {
         (application.missing, application.unused, application.only_last_blocks),
         (Vec::<String>::new(), Vec::<String>::new(), None)
     );
+}
+
+#[test]
+fn an_adapter_of_one_rank_and_scale_needs_no_patterns_in_peft() {
+    let stored = StoredAdapter::read(mlx_lm_folder(|_, _| {}).path()).unwrap();
+    let converted = tempfile::tempdir().unwrap();
+    convert(&stored, TargetFormat::Peft, Some(4), converted.path()).unwrap();
+    let text = fs::read(converted.path().join(CONFIGURATION)).unwrap();
+    let configuration: Value = serde_json::from_slice(&text).unwrap();
+    // PEFT multiplies by `lora_alpha / r`.
+    assert_eq!(configuration["r"], json!(RANK));
+    assert_eq!(configuration["lora_alpha"], json!(f64::from(SCALE) * RANK as f64));
+    assert_eq!(configuration["rank_pattern"], json!({}));
+    assert_eq!(configuration["alpha_pattern"], json!({}));
+}
+
+#[rstest]
+#[case::a_block_of_gpt2("model.h.0.attn.c_attn", "`model.h.0.attn.c_attn` has another name in transformers")]
+#[case::a_table("model.embed_tokens", "`model.embed_tokens` is an embedding")]
+fn what_has_another_form_in_peft_is_converted_for_mlx_lm_only(#[case] module: &str, #[case] message: &str) {
+    let folder = mlx_lm_folder(|tensors, _| {
+        for ending in ["lora_a", "lora_b"] {
+            let tensor = tensors.remove(&format!("model.layers.1.mlp.up_proj.{ending}")).unwrap();
+            tensors.insert(format!("{module}.{ending}"), tensor);
+        }
+    });
+    let stored = StoredAdapter::read(folder.path()).unwrap();
+    let out = tempfile::tempdir().unwrap();
+    let error = convert(&stored, TargetFormat::Peft, None, out.path()).unwrap_err();
+    assert!(error.to_string().contains(message), "{error}");
+    assert_eq!(convert(&stored, TargetFormat::MlxLm, None, out.path()).unwrap(), 56);
+}
+
+#[test]
+fn whole_weights_are_no_adapter_of_peft() {
+    let mut fused = adapted();
+    fuse(&mut fused).unwrap();
+    let folder = mlx_lm_folder(|tensors, configuration| {
+        let weights = fused.linears().into_iter();
+        *tensors = weights
+            .map(|(module, linear)| (format!("{module}.weight"), linear.weight.value.clone()))
+            .collect();
+        *configuration = json!({"fine_tune_type": "full", "num_layers": -1, "lora_parameters": null});
+    });
+    let stored = StoredAdapter::read(folder.path()).unwrap();
+    let out = tempfile::tempdir().unwrap();
+    let error = convert(&stored, TargetFormat::Peft, None, out.path()).unwrap_err();
+    assert!(matches!(error, ConvertError::WholeWeights), "{error}");
+    assert_eq!(fs::read_dir(out.path()).unwrap().count(), 0);
 }
 
 type Damage = fn(&mut Tensors);

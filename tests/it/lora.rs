@@ -18,6 +18,8 @@ use mlx_diagnose::train::{
 use mlx_rs::Array;
 use mlx_rs::module::{ModuleParameters, Param};
 use rstest::rstest;
+use serde_json::{Value, json};
+use tempfile::TempDir;
 
 use super::golden::{EXACT_PRECISION, PACKED_PRECISION, row, tiny};
 
@@ -389,8 +391,8 @@ mod save_and_load {
         assert_eq!(logits(&loaded), logits(&saved));
     }
 
-    #[test]
-    fn an_adapter_of_another_width_is_refused_with_both_shapes() {
+    /// An adapter of rank 4 with a change in its configuration.
+    fn saved_and_rewritten(rewrite: impl FnOnce(&mut Value)) -> TempDir {
         let folder = tempfile::tempdir().unwrap();
         let settings = LoraSettings {
             rank: 4,
@@ -400,10 +402,32 @@ mod save_and_load {
         moved(&mut saved, &settings);
         save_adapter(&saved, &settings, "tiny", folder.path()).unwrap();
         let path = folder.path().join("adapter_config.json");
-        let text = std::fs::read_to_string(&path)
-            .unwrap()
-            .replace("\"rank\": 4", "\"rank\": 8");
-        std::fs::write(&path, text).unwrap();
+        let mut configuration = serde_json::from_str(&std::fs::read_to_string(&path).unwrap()).unwrap();
+        rewrite(&mut configuration);
+        std::fs::write(&path, configuration.to_string()).unwrap();
+        folder
+    }
+
+    #[rstest]
+    fn a_rank_that_no_matrix_can_have_is_refused(#[values(json!(0), json!(-4), json!(2.5), json!(0.5))] rank: Value) {
+        let folder = saved_and_rewritten(|configuration| configuration["lora_parameters"]["rank"] = rank);
+        let error = load_adapter(&mut model(), folder.path()).unwrap_err().to_string();
+        assert!(error.contains("a whole number of at least 1"), "{error}");
+    }
+
+    #[rstest]
+    #[case::as_mlx_lm_writes_it(-1, None)]
+    #[case::as_other_programs_do(0, None)]
+    #[case::counted(2, Some(2))]
+    fn a_number_of_blocks_that_is_not_above_zero_means_all(#[case] written: i64, #[case] read: Option<usize>) {
+        let folder = saved_and_rewritten(|configuration| configuration["num_layers"] = json!(written));
+        assert_eq!(load_adapter(&mut model(), folder.path()).unwrap().layers, read);
+        assert_eq!(StoredAdapter::read(folder.path()).unwrap().settings.layers, read);
+    }
+
+    #[test]
+    fn an_adapter_of_another_width_is_refused_with_both_shapes() {
+        let folder = saved_and_rewritten(|configuration| configuration["lora_parameters"]["rank"] = json!(8));
         let error = load_adapter(&mut model(), folder.path()).unwrap_err().to_string();
         assert!(
             error.contains("shape of model.layers.0.self_attn.q_proj.lora_a"),

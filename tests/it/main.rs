@@ -70,6 +70,7 @@ mod new_rule;
 mod optimizers;
 mod pack_folder;
 mod packing_modes;
+mod parameter_differences;
 mod peers;
 mod pipeline_report;
 mod refusals;

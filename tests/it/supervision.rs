@@ -234,6 +234,24 @@ fn an_answer_first_of_all_is_placed_if_the_template_renders_nothing_before_it() 
 }
 
 #[test]
+fn a_template_that_refuses_a_question_alone_is_in_the_way_of_the_last_answers_mask_only() -> TestResult {
+    let turns = "{% for message in messages %}{{ message.role + ': ' + message.content + '\n' }}{% endfor %}";
+    let refusal = "{% if messages | length == 1 %}{{ raise_exception('no answer') }}{% endif %}";
+    let strict = with_template(&format!("{refusal}{turns}"))?;
+    let record = conversation(&[("user", "Who?"), ("assistant", "Heron.")]);
+    let all_tokens = ExampleSettings {
+        supervision: Supervision::AllTokens,
+        ..EVERY_ANSWER
+    };
+    let found = example(&record, &strict, all_tokens)?;
+    let expected = example(&record, &with_template(turns)?, all_tokens)?;
+    assert_eq!((found.tokens, found.supervised), (expected.tokens, expected.supervised));
+    assert_eq!(example(&record, &strict, EVERY_ANSWER)?.unplaced_answers, 1);
+    assert!(Example::new(&record, &strict, LAST_ANSWER).is_err());
+    Ok(())
+}
+
+#[test]
 fn a_header_that_asks_for_thoughts_leaves_the_answer_whole() -> TestResult {
     let source = FORGETFUL.replace(
         "<|turn|>assistant\n' }}{% endif %}",
