@@ -119,13 +119,15 @@ fn difference(name: &str, old: &Array, new: &Array) -> Result<ParameterDifferenc
         norm(&subtract(as_numbers(new)?, as_numbers(old)?)?)?,
     ];
     eval(norms.iter().chain([&changed]))?;
+    let changed_values = u64::from(scalar::<u32>(&changed)?);
     Ok(ParameterDifference {
         name: name.to_owned(),
         values,
-        changed_values: u64::from(scalar::<u32>(&changed)?),
+        changed_values,
         norm_before: read(&norms[0])?,
         norm_after: read(&norms[1])?,
-        norm_difference: read(&norms[2])?,
+        // As above: NaN less itself is no zero.
+        norm_difference: if changed_values == 0 { 0.0 } else { read(&norms[2])? },
     })
 }
 

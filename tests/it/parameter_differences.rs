@@ -66,6 +66,7 @@ fn values_are_compared_bit_for_bit(
     mlx_cpu_kernels::set_serving(serving);
     assert_eq!(zero.changed_values, 1, "minus zero is another value than zero");
     assert_eq!(undefined.changed_values, 0, "the same NaN is the same value");
+    assert_eq!(undefined.norm_difference, 0.0);
     assert!(undefined.norm_before.is_nan() && undefined.norm_after.is_nan());
 }
 
