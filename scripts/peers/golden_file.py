@@ -37,6 +37,27 @@ def write(path: Path, value: Any) -> None:
         raise
 
 
+def settled(found: Any, committed: Any) -> Any:
+    """What was found, with the committed digits of numbers that agree: a diff then shows changes, and not rounding."""
+    if isinstance(found, float) and isinstance(committed, float):
+        return committed if abs(found - committed) <= CHECK_TOLERANCE else found
+    if isinstance(found, dict) and isinstance(committed, dict):
+        return {
+            key: settled(value, committed[key]) if key in committed else value
+            for key, value in found.items()
+        }
+    if isinstance(found, list) and isinstance(committed, list) and len(found) == len(committed):
+        return [settled(*pair) for pair in zip(found, committed)]
+    return found
+
+
+def write_settled(path: Path, value: Any, committed: Path) -> None:
+    """Writes a file anew that may be committed already."""
+    if committed.is_file():
+        value = settled(value, json.loads(committed.read_text(encoding="ascii")))
+    write(path, value)
+
+
 def differences(found: Any, path: Path) -> list[str]:
     """One line for each value of the committed file that is not as found; who made it is free."""
     return compare(found, json.loads(path.read_text(encoding="ascii")), str(path))

@@ -2,7 +2,9 @@
 
 What they prove: each folder is one architecture as transformers saves it, and beside the model lies
 what transformers computes from it in float32 on the CPU: the logits, the loss, the gradient of every
-parameter (under mlx-lm's names and in its layouts), and what greedy decoding with a cache answers.
+parameter (under mlx-lm's names and in its layouts), what greedy decoding with a cache answers, and
+what three steps of training with torch's optimizers make of it: their losses, and every weight after
+those of AdamW.
 
 With --check nothing is written: the golden numbers are computed again from the committed models and
 compared. It needs a python with torch and transformers, which scripts/peers/environment does not
@@ -10,6 +12,8 @@ make: `python3 -m venv torchenv && torchenv/bin/pip install torch transformers s
 """
 
 import argparse
+import importlib.metadata
+import platform
 import shutil
 import sys
 import tempfile
@@ -31,6 +35,17 @@ INPUT_IDS = [3 + (index * index * 7 + index * 5) % (VOCABULARY - 3) for index in
 PROMPT = INPUT_IDS[:12]
 ANSWER_TOKENS = 24
 GRADIENTS = "gradients.safetensors"
+TRAINED = "trained.safetensors"
+SEED = "the weights of a model are drawn from the CRC-32 of its name and of the tensor's (tiny_weights.py)"
+# Two rows a batch, of unequal length: the shorter is padded, and no loss is counted there.
+BATCHES = [
+    [INPUT_IDS[:14], INPUT_IDS[14:23]],
+    [INPUT_IDS[23:40], INPUT_IDS[2:7]],
+    [INPUT_IDS[9:20], INPUT_IDS[20:36]],
+]
+NO_TARGET = -100
+ADAMW = {"lr": 0.01, "betas": [0.9, 0.95], "eps": 1e-8, "weight_decay": 0.1}
+SGD = {"lr": 0.05, "momentum": 0.9, "nesterov": True, "weight_decay": 0.1}
 
 COMMON = {
     "bos_token_id": 1,
@@ -141,18 +156,53 @@ def rounded(values: torch.Tensor) -> Any:
     return [[round(value, 6) for value in row] for row in nested]
 
 
-def golden(folder: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+def load(folder: Path) -> torch.nn.Module:
+    """The model of a folder in float32, without dropout."""
     model = AutoModelForCausalLM.from_pretrained(
         folder, dtype=torch.float32, attn_implementation="eager"
     )
-    model.eval()
+    return model.eval()
+
+
+def batch_loss(model: torch.nn.Module, rows: list[list[int]]) -> torch.Tensor:
+    """The mean cross-entropy of the next tokens of all rows, by torch and not by the model."""
+    width = max(len(row) for row in rows)
+    ids = torch.tensor([row + [0] * (width - len(row)) for row in rows])
+    targets = torch.tensor([row + [NO_TARGET] * (width - len(row)) for row in rows])
+    present = (targets != NO_TARGET).long()
+    logits = model(ids, attention_mask=present).logits[:, :-1]
+    return torch.nn.functional.cross_entropy(
+        logits.flatten(0, 1), targets[:, 1:].flatten(), ignore_index=NO_TARGET
+    )
+
+
+def trained(folder: Path, optimizer: type[torch.optim.Optimizer], settings: dict[str, Any]) -> Any:
+    """The losses of one step on each batch, that of the first batch afterwards, and the model."""
+    model = load(folder)
+    steps = optimizer(model.parameters(), **settings)
+    losses = []
+    for rows in BATCHES:
+        steps.zero_grad()
+        loss = batch_loss(model, rows)
+        loss.backward()
+        steps.step()
+        losses.append(round(loss.item(), 6))
+    with torch.no_grad():
+        after = round(batch_loss(model, BATCHES[0]).item(), 6)
+    return {"settings": settings, "losses": losses, "first_batch_after": after}, model
+
+
+def golden(folder: Path) -> tuple[dict[str, Any], dict[str, dict[str, torch.Tensor]]]:
+    """The numbers, and the tensors of each file."""
+    model = load(folder)
+    family = model.config.model_type
     ids = torch.tensor([INPUT_IDS])
     logits = model(ids).logits[0]
     loss = torch.nn.functional.cross_entropy(logits[:-1], ids[0, 1:])
     loss.backward()
     gradients = {}
     for name, parameter in model.named_parameters():
-        gradients |= in_mlx_lm(name, parameter.grad, model.config.model_type)
+        gradients |= in_mlx_lm(name, parameter.grad, family)
     with torch.no_grad():
         answer = model.generate(
             torch.tensor([PROMPT]),
@@ -162,24 +212,53 @@ def golden(folder: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
             eos_token_id=None,
             pad_token_id=0,
         )
+    adamw, after_adamw = trained(folder, torch.optim.AdamW, ADAMW)
+    sgd, _ = trained(folder, torch.optim.SGD, SGD)
+    weights: dict[str, torch.Tensor] = {}
+    for name, parameter in after_adamw.named_parameters():
+        weights |= in_mlx_lm(name, parameter.detach(), family)
     numbers = {
         "about": (
             "What transformers computes from this folder in float32 on the CPU: one row of logits "
             "per input id, the mean next-token loss, whose gradients are in gradients.safetensors "
-            "under mlx-lm's names, and the tokens that greedy decoding puts after the prompt."
+            "under mlx-lm's names, and the tokens that greedy decoding puts after the prompt; and "
+            "for each optimizer of torch the mean losses of three steps, one on each batch, and "
+            "that of the first batch afterwards. trained.safetensors has the weights after AdamW's."
         ),
         "made_by": {
             "script": f"scripts/peers/{Path(__file__).name}",
+            "seed": SEED,
+            "python": platform.python_version(),
             "torch": torch.__version__.partition("+")[0],
             "transformers": transformers.__version__,
+            "safetensors": importlib.metadata.version("safetensors"),
+            "numpy": importlib.metadata.version("numpy"),
         },
         "input_ids": INPUT_IDS,
         "logits": rounded(logits.detach()),
         "loss": round(loss.item(), 6),
         "prompt": PROMPT,
         "answer": answer[0, len(PROMPT) :].tolist(),
+        "training": {"batches": BATCHES, "adamw": adamw, "sgd": sgd},
     }
-    return numbers, {name: value.contiguous() for name, value in sorted(gradients.items())}
+    files = {GRADIENTS: gradients, TRAINED: weights}
+    return numbers, {
+        file: {name: value.contiguous() for name, value in sorted(tensors.items())}
+        for file, tensors in files.items()
+    }
+
+
+def tensor_differences(tensors: dict[str, torch.Tensor], path: Path) -> list[str]:
+    """One line for each tensor of the committed file that is not as found."""
+    committed = load_file(path)
+    if committed.keys() != tensors.keys():
+        return [f"{path}: other tensors"]
+    distances = {name: (tensors[name] - committed[name]).abs().max().item() for name in tensors}
+    return [
+        f"{path}/{name}: off by {distance}"
+        for name, distance in distances.items()
+        if distance > golden_file.CHECK_TOLERANCE
+    ]
 
 
 def make_all(out: Path) -> None:
@@ -189,9 +268,14 @@ def make_all(out: Path) -> None:
         for name in MODELS:
             folder = Path(temporary) / name
             make_model(name, folder)
-            numbers, gradients = golden(folder)
-            golden_file.write(folder / "golden.json", numbers)
-            save_file(gradients, folder / GRADIENTS)
+            numbers, files = golden(folder)
+            golden_file.write_settled(folder / "golden.json", numbers, out / name / "golden.json")
+            for file, tensors in files.items():
+                committed = out / name / file
+                if committed.is_file() and not tensor_differences(tensors, committed):
+                    shutil.copy(committed, folder / file)
+                else:
+                    save_file(tensors, folder / file)
         for name in MODELS:
             if (out / name).exists():
                 shutil.rmtree(out / name)
@@ -199,15 +283,10 @@ def make_all(out: Path) -> None:
 
 
 def check(folder: Path) -> list[str]:
-    numbers, gradients = golden(folder)
+    numbers, files = golden(folder)
     lines = golden_file.differences(numbers, folder / "golden.json")
-    committed = load_file(folder / GRADIENTS)
-    if committed.keys() != gradients.keys():
-        return [*lines, f"{folder / GRADIENTS}: other tensors"]
-    for name, value in gradients.items():
-        difference = (value - committed[name]).abs().max().item()
-        if difference > golden_file.CHECK_TOLERANCE:
-            lines.append(f"{folder / GRADIENTS}/{name}: off by {difference}")
+    for file, tensors in files.items():
+        lines += tensor_differences(tensors, folder / file)
     return lines
 
 
@@ -220,6 +299,8 @@ def main() -> int:
         "--check", action="store_true", help="compare with the files there; write nothing"
     )
     arguments = parser.parse_args()
+    # Sums are then in one order on every machine; more threads do not make models this small faster.
+    torch.set_num_threads(1)
     if not arguments.check:
         make_all(arguments.out)
         return 0

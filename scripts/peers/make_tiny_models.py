@@ -2,8 +2,9 @@
 
 What they prove: each folder is one architecture or one shape of weight file, small enough for a
 test of every pull request. Its golden.json has what Python mlx-lm computes from the same files in
-float32 on the CPU: the logits, the loss and the gradient of every parameter, and, where an adapter
-lies beside it, the same with the adapter, before and after one optimizer step.
+float32 on the CPU: the logits, the loss and the gradient of every parameter, the losses and updates
+of three training steps, and, where an adapter lies beside it, the same with the adapter, before and
+after one optimizer step.
 
 With --check nothing is written: the golden numbers are computed again from the committed models and
 compared. Run it with the python that scripts/peers/environment prints.
@@ -11,6 +12,7 @@ compared. Run it with the python that scripts/peers/environment prints.
 
 import argparse
 import importlib.metadata
+import platform
 import shutil
 import sys
 import tempfile
@@ -35,6 +37,13 @@ from tiny_weights import random_weight
 TINY = Path(__file__).resolve().parents[2] / "fixtures" / "golden" / "tiny"
 INPUT_IDS = [1, 87, 72, 287, 3, 3, 142, 258, 64, 2, 200, 99]
 LEARNING_RATE = 1e-3
+SEED = "weights are drawn from the CRC-32 of the model's name and of the tensor's (tiny_weights.py)"
+# Two rows a batch, of unequal length: the shorter is padded, and no loss is counted there.
+BATCHES = [
+    [INPUT_IDS, INPUT_IDS[3:10]],
+    [INPUT_IDS[::-1], INPUT_IDS[2:7]],
+    [INPUT_IDS[4:], INPUT_IDS[:6]],
+]
 
 COMMON = {
     "bos_token_id": tiny_tokenizer.END_OF_TEXT,
@@ -307,6 +316,36 @@ def loss_and_gradients(model: nn.Module) -> tuple[mx.array, Any]:
     return loss, gradients
 
 
+def batch_of(rows: list[list[int]]) -> tuple[mx.array, mx.array]:
+    """Token ids [rows, longest], and for each row its first and last position with a target."""
+    width = max(len(row) for row in rows)
+    ids = mx.array([row + [0] * (width - len(row)) for row in rows])
+    return ids, mx.array([[0, len(row) - 1] for row in rows])
+
+
+def three_steps(model: nn.Module) -> dict[str, Any]:
+    """The losses of one AdamW step on each batch, that of the first batch afterwards, and how far
+    each parameter went. The model is changed."""
+    optimizer = optim.AdamW(learning_rate=LEARNING_RATE)
+    step = nn.value_and_grad(model, default_loss)
+    before = dict(tree_flatten(model.trainable_parameters()))
+    losses = []
+    for rows in BATCHES:
+        (loss, _), gradients = step(model, *batch_of(rows))
+        optimizer.update(model, gradients)
+        mx.eval(model.parameters(), optimizer.state)
+        losses.append(round(loss.item(), 6))
+    after, _ = default_loss(model, *batch_of(BATCHES[0]))
+    now = dict(tree_flatten(model.trainable_parameters()))
+    return {
+        "optimizer": f"AdamW of mlx, learning rate {LEARNING_RATE}, the rest at its defaults",
+        "batches": BATCHES,
+        "losses": losses,
+        "first_batch_after": round(after.item(), 6),
+        "update_norms": norms({name: now[name] - before[name] for name in before}),
+    }
+
+
 def adapter_golden(folder: Path, adapter: Path) -> dict[str, Any]:
     model = load_float32(folder)
     model.freeze()
@@ -316,12 +355,16 @@ def adapter_golden(folder: Path, adapter: Path) -> dict[str, Any]:
     result |= {"loss": round(loss.item(), 6), "gradient_norms": norms(gradients)}
     optim.AdamW(learning_rate=LEARNING_RATE).update(model, gradients)
     after, _ = loss_and_gradients(model)
+    fresh = load_float32(folder)
+    fresh.freeze()
+    load_adapters(fresh, adapter)
     return result | {
         "after_one_step": {
             "optimizer": f"AdamW of mlx, learning rate {LEARNING_RATE}, the rest at its defaults",
             "loss": round(after.item(), 6),
             "parameter_norms": norms(model.trainable_parameters()),
-        }
+        },
+        "three_steps": three_steps(fresh),
     }
 
 
@@ -331,10 +374,15 @@ def golden(folder: Path) -> dict[str, Any]:
         "about": (
             "What Python mlx-lm computes from this folder in float32 on the CPU: one row of logits "
             "per input id, the mean next-token loss, and the Euclidean norm of its gradient for "
-            "each parameter; with each adapter the last row of logits, and the same."
+            "each parameter; three training steps: their losses, that of the first batch "
+            "afterwards, and the norm of what they added to each parameter; with each adapter the "
+            "last row of logits, and the same."
         ),
         "made_by": {
             "script": f"scripts/peers/{Path(__file__).name}",
+            "seed": SEED,
+            "python": platform.python_version(),
+            "numpy": importlib.metadata.version("numpy"),
             "mlx": importlib.metadata.version("mlx"),
             "mlx-lm": importlib.metadata.version("mlx-lm"),
         },
@@ -346,6 +394,7 @@ def golden(folder: Path) -> dict[str, Any]:
     else:
         loss, gradients = loss_and_gradients(model)
         result |= {"loss": round(loss.item(), 6), "gradient_norms": norms(gradients)}
+        result["three_steps"] = three_steps(load_float32(folder))
         adapters = {name: folder / name for name in MODELS[folder.name].adapters}
     return result | {
         "adapters": {name: adapter_golden(folder, path) for name, path in adapters.items()}
@@ -363,7 +412,7 @@ def make_all(out: Path) -> None:
                 make_quantised(QUANTISED[name], Path(temporary) / "llama", folder)
             else:
                 make_model(name, MODELS[name], folder)
-            golden_file.write(folder / "golden.json", golden(folder))
+            golden_file.write_settled(folder / "golden.json", golden(folder), out / name / "golden.json")
         for name in [*MODELS, *QUANTISED]:
             if (out / name).exists():
                 shutil.rmtree(out / name)
