@@ -14,6 +14,9 @@
     reason = "a test that cannot go on stops, one that skips says why, and these show what the model says"
 )]
 
+#[path = "it/support/skip.rs"]
+mod skip;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
@@ -51,10 +54,10 @@ fn source() -> Option<ModelSource> {
     let found = places.iter().find_map(|place| model_in(place));
     if found.is_none() {
         let listed: Vec<String> = places.iter().map(|place| place.display().to_string()).collect();
-        eprintln!(
-            "skipped: there is no model in {}\n  hint: `scripts/fetch-smollm2 ~/.cache/batching-rs-tests` fetches one, or set SMOLLM2",
+        skip::because(&format!(
+            "there is no model in {}; `scripts/fetch-smollm2 ~/.cache/batching-rs-tests` fetches one, or set SMOLLM2",
             listed.join(", ")
-        );
+        ));
     }
     found
 }

@@ -1,4 +1,4 @@
-//! One binary for all integration tests, by theme.
+//! One binary for all integration tests. A module is a category: `cargo test lora::` runs those of adapters.
 
 #![allow(
     clippy::expect_used,
@@ -7,94 +7,139 @@
     reason = "a test that cannot go on stops, and one that skips says why"
 )]
 
-mod adapted_layers;
-mod architecture;
-mod architecture_parity;
-mod architecture_registry;
-mod batches;
-mod bench;
-mod bench_baseline;
-mod bench_energy;
-mod bench_report;
-mod bench_samples;
-mod bundled_templates;
-mod cached_models;
-mod checks;
-mod command_line;
-mod compare_analysis;
-mod compare_analysis_leak;
-mod compare_analysis_records;
-mod compare_analysis_statistics;
-mod compare_client;
-mod compare_fake_server;
-mod compare_memory;
-mod compare_plan;
-mod compare_report;
-mod compare_report_plots;
-mod compare_report_situations;
-mod compare_run;
-mod compare_scenarios;
-mod compare_servers;
-mod compare_servers_lm_studio;
-mod compare_servers_ollama;
-mod conversion;
-mod cpu_kernels;
-mod data;
-mod data_audit;
-mod data_formats;
-mod diagnosis;
-mod engine;
-mod engine_requests;
-mod engine_sampler;
-mod engine_scheduler;
-mod engine_text_stream;
-mod environment;
-mod external_generators;
-mod external_trainers;
-mod fine_tuning_refusals;
-mod fine_tuning_runs;
-mod finished_adapters;
-mod finished_models;
-mod foreign_architectures;
-mod forward_parity;
-mod golden;
-mod hostile_files;
-mod html_report;
-mod hub;
-mod lora;
-mod manual;
-mod memory;
-mod model_configuration;
-mod model_files;
-mod new_rule;
-mod optimizers;
-mod pack_folder;
-mod packing_modes;
-mod parameter_differences;
-mod peers;
-mod pipeline_report;
-mod refusals;
-mod regression;
-mod replay_server;
-mod report;
-mod rerun;
-mod routing;
-mod rule_cases;
-mod rules;
-mod run_configuration;
-mod saved_state;
-mod selftest;
-mod serving;
-mod shipped_files;
-mod situations;
-mod stop_rows;
-mod supervision;
-mod tokenizer;
-mod torch_backend;
-mod training_logs;
-mod training_parity;
-mod training_primitives;
-mod training_probes;
-mod variants;
-mod weight_conversion;
-mod weight_files;
+/// What tests of several categories share.
+mod support {
+    pub mod golden;
+    pub mod replay_server;
+    pub mod situations;
+    pub mod skip;
+    pub mod tolerances;
+}
+
+/// The training pipeline from end to end: loading, forward, backward, loss, checkpoints, errors and going on after them,
+/// and what is done where another program or backend is absent.
+mod integration {
+    pub mod architecture_parity;
+    pub mod external_generators;
+    pub mod external_trainers;
+    pub mod fine_tuning_refusals;
+    pub mod fine_tuning_runs;
+    pub mod five_phases;
+    pub mod foreign_architectures;
+    pub mod forward_parity;
+    pub mod open_handles;
+    pub mod refusals;
+    pub mod saved_state;
+    pub mod torch_backend;
+    pub mod training_parity;
+    pub mod training_steps;
+}
+
+/// Files of other programs and of earlier versions. `tests/mlx_versions.rs` has the releases of MLX.
+mod compatibility {
+    pub mod conversion;
+    pub mod earlier_schemas;
+    pub mod hostile_files;
+    pub mod model_files;
+    pub mod pack_folder;
+    pub mod packing_modes;
+    pub mod training_logs;
+    pub mod weight_conversion;
+    pub mod weight_files;
+}
+
+/// `diagnose bench`, comparison with other programs, and with an earlier run.
+mod benchmark {
+    pub mod baseline;
+    pub mod energy;
+    pub mod peers;
+    pub mod program;
+    pub mod regression;
+    pub mod report;
+    pub mod samples;
+}
+
+/// Single parts.
+mod unit {
+    pub mod architecture;
+    pub mod architecture_registry;
+    pub mod batches;
+    pub mod bundled_templates;
+    pub mod cached_models;
+    pub mod checks;
+    pub mod cpu_kernels;
+    pub mod data;
+    pub mod data_audit;
+    pub mod data_formats;
+    pub mod environment;
+    pub mod hub;
+    pub mod memory;
+    pub mod model_configuration;
+    pub mod optimizers;
+    pub mod parameter_differences;
+    pub mod routing;
+    pub mod supervision;
+    pub mod tokenizer;
+    pub mod training_primitives;
+}
+
+/// Low-rank adapters.
+mod lora {
+    pub mod adapted_layers;
+    pub mod finished_adapters;
+    pub mod finished_models;
+    pub mod parts;
+}
+
+/// Rules, probes, the fault matrix, and reports.
+mod diagnosis {
+    pub mod html_report;
+    pub mod new_rule;
+    pub mod pipeline_report;
+    pub mod report;
+    pub mod rerun;
+    pub mod rule_cases;
+    pub mod rules;
+    pub mod selftest;
+    pub mod stop_rows;
+    pub mod training_probes;
+    pub mod variants;
+}
+
+/// Continuous batching, and the server on it.
+mod engine {
+    pub mod batching;
+    pub mod requests;
+    pub mod sampler;
+    pub mod scheduler;
+    pub mod serving;
+    pub mod text_stream;
+}
+
+/// `diagnose compare`.
+mod compare {
+    pub mod analysis;
+    pub mod analysis_leak;
+    pub mod analysis_records;
+    pub mod analysis_statistics;
+    pub mod client;
+    pub mod fake_server;
+    pub mod memory;
+    pub mod plan;
+    pub mod report;
+    pub mod report_plots;
+    pub mod report_situations;
+    pub mod run;
+    pub mod scenarios;
+    pub mod servers;
+    pub mod servers_lm_studio;
+    pub mod servers_ollama;
+}
+
+/// Arguments, configurations, help, and what comes with the program.
+mod command_line {
+    pub mod manual;
+    pub mod program;
+    pub mod run_configuration;
+    pub mod shipped_files;
+}
