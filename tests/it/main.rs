@@ -72,6 +72,7 @@ mod unit {
     pub mod data_audit;
     pub mod data_formats;
     pub mod environment;
+    pub mod golden_files;
     pub mod hub;
     pub mod memory;
     pub mod model_configuration;
