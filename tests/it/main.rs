@@ -72,6 +72,7 @@ mod unit {
     pub mod data_audit;
     pub mod data_formats;
     pub mod environment;
+    pub mod error_texts;
     pub mod golden_files;
     pub mod hub;
     pub mod memory;
@@ -139,6 +140,7 @@ mod compare {
 
 /// Arguments, configurations, help, and what comes with the program.
 mod command_line {
+    pub mod help;
     pub mod manual;
     pub mod program;
     pub mod run_configuration;
