@@ -2,6 +2,7 @@
 //! Python mlx-lm (`fixtures/golden/tiny`): the loss of each, and what became of the weights.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::path::Path;
 
 use approx::assert_relative_eq;
@@ -77,8 +78,9 @@ fn assert_losses(found: &[f64], expected: &Value) {
         let allowed = if step == 0 { LOSS } else { LOSS_AFTER_UPDATES };
         assert_relative_eq!(*found, f64::from(expected), max_relative = allowed);
     }
-    // Steps that change nothing would agree as well.
-    assert!(found[3] < 0.95 * found[0], "{found:?}");
+    // Steps that change nothing must not agree as well.
+    let change = (found[3] - found[0]).abs() / found[0];
+    assert!(change > 100.0 * LOSS_AFTER_UPDATES, "{found:?}");
 }
 
 fn trainable(model: &CausalModel) -> BTreeMap<String, Array> {
@@ -88,6 +90,14 @@ fn trainable(model: &CausalModel) -> BTreeMap<String, Array> {
 fn difference(one: &Array, other: &Array) -> Vec<f32> {
     let pairs = values(one).into_iter().zip(values(other));
     pairs.map(|(one, other)| one - other).collect()
+}
+
+/// The values of a parameter that change no output, so that their gradient is rounding, by whose sign `AdamW` takes whole
+/// steps: the biases of GPT-2's keys, a third of those of its queries, keys and values, add the same to every score of a
+/// query, and softmax takes that away.
+fn without_effect(path: &str, values: usize) -> Option<Range<usize>> {
+    path.ends_with(".attn.c_attn.bias")
+        .then_some(values / 3..2 * values / 3)
 }
 
 #[apply(every_golden_model)]
@@ -121,10 +131,13 @@ fn three_steps_of_adamw_have_the_losses_and_weights_of_torch(name: &str) {
         expected.keys()
     );
     for (path, expected) in &expected {
-        let (off, whole) = (
-            length(&difference(&after[path], expected)),
-            length(&difference(expected, &before[path])),
-        );
+        let mut off = difference(&after[path], expected);
+        let mut whole = difference(expected, &before[path]);
+        if let Some(without_effect) = without_effect(path, off.len()) {
+            off.drain(without_effect.clone());
+            whole.drain(without_effect);
+        }
+        let (off, whole) = (length(&off), length(&whole));
         assert!(off <= UPDATES * whole, "{name} {path}: {off} of {whole}");
     }
 }
