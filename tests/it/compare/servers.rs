@@ -179,10 +179,13 @@ fn a_server_does_not_outlive_a_program_that_is_killed() {
     }
     let (_, module) = module_path!().split_once("::").unwrap();
     let name = format!("{module}::a_server_does_not_outlive_a_program_that_is_killed");
+    // What it cannot clear away any more.
+    let temporary = tempfile::tempdir().unwrap();
     for signal in ["KILL", "QUIT"] {
         let mut program = Command::new(std::env::current_exe().unwrap())
             .args(["--exact", &name, "--nocapture"])
             .env(TO_BE_KILLED, "yes")
+            .env("TMPDIR", temporary.path())
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();

@@ -270,11 +270,7 @@ fn bits_alone_and_among_others() {
 #[test]
 fn with_a_fixed_order_of_summation_an_answer_has_the_same_bits_alone_and_among_others() {
     let output = Command::new(std::env::current_exe().unwrap())
-        .args([
-            "--exact",
-            concat!(module_path!(), "::bits_alone_and_among_others"),
-            "--ignored",
-        ])
+        .args(["--exact", "engine::batching::bits_alone_and_among_others", "--ignored"])
         .output()
         .unwrap();
     let text = String::from_utf8_lossy(&output.stdout);
