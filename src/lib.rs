@@ -9,11 +9,14 @@
 //! | `as_written` | |
 //! | `atomic_write` | |
 //! | `counts` | |
+//! | `double_precision` | |
+//! | `embedded` | |
 //! | `excerpt` | |
 //! | `interrupt` | |
 //! | `lanes` | |
 //! | `line_process` | `interrupt` |
 //! | `memory` | |
+//! | `panic_message` | |
 //! | `python` | |
 //! | `quantile` | |
 //! | `readback` | |
@@ -30,7 +33,7 @@
 //! | `adapter` | `atomic_write`, `evidence`, `model`, `readback`, `suggestion` |
 //! | `train` | `as_written`, `data`, `interrupt`, `lanes`, `memory`, `model`, `param_snapshot`, `readback` |
 //! | `engine` | `interrupt`, `lanes`, `model`, `readback`, `suggestion` |
-//! | `device` | `evidence`, `memory`, `model`, `readback`, `thresholds`, `train` |
+//! | `device` | `double_precision`, `evidence`, `memory`, `model`, `readback`, `thresholds`, `train` |
 //! | `workflow` | `adapter`, `data`, `memory`, `model`, `train` |
 //! | `external` | `excerpt`, `interrupt`, `python`, `suggestion` |
 //! | `faults` | `adapter`, `atomic_write`, `data`, `diagnosis`, `evidence`, `model`, `param_snapshot`, `suggestion`, `train`, `workflow` |
@@ -45,9 +48,9 @@
 //! | `bench` | `adapter`, `atomic_write`, `counts`, `data`, `device`, `diagnosis`, `engine`, `evidence`, `fine_tuning`, `interrupt`, `memory`, `model`, `param_diff`, `param_snapshot`, `quantile`, `report`, `rules`, `suggestion`, `thresholds`, `time_stamp`, `train`, `workflow` |
 //! | `compare` | `atomic_write`, `counts`, `excerpt`, `interrupt`, `python`, `quantile`, `report`, `suggestion`, `time_stamp`, `yaml` |
 //! | `serving` | `adapter`, `device`, `engine`, `model`, `suggestion` |
-//! | `selftest` | `adapter`, `atomic_write`, `data`, `device`, `diagnosis`, `evidence`, `faults`, `interrupt`, `model`, `report`, `rules`, `suggestion`, `train`, `workflow` |
+//! | `selftest` | `adapter`, `atomic_write`, `data`, `device`, `diagnosis`, `embedded`, `evidence`, `faults`, `interrupt`, `model`, `panic_message`, `report`, `rules`, `suggestion`, `train`, `workflow` |
 //! | `peers` | `adapter`, `bench`, `data`, `device`, `engine`, `interrupt`, `line_process`, `memory`, `model`, `param_snapshot`, `python`, `serving`, `thresholds`, `train` |
-//! | `cli` | `adapter`, `as_written`, `atomic_write`, `bench`, `compare`, `data`, `device`, `diagnosis`, `engine`, `evidence`, `external`, `faults`, `fine_tuning`, `interrupt`, `memory`, `model`, `peers`, `probes`, `python`, `regression`, `report`, `rules`, `selftest`, `serving`, `suggestion`, `torch`, `train`, `workflow`, `yaml` |
+//! | `cli` | `adapter`, `as_written`, `atomic_write`, `bench`, `compare`, `data`, `device`, `diagnosis`, `embedded`, `engine`, `evidence`, `external`, `faults`, `fine_tuning`, `interrupt`, `memory`, `model`, `peers`, `probes`, `python`, `regression`, `report`, `rules`, `selftest`, `serving`, `suggestion`, `torch`, `train`, `workflow`, `yaml` |
 
 pub mod adapter;
 pub mod as_written;
@@ -60,6 +63,8 @@ pub mod counts;
 pub mod data;
 pub mod device;
 pub mod diagnosis;
+pub mod double_precision;
+pub mod embedded;
 pub mod engine;
 pub mod evidence;
 pub mod excerpt;
@@ -71,6 +76,7 @@ pub mod lanes;
 pub mod line_process;
 pub mod memory;
 pub mod model;
+pub mod panic_message;
 pub mod param_diff;
 pub mod param_snapshot;
 pub mod peers;

@@ -7,7 +7,6 @@ use clap::{Args, ValueEnum};
 
 use super::arguments::at_least_one;
 use super::bench_peers::{self, PeerArguments};
-use super::embedded;
 use super::output::{note, print};
 use super::run::{check_writable, listen_for_interrupt, resolve_model};
 use crate::adapter::LoraSettings;
@@ -17,6 +16,7 @@ use crate::bench::{
 };
 use crate::device::{PrecisionChoice, Selection};
 use crate::diagnosis::{DataSource, DiagnosisOptions};
+use crate::embedded;
 use crate::evidence::{FineTuneKind, RunSettings};
 use crate::interrupt::Interrupt;
 use crate::model::{ModelSource, TemplateChoice};

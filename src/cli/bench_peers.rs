@@ -10,11 +10,11 @@ use clap::{Args, ValueEnum};
 use tempfile::TempDir;
 
 use super::arguments::at_least_one;
-use super::embedded;
 use super::output::note;
 use super::run::{EXIT_KILLED_BY_INTERRUPT, resolve_model};
 use crate::atomic_write::write_file;
 use crate::bench::SystemDescription;
+use crate::embedded;
 use crate::interrupt::Interrupt;
 use crate::model::ModelSource;
 use crate::peers::{

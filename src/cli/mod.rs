@@ -11,7 +11,6 @@ mod compare_arguments;
 mod compare_models;
 mod compare_observer;
 mod convert;
-mod embedded;
 mod environment;
 mod fuse;
 mod generate;

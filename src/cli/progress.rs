@@ -3,7 +3,7 @@ use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::output::is_dumb_terminal;
+use super::output::{is_dumb_terminal, note};
 use crate::diagnosis::Progress;
 use crate::rules::Phase;
 
@@ -18,6 +18,28 @@ pub fn progress() -> Box<dyn Progress> {
         })
     } else {
         Box::new(Lines { title: None })
+    }
+}
+
+/// Progress of work that is counted: a moving line on a terminal, elsewhere a plain line after every `per_line` units.
+///
+/// It hears how many are done, of how many, and which one comes next.
+pub fn counted_progress(units: &'static str, per_line: usize) -> impl FnMut(usize, usize, &str) {
+    let style = ProgressStyle::with_template("{bar:24} {pos}/{len} {eta} {wide_msg}");
+    let shows_bar = std::io::stderr().is_terminal() && !is_dumb_terminal();
+    let bar =
+        shows_bar.then(|| ProgressBar::no_length().with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar())));
+    move |done, planned, name| match &bar {
+        None if done % per_line == 0 || done == planned => note(&format!("{done} of {planned} {units}: {name}")),
+        None => {}
+        Some(bar) => {
+            bar.set_length(planned as u64);
+            bar.set_position(done as u64);
+            bar.set_message(name.to_owned());
+            if done == planned {
+                bar.finish_and_clear();
+            }
+        }
     }
 }
 
@@ -94,7 +116,7 @@ impl Progress for Lines {
 
     fn finish(&mut self, message: &str) {
         if let Some(title) = self.title.take() {
-            super::output::note(&format!("{title}: {message}"));
+            note(&format!("{title}: {message}"));
         }
     }
 }

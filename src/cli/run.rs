@@ -11,13 +11,14 @@ use super::arguments::{
 use super::baseline::Baseline;
 use super::output::{choose_colour, note, print, without_controls};
 use super::{
-    apply_fix, bench, bench_peers, compare, convert, embedded, environment, fuse, generate, manual, models, progress,
-    selftest, serve, train, verify,
+    apply_fix, bench, bench_peers, compare, convert, environment, fuse, generate, manual, models, progress, selftest,
+    serve, train, verify,
 };
 use crate::adapter::LoraSettings;
 use crate::atomic_write::write_file;
 use crate::device::PrecisionChoice;
 use crate::diagnosis::{DataSource, DiagnosisOptions, FinishedAdapter, diagnose, diagnose_log};
+use crate::embedded;
 use crate::evidence::{Evidence, FineTuneKind, Refusal, RunSettings};
 use crate::external::{ExternalGenerator, ExternalTrainer};
 use crate::interrupt::Interrupt;

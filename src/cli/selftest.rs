@@ -1,10 +1,8 @@
-use std::io::IsTerminal;
-
 use anyhow::Result;
-use indicatif::{ProgressBar, ProgressStyle};
 
 use super::arguments::SelftestArguments;
-use super::output::{note, print};
+use super::output::print;
+use super::progress::counted_progress;
 use crate::interrupt::Interrupt;
 use crate::report::{EXIT_FAULT, EXIT_HEALTHY, EXIT_INCOMPLETE};
 use crate::selftest::{Catalogue, Extent, SelftestOptions, list, selftest, to_text};
@@ -25,7 +23,12 @@ pub fn run(arguments: SelftestArguments, interrupt: &Interrupt) -> Result<u8> {
         only: arguments.only,
         out: arguments.out,
     };
-    let summary = selftest(&catalogue, &options, interrupt, &mut *progress())?;
+    let summary = selftest(
+        &catalogue,
+        &options,
+        interrupt,
+        &mut counted_progress("runs", RUNS_PER_LINE),
+    )?;
     print(&to_text(&summary))?;
     Ok(if !summary.is_complete() {
         EXIT_INCOMPLETE
@@ -33,29 +36,5 @@ pub fn run(arguments: SelftestArguments, interrupt: &Interrupt) -> Result<u8> {
         EXIT_HEALTHY
     } else {
         EXIT_FAULT
-    })
-}
-
-/// Hears how many runs are done, of how many, and which one comes next.
-type Progress = Box<dyn FnMut(usize, usize, &str)>;
-
-/// A moving line on a terminal, a plain line now and then elsewhere.
-fn progress() -> Progress {
-    if !std::io::stderr().is_terminal() {
-        return Box::new(|done, planned, name| {
-            if done % RUNS_PER_LINE == 0 || done == planned {
-                note(&format!("{done} of {planned} runs: {name}"));
-            }
-        });
-    }
-    let style = ProgressStyle::with_template("{bar:24} {pos}/{len} {eta} {wide_msg}");
-    let bar = ProgressBar::no_length().with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
-    Box::new(move |done, planned, name| {
-        bar.set_length(planned as u64);
-        bar.set_position(done as u64);
-        bar.set_message(name.to_owned());
-        if done == planned {
-            bar.finish_and_clear();
-        }
     })
 }

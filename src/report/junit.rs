@@ -1,3 +1,4 @@
+use super::junit_case::{case, printable_lines, skipped, unsuccessful};
 use super::phase::PhaseStatus;
 use super::regression;
 use super::wrap::printable;
@@ -170,30 +171,4 @@ fn body(finding: &ReportedFinding) -> String {
     }
     lines.push(format!("more: diagnose explain {}", finding.name));
     lines.join("\n")
-}
-
-fn case(class: &str, name: &str, status: TestCaseStatus) -> TestCase {
-    let mut case = TestCase::new(name, status);
-    case.set_classname(format!("diagnose.{class}"));
-    case
-}
-
-fn skipped(reason: &str) -> TestCaseStatus {
-    let mut status = TestCaseStatus::skipped();
-    status.set_message(printable_lines(reason));
-    status
-}
-
-fn unsuccessful(kind: NonSuccessKind, name: &str, message: &str, body: &str) -> TestCaseStatus {
-    let mut status = TestCaseStatus::non_success(kind);
-    status.set_type(name);
-    status.set_message(printable_lines(message));
-    if !body.is_empty() {
-        status.set_description(printable_lines(body));
-    }
-    status
-}
-
-fn printable_lines(text: &str) -> String {
-    text.lines().map(printable).collect::<Vec<_>>().join("\n")
 }

@@ -10,6 +10,7 @@ mod html;
 mod indicator;
 mod json;
 mod junit;
+mod junit_case;
 mod machine;
 mod markdown;
 mod phase;

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 use thiserror::Error;
 
+use crate::embedded;
 use crate::model::{PackFolderError, Packing, pack_folder};
 
 /// How packed bases are packed, as `mlx_lm.convert -q` does.
@@ -35,7 +36,7 @@ impl TinyModel {
 
     fn files(self) -> &'static [(&'static str, &'static [u8])] {
         match self {
-            Self::Llama => &LLAMA,
+            Self::Llama => &embedded::MODEL,
             Self::Qwen2 => &QWEN2,
             Self::Qwen3 => &QWEN3,
         }
@@ -51,7 +52,6 @@ macro_rules! model_files {
     };
 }
 
-static LLAMA: [(&str, &[u8]); 5] = model_files!("embedded/model");
 static QWEN2: [(&str, &[u8]); 5] = model_files!("selftest/qwen2");
 static QWEN3: [(&str, &[u8]); 5] = model_files!("selftest/qwen3");
 

@@ -14,6 +14,7 @@ use crate::diagnosis::{DiagnosisOptions, Silent, diagnose};
 use crate::evidence::Evidence;
 use crate::faults::{Fault, RunFiles};
 use crate::interrupt::Interrupt;
+use crate::panic_message::panic_message;
 use crate::report::{Report, Verdict};
 use crate::workflow::{ReferenceWorkflow, Workflow};
 
@@ -117,7 +118,7 @@ impl Runner {
         }));
         match diagnosed {
             Ok((evidence, report)) => Judged::Judged(Box::new(evidence), report),
-            Err(panic) => Judged::Failed(Ending::Crashed, said(&*panic)),
+            Err(panic) => Judged::Failed(Ending::Crashed, panic_message(&*panic)),
         }
     }
 
@@ -212,13 +213,4 @@ fn failed(ending: Ending, error: String, started: Instant) -> Ran {
 /// The error without the folder of the run, which no two runs share.
 fn without(error: &str, folder: &Path) -> String {
     error.replace(&format!("{}/", folder.display()), "")
-}
-
-/// The words of a panic.
-fn said(panic: &(dyn std::any::Any + Send)) -> String {
-    panic
-        .downcast_ref::<&str>()
-        .map(ToString::to_string)
-        .or_else(|| panic.downcast_ref::<String>().cloned())
-        .unwrap_or_else(|| "a panic without words".to_owned())
 }
