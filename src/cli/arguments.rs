@@ -7,6 +7,7 @@ use super::compare_arguments::Compare;
 use super::generate::GenerateArguments;
 use super::serve::ServeArguments;
 use super::train_arguments::Train;
+use super::verification::VerificationArguments;
 use crate::device::BackendKind;
 use crate::evidence::RunSettings;
 use crate::faults::Injection;
@@ -87,9 +88,12 @@ pub enum Command {
     /// List, locate and remove the models in the hub's cache
     #[command(subcommand)]
     Models(Models),
-    /// Compute single figures for comparison with other programs
-    #[command(subcommand)]
-    Verify(Verify),
+    /// Verify that this program and its MLX compute here what they should; or compute a single figure
+    ///
+    /// Everything that it needs is in the program: no file, no network, no Python. Less than a minute on a CPU.
+    ///
+    /// Exit codes: 0 every check that was made passed; 1 a check failed; 2 could not complete.
+    Verify(VerificationArguments),
     /// Answer the jobs of a comparison
     #[command(hide = true)]
     BenchWorker,

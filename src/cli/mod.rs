@@ -26,6 +26,7 @@ mod train_arguments;
 mod train_command;
 mod train_observer;
 mod training_memory;
+mod verification;
 mod verify;
 
 pub use arguments::Arguments;

@@ -12,7 +12,7 @@ use super::baseline::Baseline;
 use super::output::{choose_colour, note, print, without_controls};
 use super::{
     apply_fix, bench, bench_peers, compare, convert, environment, fuse, generate, manual, models, progress, selftest,
-    serve, train, verify,
+    serve, train, verification,
 };
 use crate::adapter::LoraSettings;
 use crate::atomic_write::write_file;
@@ -108,7 +108,7 @@ fn dispatch(arguments: Arguments) -> Result<u8> {
         Some(Command::Convert(what)) => convert::run(&what).map(|()| EXIT_HEALTHY),
         Some(Command::Fuse(arguments)) => fuse::run(&arguments).map(|()| EXIT_HEALTHY),
         Some(Command::Models(what)) => models::run(&what).map(|()| EXIT_HEALTHY),
-        Some(Command::Verify(what)) => verify::run(what).map(|()| EXIT_HEALTHY),
+        Some(Command::Verify(arguments)) => verification::run(arguments),
         Some(Command::BenchWorker) => bench_peers::work().map(|()| EXIT_HEALTHY),
         Some(Command::Env(arguments)) => environment::run(&arguments).map(|()| EXIT_HEALTHY),
         Some(Command::Completions { shell }) => manual::completions(shell).map(|()| EXIT_HEALTHY),

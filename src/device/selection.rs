@@ -38,6 +38,36 @@ impl Selection {
         choose(asked, &mut try_out)
     }
 
+    /// [`Self::of`] for whoever tells the faults of devices: beside what is chosen, every device that is there and computes
+    /// wrongly. Such a one is chosen all the same where it was asked for, or is the last: PyTorch never is.
+    ///
+    /// # Errors
+    /// There is no device of the kind that was asked for.
+    pub fn with_faults(asked: Option<BackendKind>) -> Result<(Self, Vec<BackendError>), BackendError> {
+        let mut faults = Vec::new();
+        for kind in [BackendKind::Metal, BackendKind::Cuda, BackendKind::Cpu] {
+            match try_out(kind) {
+                Err(found) if found != NO_DEVICE => faults.push(BackendError { kind, found }),
+                _ => {}
+            }
+        }
+        let despite_fault = |kind, reason: &str| Self {
+            backend: Backend::new(kind),
+            reasons: vec![reason.to_owned()],
+        };
+        // Whatever is tried out last is MLX's default, whether it computes well or not.
+        let selection = match Self::of(asked) {
+            Ok(selection) if selection.backend.kind == BackendKind::Torch => {
+                despite_fault(BackendKind::Cpu, "CPU: the last device, though it computes wrongly")
+            }
+            Err(error) if faults.contains(&error) => {
+                despite_fault(error.kind, "chosen with --backend, though it computes wrongly")
+            }
+            chosen => chosen?,
+        };
+        Ok((selection, faults))
+    }
+
     /// The machine as evidence, with the reasons for what was chosen; see [`Backend::environment`].
     pub fn environment(
         &self,

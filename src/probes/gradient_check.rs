@@ -131,6 +131,35 @@ impl GradientRecorder {
     }
 }
 
+/// The slope of the loss of `batch` along `pass`'s gradients, between a step of length `half` behind and one ahead, and the
+/// slope that rounding alone can make; `None` when the gradients are zero or a number is not finite.
+///
+/// Whoever asks chooses the step, and looks twice where the loss bends.
+pub fn central_slope(
+    model: &CausalModel,
+    batch: &Batch,
+    lanes: &Lanes,
+    pass: &LossAndGradients,
+    half: f64,
+) -> Result<Option<(Slope, f64)>> {
+    let parameters = ParameterSnapshot::capture_trainable(model).into_parameters();
+    let reported = f64::from(scalar::<f32>(&pass.loss)?);
+    let field = LossField {
+        model,
+        batch,
+        lanes,
+        norm: norm(&parameters)?,
+        parameters: &parameters,
+        reported,
+        scale: reported.clamp(0.0, LARGEST_SCALE),
+    };
+    let length = norm(&pass.gradients)?;
+    if length == 0.0 || !length.is_finite() {
+        return Ok(None);
+    }
+    field.slope(&pass.gradients, half / length)
+}
+
 /// Whether the two slopes are apart by more than a smooth loss explains.
 fn differs(slope: &Slope) -> bool {
     slope.measured.is_none_or(|measured| {

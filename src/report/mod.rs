@@ -34,6 +34,7 @@ pub use html::{curves_to_html, to_html};
 pub use indicator::{Indicator, IndicatorStatus};
 pub use json::to_json;
 pub use junit::{JunitError, to_junit};
+pub(crate) use junit_case::{case, printable_lines, skipped, unsuccessful};
 pub use machine::{budget_in_words, machine_to_json, machine_to_text};
 pub use markdown::to_markdown;
 pub use phase::{Figure, PhaseReport, PhaseStatus};
