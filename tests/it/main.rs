@@ -33,6 +33,7 @@ mod integration {
     pub mod torch_backend;
     pub mod training_parity;
     pub mod training_steps;
+    pub mod verification;
 }
 
 /// Files of other programs and of earlier versions. `tests/mlx_versions.rs` has the releases of MLX.
