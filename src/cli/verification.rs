@@ -35,8 +35,8 @@ pub struct VerificationArguments {
     /// Only these categories, of those that --list names
     #[arg(long, value_name = "CATEGORY,...", value_delimiter = ',')]
     pub only: Vec<String>,
-    /// Where to compute [default: Metal or CUDA, then MLX on the CPU, the first that works]
-    #[arg(long, value_name = "B", value_enum)]
+    /// Where to compute: metal, cuda or cpu [default: the first of them that works]
+    #[arg(long, value_name = "B", value_enum, hide_possible_values = true)]
     pub backend: Option<BackendArgument>,
     /// Format on standard output
     #[arg(long, value_name = "FORMAT", value_enum, default_value_t = VerificationFormat::Text)]

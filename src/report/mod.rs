@@ -44,4 +44,4 @@ pub use swap::{Beside, ReportedCell, Swap};
 pub use text::{findings_to_text, to_text};
 pub use update_map::{UpdateKind, UpdateMap, UpdateSize};
 pub use verdict::Verdict;
-pub(crate) use wrap::printable;
+pub(crate) use wrap::{printable, wrapped};

@@ -1,7 +1,7 @@
 //! Text broken into lines of a width.
 
 /// Breaks at white space; a word longer than the width gets a line of its own.
-pub(super) fn wrapped(text: &str, width: usize) -> Vec<String> {
+pub(crate) fn wrapped(text: &str, width: usize) -> Vec<String> {
     let mut lines = vec![String::new()];
     for word in text.split_whitespace().map(printable) {
         let needed = length(&word);

@@ -10,6 +10,7 @@ use super::golden_files::GOLDEN_MODELS;
 use super::record::{CategoryRecord, CheckRecord, Outcome, VERIFICATION_SCHEMA_VERSION, Verification};
 use super::session::{EXACT, Session};
 use crate::device::{BackendError, BackendKind, PrecisionChoice, Selection};
+use crate::evidence::RunEnvironment;
 use crate::interrupt::Interrupt;
 use crate::panic_message::panic_message;
 use crate::suggestion::closest;
@@ -58,7 +59,7 @@ impl std::str::FromStr for Category {
     }
 }
 
-/// Hears how many checks are done, of how many, and which one comes next.
+/// Hears how many checks are done, of how many, and which one comes next; nothing more once the user has stopped it.
 pub type Progress<'run> = dyn FnMut(usize, usize, &str) + 'run;
 
 /// A check as it is made: once, or with one model.
@@ -92,43 +93,59 @@ pub fn verify(
     let mut interrupted = false;
     for (done, check) in planned.iter().enumerate() {
         interrupted = interrupt.is_requested();
-        progress(
-            done,
-            planned.len(),
-            &format!("{}: {}", check.category.name(), check.name),
-        );
         let record = if interrupted {
             left_out(check)
         } else {
+            let name = format!("{}: {}", check.category.name(), check.name);
+            progress(done, planned.len(), &name);
             made(check, &session)
         };
         if let Some(own) = categories.iter_mut().find(|own| own.category == check.category) {
             own.checks.push(record);
         }
     }
-    progress(planned.len(), planned.len(), "done");
+    if !interrupted {
+        progress(planned.len(), planned.len(), "done");
+    }
     Ok(Verification {
         schema_version: VERIFICATION_SCHEMA_VERSION,
-        environment: selection.environment(EXACT, PrecisionChoice::default(), false),
+        environment: environment(&selection),
         interrupted,
         seconds: started.elapsed().as_secs_f64(),
         categories,
     })
 }
 
+/// The machine, with the reasons for what is computed with: those of a run do not hold for the element type.
+fn environment(selection: &Selection) -> RunEnvironment {
+    let mut reasons = selection.reasons.clone();
+    reasons.push("float32: what results are held against was computed in it".to_owned());
+    RunEnvironment {
+        reasons,
+        ..selection.environment(EXACT, PrecisionChoice::default(), false)
+    }
+}
+
 /// The categories and their checks, a line each.
 pub fn list() -> String {
     let mut text = String::new();
+    let mut count = 0;
     for category in Category::ALL {
         let _ = writeln!(text, "{:<12} {}", category.name(), category.subject());
         for check in category.checks() {
-            let each = match check.work {
-                Work::Once(_) => "",
-                Work::ForEachModel(_) => ", for each architecture",
+            let (each, own) = match check.work {
+                Work::Once(_) => (String::new(), 1),
+                Work::ForEachModel(_) => {
+                    let models = GOLDEN_MODELS.len();
+                    (format!(", with each of {models} models"), models)
+                }
             };
             let _ = writeln!(text, "  {}{each}", check.name);
+            count += own;
         }
     }
+    let models = GOLDEN_MODELS.each_ref().map(|model| model.name).join(", ");
+    let _ = writeln!(text, "\n{count} checks; the models are {models}");
     text
 }
 
