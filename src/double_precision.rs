@@ -1,22 +1,28 @@
 //! Operations by their definitions in double precision, which devices are held against.
 
+use std::fmt;
+
 /// The largest error of `found`, as a share of the largest value that was expected; NaN where a number is not finite, and
-/// infinite where there are more or fewer numbers.
+/// infinite where there are more or fewer numbers than expected.
 pub fn relative_error(found: &[f32], expected: &[f64]) -> f64 {
     if found.len() != expected.len() {
         return f64::INFINITY;
     }
     let largest = expected.iter().fold(0.0_f64, |largest, value| largest.max(value.abs()));
     let scale = if largest == 0.0 { 1.0 } else { largest };
-    found
-        .iter()
-        .zip(expected)
-        .map(|(&found, expected)| (f64::from(found) - expected).abs() / scale)
-        // A maximum would pass over a NaN.
-        .fold(
-            0.0,
-            |worst: f64, error| if worst.is_nan() || error <= worst { worst } else { error },
-        )
+    worst(found.iter().zip(expected).map(|(&found, expected)| {
+        if found.is_finite() {
+            (f64::from(found) - expected).abs() / scale
+        } else {
+            f64::NAN
+        }
+    }))
+}
+
+/// The largest of errors, 0 where there are none, and NaN where one of them is: a maximum would pass over it.
+pub fn worst(errors: impl IntoIterator<Item = f64>) -> f64 {
+    let worse = |worst: f64, error: f64| if worst.is_nan() || error <= worst { worst } else { error };
+    errors.into_iter().fold(0.0, worse)
 }
 
 /// The same values in double precision.
@@ -128,6 +134,17 @@ pub struct Turn {
     pub offset: usize,
 }
 
+impl fmt::Display for Turn {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let parts = if self.traditional { "neighbours" } else { "halves" };
+        write!(
+            formatter,
+            "{parts} of {} dimensions from position {}",
+            self.dimensions, self.offset
+        )
+    }
+}
+
 /// Rotary positions (Su et al. 2021, arXiv 2104.09864) on `heads` `[heads, tokens, width]`.
 pub fn rotary(heads: &[f32], [tokens, width]: [usize; 2], turn: Turn) -> Vec<f64> {
     let mut turned = doubles(heads);
@@ -164,6 +181,14 @@ pub struct AttentionShape {
     pub width: usize,
     /// Keys that a query sees, its own among them; `None` for all before it.
     pub window: Option<usize>,
+}
+
+impl fmt::Display for AttentionShape {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{} x {} scores", self.tokens, self.held)?;
+        self.window
+            .map_or(Ok(()), |window| write!(formatter, " in a window of {window}"))
+    }
 }
 
 /// Causal attention (Vaswani et al. 2017, arXiv 1706.03762) of `queries` `[heads, tokens, width]` to `keys` and `values`
@@ -207,7 +232,7 @@ pub fn attention([queries, keys, values]: [&[f32]; 3], shape: AttentionShape, sc
 mod tests {
     use super::{
         AttentionShape, Turn, attention, layer_norm, log_sum_exp, product, relative_error, root_mean_square_norm,
-        rotary, softmax, transposed,
+        rotary, softmax, transposed, worst,
     };
     use approx::assert_relative_eq;
 
@@ -250,6 +275,7 @@ mod tests {
             base: 10_000.0,
             offset: 1,
         };
+        assert_eq!(turn.to_string(), "neighbours of 2 dimensions from position 1");
         assert_close(&rotary(&[1.0, 0.0], [1, 2], turn), &[1.0_f64.cos(), 1.0_f64.sin()]);
     }
 
@@ -269,6 +295,10 @@ mod tests {
             &[1.0, 2.0, 3.0, 4.0],
         );
         let all = AttentionShape { window: None, ..shape };
+        assert_eq!(
+            [shape, all].map(|shape| shape.to_string()),
+            ["2 x 2 scores in a window of 1", "2 x 2 scores"]
+        );
         assert_close(
             &attention([&[0.5; 4], &[0.1; 4], &values], all, 1.0),
             &[1.0, 2.0, 2.0, 3.0],
@@ -279,6 +309,15 @@ mod tests {
     fn a_wrong_number_a_nan_and_a_missing_one_are_errors() {
         assert_close(&[relative_error(&[1.0, 4.0], &[1.0, 5.0])], &[0.2]);
         assert!(relative_error(&[f32::NAN, 1.0], &[0.0, 1.0]).is_nan());
+        assert!(relative_error(&[1.0, f32::INFINITY], &[1.0, 1.0]).is_nan());
         assert!(relative_error(&[1.0], &[1.0, 2.0]).is_infinite());
+    }
+
+    #[test]
+    fn an_error_that_is_no_number_is_the_worst_wherever_it_stands() {
+        for errors in [[f64::NAN, 0.5, 0.1], [0.5, f64::NAN, 0.1], [0.1, 0.5, f64::NAN]] {
+            assert!(worst(errors).is_nan(), "{errors:?}");
+        }
+        assert_close(&[worst([0.1, 0.5, 0.2]), worst([])], &[0.5, 0.0]);
     }
 }

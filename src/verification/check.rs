@@ -55,13 +55,15 @@ pub(super) struct Passed {
 }
 
 /// An error beside the one that is allowed.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Deviation {
-    /// The largest error, as a share of the largest value of its array.
+    /// The largest error.
     pub error: f64,
     /// The largest that passes.
     pub allowed: f64,
+    /// What both are a share or a number of, as `of the largest value` of its array, or `nats`.
+    pub measure: String,
 }
 
 /// Something was not as it should be, or could not be looked at.
@@ -155,6 +157,7 @@ pub(super) fn failed(
 #[derive(Debug)]
 pub(super) struct Deviations {
     allowed: f64,
+    measure: &'static str,
     /// The worst error and where it was.
     worst: Option<(f64, String)>,
     /// Every place that is too far off.
@@ -166,6 +169,7 @@ impl Deviations {
     pub(super) fn within(tolerance: Tolerance, session: &Session<'_>) -> Self {
         Self {
             allowed: tolerance.limit_on(session.backend().kind),
+            measure: tolerance.measure(),
             worst: None,
             beyond: Vec::new(),
             compared: 0,
@@ -207,14 +211,23 @@ impl Deviations {
         };
         let allowed = self.allowed;
         if self.beyond.is_empty() {
+            let off = if error == 0.0 {
+                "none off".to_owned()
+            } else {
+                format!("furthest off: {place}")
+            };
             return Ok(Passed {
-                detail: format!("{} compared, furthest off: {place}", self.compared),
-                deviation: Some(Deviation { error, allowed }),
+                detail: format!("{} compared, {off}", self.compared),
+                deviation: Some(Deviation {
+                    error,
+                    allowed,
+                    measure: self.measure.to_owned(),
+                }),
             });
         }
         let shown = self.beyond.iter().take(SHOWN_PLACES);
         let mut found: Vec<String> = shown
-            .map(|(error, place)| format!("{place}: {error:.1e} off"))
+            .map(|(error, place)| format!("{place}: {}", how_far(*error)))
             .collect();
         if self.beyond.len() > SHOWN_PLACES {
             found.push(format!(
@@ -226,9 +239,20 @@ impl Deviations {
         Err(NotPassed::Failed(Failure {
             headline: format!("{what} are wrong"),
             found,
-            expected: Some(format!("errors of at most {allowed:.0e} of the largest value")),
+            expected: Some(format!("errors of at most {allowed:.0e} {}", self.measure)),
             hint: Some(hint.to_owned()),
         }))
+    }
+}
+
+/// An error of [`relative_error`] in words.
+fn how_far(error: f64) -> String {
+    if error.is_nan() {
+        "not a finite number".to_owned()
+    } else if error.is_infinite() {
+        "another number of values".to_owned()
+    } else {
+        format!("{error:.1e} off")
     }
 }
 
@@ -237,7 +261,42 @@ const SHOWN_PLACES: usize = 5;
 
 #[cfg(test)]
 mod tests {
-    use super::Failure;
+    use super::{Deviations, Failure, NotPassed, how_far};
+
+    fn judged(errors: [f64; 3]) -> Result<String, Vec<String>> {
+        let mut deviations = Deviations {
+            allowed: 1e-3,
+            measure: "nats",
+            worst: None,
+            beyond: Vec::new(),
+            compared: 0,
+        };
+        for (place, error) in ["first", "second", "third"].into_iter().zip(errors) {
+            deviations.add(place, error);
+        }
+        match deviations.judge("answers", "none") {
+            Ok(passed) => Ok(passed.detail),
+            Err(NotPassed::Failed(failure)) => Err(failure.found),
+            Err(NotPassed::Skipped(reason)) => panic!("{reason}"),
+        }
+    }
+
+    #[test]
+    fn the_worst_error_is_named_where_there_is_one() {
+        assert_eq!(judged([0.0; 3]).unwrap(), "3 compared, none off");
+        assert_eq!(judged([1e-5, 1e-4, 0.0]).unwrap(), "3 compared, furthest off: second");
+        assert_eq!(
+            judged([1e-5, f64::NAN, 0.0]).unwrap_err(),
+            ["second: not a finite number"]
+        );
+    }
+
+    #[test]
+    fn an_error_without_a_size_is_told_in_words() {
+        assert_eq!(how_far(0.004), "4.0e-3 off");
+        assert_eq!(how_far(f64::NAN), "not a finite number");
+        assert_eq!(how_far(f64::INFINITY), "another number of values");
+    }
 
     #[test]
     fn a_message_is_taken_apart_into_what_it_says() {

@@ -1,6 +1,6 @@
 //! Every tolerance of the verification, each with its reason.
 //!
-//! An error is the largest one of an array as a share of the array's largest value, unless its tolerance says otherwise.
+//! An error is the largest one of an array as a share of the array's largest value, unless its tolerance has another measure.
 
 use crate::device::BackendKind;
 
@@ -8,6 +8,7 @@ use crate::device::BackendKind;
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Tolerance {
     limit: f64,
+    measure: &'static str,
     /// Whether matrix products in f32 are in it.
     has_products: bool,
 }
@@ -20,15 +21,25 @@ impl Tolerance {
     const fn new(limit: f64) -> Self {
         Self {
             limit,
+            measure: "of the largest value",
             has_products: false,
         }
     }
 
     const fn with_products(limit: f64) -> Self {
         Self {
-            limit,
             has_products: true,
+            ..Self::new(limit)
         }
+    }
+
+    const fn measured(self, measure: &'static str) -> Self {
+        Self { measure, ..self }
+    }
+
+    /// What an error is a share or a number of, for a sentence that ends with it.
+    pub(super) fn measure(self) -> &'static str {
+        self.measure
     }
 
     /// The largest error that passes on a device of this kind.
@@ -61,7 +72,7 @@ pub(super) const ROTATIONS: Tolerance = Tolerance::new(5e-5);
 pub(super) const ATTENTION: Tolerance = Tolerance::with_products(1e-5);
 
 /// Moments of 65,536 random numbers, as an absolute error: 5 standard errors of a uniform mean are 5.6e-3.
-pub(super) const MOMENTS: Tolerance = Tolerance::new(8e-3);
+pub(super) const MOMENTS: Tolerance = Tolerance::new(8e-3).measured("beside the expected moment");
 
 /// Logits of models of two layers by two programs in f32; the goldens are rounded to six digits behind the point.
 pub(super) const LOGITS: Tolerance = Tolerance::with_products(5e-5);
@@ -76,18 +87,19 @@ pub(super) const GRADIENTS: Tolerance = Tolerance::with_products(5e-4);
 pub(super) const OTHER_STEPS: Tolerance = Tolerance::with_products(2e-5);
 
 /// Log-probabilities of the engine, as an absolute error in nats: they come from logits in other steps.
-pub(super) const LOG_PROBABILITIES: Tolerance = Tolerance::with_products(2e-4);
+pub(super) const LOG_PROBABILITIES: Tolerance = Tolerance::with_products(2e-4).measured("nats");
 
 /// The sampler's log-probabilities beside those of mlx-lm, as an absolute error in nats: hundreds of exponentials in another
 /// order, of logits around 300 that are stored to 3e-5.
-pub(super) const SAMPLER: Tolerance = Tolerance::new(5e-5);
+pub(super) const SAMPLER: Tolerance = Tolerance::new(5e-5).measured("nats");
 
 /// Parameters near 1 after five updates in f32, of which Muon's are products in five rounds.
 pub(super) const UPDATES: Tolerance = Tolerance::with_products(1e-5);
 
 /// A slope of the loss by finite differences beside the gradient's, as a share of it and beyond what the rounding of the
 /// losses explains: what is left of the loss's bend, and the rounding of the gradient itself.
-pub(super) const SLOPES: Tolerance = Tolerance::with_products(1e-3);
+pub(super) const SLOPES: Tolerance =
+    Tolerance::with_products(1e-3).measured("of the slope beyond what rounding explains");
 
 /// Difference of the slopes over a step and over half of it, as a share, up to which the loss is smooth there: Richardson's
 /// extrapolation leaves about the square of it.

@@ -197,7 +197,7 @@ fn softmax(session: &Session<'_>) -> CheckResult {
             .map(|value| value * spread + shift)
             .collect();
         let found = vector(&softmax_axis(array(&logits, &[rows, columns]), -1, true)?)?;
-        let place = format!("logits around {shift} within {spread}");
+        let place = format!("logits within {spread} of {shift}");
         deviations.compare(place, &found, &exact::softmax(&logits, columns));
     }
     deviations.judge("softmaxes", HINT)
@@ -245,8 +245,11 @@ fn rotary(session: &Session<'_>) -> CheckResult {
             offset as i32,
             None,
         )?;
-        let place = format!("{dimensions} dimensions from position {offset}, neighbours {traditional}");
-        deviations.compare(place, &vector(&found)?, &exact::rotary(&input, [tokens, width], turn));
+        deviations.compare(
+            turn.to_string(),
+            &vector(&found)?,
+            &exact::rotary(&input, [tokens, width], turn),
+        );
     }
     deviations.judge("rotary positions", HINT)
 }
@@ -274,7 +277,7 @@ fn attention(session: &Session<'_>) -> CheckResult {
             None,
         )?;
         let expected = exact::attention([&queries, &keys, &of_keys], shape, SCALE.into());
-        deviations.compare(format!("{tokens} queries to {held} keys"), &vector(&found)?, &expected);
+        deviations.compare(shape.to_string(), &vector(&found)?, &expected);
     }
     deviations.judge("results of attention", HINT)
 }

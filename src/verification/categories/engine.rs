@@ -7,13 +7,14 @@ use super::super::session::{EXACT, Embedded, Session, row};
 use super::super::tolerance::{LOG_PROBABILITIES, OTHER_STEPS};
 use super::gradients::move_adapters;
 use crate::adapter::{AdapterSet, AdapterSetError, LoraSettings, StoredAdapter, attach, save_adapter};
-use crate::double_precision::doubles;
+use crate::double_precision::{doubles, worst};
 use crate::embedded::PROMPTS;
 use crate::engine::{
     CachePrecision, CompleteAnswer, Engine, EngineModel, EngineSettings, Request, SamplingSettings, SequenceCache,
 };
 use crate::model::{LoadError, ModelSource, Tokenizer};
 use crate::readback::vector;
+use crate::rules::wording::counted;
 
 pub(in super::super) const CHECKS: &[Check] = &[
     Check::for_each_model("a cache gives the logits of the whole row", cache),
@@ -71,7 +72,8 @@ fn shared_pass(session: &Session<'_>, model: &'static GoldenModel) -> CheckResul
         let (own, later) = rest.split_at((sequence.len() * vocabulary).min(rest.len()));
         let alone: Vec<f32> = vector(&golden.model.logits(&row(sequence))?)?;
         let alone = doubles(&alone);
-        deviations.compare(format!("sequence {number} of {} tokens", sequence.len()), own, &alone);
+        let place = format!("sequence {number} of {}", counted(sequence.len(), "token"));
+        deviations.compare(place, own, &alone);
         rest = later;
     }
     deviations.judge("logits in a shared pass", HINT)
@@ -166,7 +168,7 @@ fn same(session: &Session<'_>, found: &[CompleteAnswer], expected: &[CompleteAns
             .zip(&expected.log_probabilities)
             .take(same);
         let errors = pairs.map(|(found, expected)| f64::from((found.chosen - expected.chosen).abs()));
-        deviations.add(format!("answer {number}"), errors.fold(0.0, f64::max));
+        deviations.add(format!("answer {number}"), worst(errors));
     }
     deviations.judge("log-probabilities", HINT)
 }

@@ -10,7 +10,7 @@ use super::super::golden_files::{
 };
 use super::super::session::{EXACT, Session, row};
 use super::super::tolerance::{GRADIENTS, LOGITS, LOSSES, SAMPLER, UPDATES};
-use crate::double_precision::{doubles, relative_error};
+use crate::double_precision::{doubles, relative_error, worst};
 use crate::engine::{DecodeLimits, Sampler, SamplingSettings, decode_greedily};
 use crate::model::{ModelSource, Precision, load_safetensors};
 use crate::readback::vector;
@@ -158,12 +158,12 @@ fn optimizers(session: &Session<'_>) -> CheckResult {
                 &made_up(&goldens.shapes, update),
                 goldens.learning_rate,
             )?;
-            let mut worst = 0.0_f64;
+            let mut errors = Vec::new();
             for (name, parameter) in &parameters {
                 let expected = expected.get(name).map_or(&[][..], Vec::as_slice);
-                worst = worst.max(relative_error(&vector(parameter)?, expected));
+                errors.push(relative_error(&vector(parameter)?, expected));
             }
-            deviations.add(format!("{}, update {update}", case.case), worst);
+            deviations.add(format!("{}, update {update}", case.case), worst(errors));
         }
     }
     deviations.judge("updates", HINT)
@@ -261,8 +261,8 @@ fn sampler(session: &Session<'_>) -> CheckResult {
             ));
         }
         let differences = found.iter().zip(&case.log_probabilities);
-        let worst = differences.map(|(found, expected)| (f64::from(*found) - expected).abs());
-        deviations.add(format!("case {number}"), worst.fold(0.0, f64::max));
+        let errors = differences.map(|(found, expected)| (f64::from(*found) - expected).abs());
+        deviations.add(format!("case {number}"), worst(errors));
     }
     deviations.judge("distributions", HINT)
 }

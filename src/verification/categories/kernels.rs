@@ -5,7 +5,7 @@ use super::super::check::{Check, CheckResult, Deviations, NotPassed, skipped};
 use super::super::session::Session;
 use super::super::tolerance::{ATTENTION, FUNCTIONS, LOSSES, PRODUCTS, REDUCTIONS, ROTATIONS, UPDATES};
 use super::array::array;
-use crate::double_precision::{self as exact, AttentionShape, Turn, values};
+use crate::double_precision::{self as exact, AttentionShape, Turn, values, worst};
 use crate::readback::vector;
 
 pub(in super::super) const CHECKS: &[Check] = &[
@@ -27,7 +27,7 @@ fn they_serve() -> Result<(), NotPassed> {
     if mlx_cpu_kernels::serve([]) {
         Ok(())
     } else {
-        skipped("they serve CPUs of Linux alone, and MLX's own operations are used here").map(drop)
+        skipped("this program's own operations are for CPUs of Linux, and MLX's are used here").map(drop)
     }
 }
 
@@ -95,7 +95,7 @@ fn norms(session: &Session<'_>) -> CheckResult {
         let found =
             mlx_cpu_kernels::root_mean_square_norm(&array(&input, &[11, width]), &array(&weight, &[width]), EPSILON)?;
         let expected = exact::root_mean_square_norm(&input, &weight, EPSILON.into());
-        deviations.compare(format!("of {width}"), &vector(&found)?, &expected);
+        deviations.compare(format!("rows of {width}"), &vector(&found)?, &expected);
     }
     deviations.judge("norms", HINT)
 }
@@ -109,13 +109,17 @@ fn gelu(x: f64) -> f64 {
     0.5 * x * (1.0 + ((2.0 / std::f64::consts::PI).sqrt() * (x + 0.044_715 * x.powi(3))).tanh())
 }
 
+/// A gate, and the same in double precision.
+type GatePair = (&'static str, Gate, fn(f64) -> f64);
+
+const GATES: [GatePair; 2] = [("silu", Gate::Silu, silu), ("gelu", Gate::GeluTanh, gelu)];
+
 fn gates(session: &Session<'_>) -> CheckResult {
     they_serve()?;
     let points: Vec<f32> = values(4000, 8).into_iter().map(|value| value * 8.0).collect();
     let factors = values(4000, 9);
-    let gates: [(&str, Gate, fn(f64) -> f64); 2] = [("silu", Gate::Silu, silu), ("gelu", Gate::GeluTanh, gelu)];
     let mut deviations = Deviations::within(FUNCTIONS, session);
-    for (name, gate, of_double) in gates {
+    for (name, gate, of_double) in GATES {
         let found = mlx_cpu_kernels::gated(gate, &array(&points, &[4000]), &array(&factors, &[4000]))?;
         let pairs = points.iter().zip(&factors);
         let expected: Vec<f64> = pairs
@@ -148,8 +152,7 @@ fn rotary(session: &Session<'_>) -> CheckResult {
             base: 10_000.0,
             offset,
         };
-        let place = format!("{dimensions} dimensions from position {offset}, neighbours {traditional}");
-        deviations.compare(place, &found, &exact::rotary(&input, [tokens, width], turn));
+        deviations.compare(turn.to_string(), &found, &exact::rotary(&input, [tokens, width], turn));
     }
     deviations.judge("rotary positions", HINT)
 }
@@ -181,8 +184,7 @@ fn attention(session: &Session<'_>) -> CheckResult {
             .reshape(&[1, tokens as i32, 4, -1])?
             .transpose_axes(&[0, 2, 1, 3])?;
         let expected = exact::attention([&queries, &keys, &of_keys], shape, ATTENTION_SCALE.into());
-        let place = format!("{tokens} queries to {held} keys, window {window:?}");
-        deviations.compare(place, &vector(&found)?, &expected);
+        deviations.compare(shape.to_string(), &vector(&found)?, &expected);
     }
     deviations.judge("results of attention", HINT)
 }
@@ -286,10 +288,7 @@ fn differences(session: &Session<'_>) -> CheckResult {
         &[found.squares_of_difference as f32],
         &[moved],
     );
-    deviations.compare(
-        "largest magnitude",
-        &[of_parts.into_iter().fold(0.0, f32::max)],
-        &[largest.into()],
-    );
+    let found = worst(of_parts.into_iter().map(f64::from));
+    deviations.compare("largest magnitude", &[found as f32], &[largest.into()]);
     deviations.judge("differences and magnitudes", HINT)
 }

@@ -8,14 +8,16 @@ use mlx_diagnose::evidence::RunEnvironment;
 use mlx_diagnose::interrupt::Interrupt;
 use mlx_diagnose::report::{EXIT_FAULT, EXIT_HEALTHY, EXIT_INCOMPLETE};
 use mlx_diagnose::verification::{
-    Category, CategoryRecord, CheckRecord, Deviation, Failure, Outcome, VERIFICATION_SCHEMA_VERSION, Verification,
-    VerificationOptions, list, to_json, to_junit, to_text, verify,
+    self, Category, CategoryRecord, CheckRecord, Deviation, Failure, Outcome, VERIFICATION_SCHEMA_VERSION,
+    Verification, VerificationOptions, list, to_json, to_junit, to_text, verify,
 };
 use rstest::rstest;
 use serde_json::Value;
 
 use crate::command_line::program::{diagnose, stderr, stdout, text};
 use crate::diagnosis::rules::snapshots;
+use crate::integration::architecture_parity::GOLDEN_MODELS;
+use crate::support::golden::root;
 
 /// A verification of every kind of outcome, as another machine could have stored it.
 fn made_up() -> Verification {
@@ -29,16 +31,27 @@ fn made_up() -> Verification {
         deviation: Some(Deviation {
             error: 2.5e-7,
             allowed: 5e-6,
+            measure: "of the largest value".to_owned(),
         }),
     };
     let failed = Outcome::Failed(Failure {
         headline: "softmaxes are wrong".to_owned(),
-        found: vec!["logits around 300 within 8: NaN off".to_owned()],
-        expected: Some("errors of at most 5e-6 of the largest value".to_owned()),
-        hint: Some("compute elsewhere".to_owned()),
+        found: vec![
+            "logits within 8 of 0: 4.0e-3 off".to_owned(),
+            "logits within 8 of 300: not a finite number".to_owned(),
+        ],
+        expected: Some("errors of at most 1e-5 of the largest value".to_owned()),
+        hint: Some(
+            "nothing that this device computes can be trusted: update the system, its drivers and MLX, or compute \
+             elsewhere with --backend"
+                .to_owned(),
+        ),
     });
     let skipped = Outcome::Skipped {
         reason: "no GPU is used".to_owned(),
+    };
+    let not_here = Outcome::Skipped {
+        reason: "this program's own operations are for CPUs of Linux, and MLX's are used here".to_owned(),
     };
     let crashed = Outcome::Crashed {
         error: "index out of bounds <&\u{1b}[31m>".to_owned(),
@@ -48,6 +61,7 @@ fn made_up() -> Verification {
         check("the GPU agrees with the processor", skipped),
         check("streams", crashed),
     ];
+    let kernels = vec![check("norms", not_here.clone()), check("gates", not_here)];
     let environment = RunEnvironment {
         tool_version: "0.1.0".to_owned(),
         mlx_version: "0.32.2".to_owned(),
@@ -72,15 +86,22 @@ fn made_up() -> Verification {
                 category: Category::Arithmetic,
                 checks: arithmetic,
             },
+            CategoryRecord {
+                category: Category::Kernels,
+                checks: kernels,
+            },
         ],
     }
 }
 
-/// A verification that the user ended before its first check.
-fn verify_nothing() -> Verification {
+/// A verification that the user ended before its first check, and what was told of its progress.
+fn verify_nothing() -> (Verification, Vec<String>) {
     let interrupt = Interrupt::default();
     interrupt.request();
-    verify(&VerificationOptions::default(), &interrupt, &mut |_, _, _| {}).unwrap()
+    let mut told = Vec::new();
+    let mut progress = |done: usize, planned: usize, next: &str| told.push(format!("{done} of {planned}: {next}"));
+    let verification = verify(&VerificationOptions::default(), &interrupt, &mut progress).unwrap();
+    (verification, told)
 }
 
 /// `diagnose verify` on a CPU, printed as JSON.
@@ -171,12 +192,18 @@ fn single_figures_have_the_place_that_they_had() {
 
 #[test]
 fn what_is_listed_is_what_is_made() {
-    let verification = verify_nothing();
+    let (verification, _) = verify_nothing();
     let listed = list();
+    let count = verification.tally().skipped;
+    assert!(listed.contains(&format!("\n{count} checks; ")), "{listed}");
+    for documented in ["README.md", "docs/verifying.md"] {
+        let page = fs::read_to_string(root().join(documented)).unwrap();
+        assert!(page.contains(&format!("{count} checks")), "{documented}");
+    }
     for record in &verification.categories {
         assert!(listed.contains(record.category.subject()));
         for check in &record.checks {
-            // A check for each architecture ends with its name.
+            // A check with each model ends with its name.
             let own = check.name.rsplit_once(", ").map_or(check.name.as_str(), |(own, _)| own);
             let is_listed = [own, check.name.as_str()].iter().any(|name| listed.contains(name));
             assert!(is_listed, "{}", check.name);
@@ -185,15 +212,85 @@ fn what_is_listed_is_what_is_made() {
 }
 
 #[test]
+fn every_architecture_is_verified() {
+    let names: Vec<&str> = verification::GOLDEN_MODELS.iter().map(|model| model.name).collect();
+    assert_eq!(names, GOLDEN_MODELS);
+}
+
+#[test]
 fn an_interrupted_verification_says_what_was_not_made() {
-    let verification = verify_nothing();
+    let (verification, told) = verify_nothing();
+    assert_eq!(told, Vec::<String>::new(), "progress of checks that were not made");
     assert!(verification.interrupted);
     let tally = verification.tally();
     assert_eq!((tally.passed, tally.failed), (0, 0));
     assert!(tally.skipped > 90);
     let text = to_text(&verification);
     assert!(text.contains("incomplete: interrupted"), "{text}");
-    assert!(text.contains("interrupted before it began"), "{text}");
+    let skipped = "\nSkipped\n  interrupted before it began\n    device: all 5 checks\n    memory: all 4 checks\n";
+    assert!(text.contains(skipped), "{text}");
+}
+
+#[test]
+fn an_interrupted_verification_tells_what_failed_before() {
+    colored::control::set_override(false);
+    let verification = Verification {
+        interrupted: true,
+        ..made_up()
+    };
+    let text = to_text(&verification);
+    assert!(
+        text.contains("\nincomplete: interrupted before the last check; 2 checks failed\n"),
+        "{text}"
+    );
+}
+
+#[test]
+fn the_element_type_is_explained_by_what_is_compared() {
+    let (verification, _) = verify_nothing();
+    let reasons = &verification.environment.reasons;
+    let of_type: Vec<&String> = reasons.iter().filter(|reason| reason.starts_with("float32")).collect();
+    assert_eq!(of_type, ["float32: what results are held against was computed in it"]);
+}
+
+#[test]
+fn the_help_offers_no_backend_that_is_refused() {
+    let output = diagnose().args(["verify", "--help"]).output().unwrap();
+    assert!(stdout(&output).contains("metal, cuda or cpu"), "{}", stdout(&output));
+    assert!(!stdout(&output).contains("torch"), "{}", stdout(&output));
+}
+
+#[test]
+fn results_beside_other_files_replace_those_of_an_earlier_run_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let kept = folder.path().join("notes.txt");
+    fs::write(&kept, "mine").unwrap();
+    for name in ["verification.json", "verification.xml"] {
+        fs::write(folder.path().join(name), "of an earlier run").unwrap();
+    }
+    let (output, verification) = verified(&["--only", "device", "--out", text(folder.path())], &[]);
+    assert_eq!(output.status.code(), Some(EXIT_HEALTHY.into()));
+    let stored = fs::read_to_string(folder.path().join("verification.json")).unwrap();
+    assert_eq!(serde_json::from_str::<Verification>(&stored).unwrap(), verification);
+    assert!(
+        fs::read_to_string(folder.path().join("verification.xml"))
+            .unwrap()
+            .starts_with("<?xml")
+    );
+    assert_eq!(fs::read_to_string(kept).unwrap(), "mine");
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 3);
+}
+
+#[test]
+fn a_folder_that_cannot_be_written_is_told_before_anything_is_checked() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("a file");
+    fs::write(&file, "").unwrap();
+    let output = diagnose().args(["verify", "--out", text(&file)]).output().unwrap();
+    assert_eq!(output.status.code(), Some(EXIT_INCOMPLETE.into()));
+    assert_eq!(stdout(&output), "");
+    let told = stderr(&output);
+    assert!(told.starts_with("error: cannot write to the folder `"), "{told}");
 }
 
 #[test]
@@ -218,15 +315,18 @@ fn a_verification_is_well_formed_junit() {
     let document = roxmltree::Document::parse(&junit).unwrap();
     let root = document.root_element();
     let counts = ["tests", "failures", "errors"].map(|name| root.attribute(name).unwrap());
-    assert_eq!(counts, ["4", "1", "1"]);
+    assert_eq!(counts, ["6", "1", "1"]);
     let failure = document
         .descendants()
         .find(|node| node.has_tag_name("failure"))
         .unwrap();
     assert_eq!(failure.attribute("message"), Some("softmaxes are wrong"));
     let body = failure.text().unwrap();
-    assert!(body.contains("found: logits around 300 within 8: NaN off"), "{body}");
-    assert!(body.contains("expected: errors of at most 5e-6"), "{body}");
+    assert!(
+        body.contains("found: logits within 8 of 300: not a finite number"),
+        "{body}"
+    );
+    assert!(body.contains("expected: errors of at most 1e-5"), "{body}");
     let skipped = document
         .descendants()
         .find(|node| node.has_tag_name("skipped"))
@@ -240,9 +340,6 @@ mod perturbed {
     use super::*;
     use std::path::{Path, PathBuf};
     use std::process::Command;
-
-    use crate::integration::architecture_parity::GOLDEN_MODELS;
-    use crate::support::golden::root;
 
     /// Compiles a library that puts itself between others; `None` without a C compiler.
     fn library(folder: &Path, source: &str, definition: Option<&str>) -> Option<PathBuf> {
@@ -324,6 +421,7 @@ mod perturbed {
         for untouched in [
             Category::Device,
             Category::Memory,
+            Category::Bits,
             Category::Kernels,
             Category::Checkpoints,
         ] {
@@ -366,6 +464,20 @@ mod perturbed {
             let differences = format!("finite differences of every parameter, {model}");
             assert!(gradients.contains(&differences), "{gradients:?}");
         }
+    }
+
+    /// A comparison with it is never true, and a largest number passes over it.
+    #[test]
+    fn products_that_are_no_numbers_pass_no_check_of_them() {
+        let Some(verification) = found_wrong("products.c", Some("FACTOR=(0.0f/0.0f)"), "LD_AUDIT") else {
+            return;
+        };
+        let goldens = wrong_in(Category::Goldens, &verification);
+        for check in ["updates of MLX's optimizers", "logits of mlx-lm from packed weights"] {
+            assert!(goldens.contains(check), "{goldens:?}");
+        }
+        let found = found(&verification, Category::Arithmetic, "matrix products in batches");
+        assert_eq!(found, ["3 of 17 x 29 x 11: not a finite number"]);
     }
 
     /// This program's rotary positions ask the C library, and MLX's do not.
