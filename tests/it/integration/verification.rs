@@ -18,6 +18,7 @@ use crate::command_line::program::{diagnose, stderr, stdout, text};
 use crate::diagnosis::rules::snapshots;
 use crate::integration::architecture_parity::GOLDEN_MODELS;
 use crate::support::golden::root;
+use crate::support::skip;
 
 /// A verification of every kind of outcome, as another machine could have stored it.
 fn made_up() -> Verification {
@@ -357,7 +358,7 @@ mod perturbed {
                 Some(built)
             }
             Err(error) => {
-                eprintln!("skipped: no C compiler: {compiler}: {error}");
+                skip::because(&format!("no C compiler: {compiler}: {error}"));
                 None
             }
         }
