@@ -8,7 +8,7 @@ use mlx_rs::module::update_parameters;
 use thiserror::Error;
 
 use super::hand_over::{HandOverError, hand_over};
-use super::run::{Run, Subject};
+use super::phases::{Run, Subject};
 use super::step_recorder::StepRecorder;
 use crate::adapter::{AdapterFileError, AttachError, load_adapter, save_adapter, target_modules};
 use crate::data::{Batch, Batches};

@@ -3,7 +3,7 @@ use std::path::{Path, PathBuf};
 use thiserror::Error;
 
 use super::DataSource;
-use super::run::{Run, Subject};
+use super::phases::{Run, Subject};
 use crate::adapter::StoredAdapter;
 use crate::evidence::{Evidence, ExternalTraining, Slot};
 use crate::external::{self, Assignment, Ending, ExternalTrainer, TemplateError, Watched, find_adapter};

@@ -3,8 +3,8 @@ use std::path::Path;
 use mlx_rs::error::Exception;
 
 use super::costs::Costs;
+use super::phases::{Run, Subject};
 use super::row_fit::RowFit;
-use super::run::{Run, Subject};
 use super::validation_course::ValidationCourse;
 use super::{DiagnosisOptions, FinishedAdapter};
 use crate::adapter::{AdapterFileError, Places, StoredAdapter};

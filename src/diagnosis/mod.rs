@@ -10,6 +10,7 @@ mod hand_over;
 mod inputs;
 mod log_alone;
 mod options;
+mod phases;
 mod progress;
 mod prompts;
 mod refusal;

@@ -7,7 +7,7 @@ use thiserror::Error;
 
 use super::DiagnosisOptions;
 use super::costs::Costs;
-use super::run::Subject;
+use super::phases::Subject;
 use crate::adapter::{AdapterFileError, attached_modules};
 use crate::evidence::{
     DivergenceEvidence, FineTuneKind, FuseEvidence, GenerationEvidence, ReloadEvidence, Slot, StateEvidence,

@@ -5,7 +5,8 @@ use std::time::Instant;
 use thiserror::Error;
 
 use super::costs::Costs;
-use super::run::{Run, Subject, nothing_measured};
+use super::phases::{Run, Subject};
+use super::run::nothing_measured;
 use crate::adapter::{AdapterFileError, AdapterFormat, ConvertError, StoredAdapter, TargetFormat, convert};
 use crate::evidence::{
     AdapterEvidence, CellAnswer, CellState, Evidence, FitComparison, GenerationEvidence, Party, ReferenceRun, Slot,
