@@ -9,6 +9,7 @@
 //! | `as_written` | |
 //! | `atomic_write` | |
 //! | `counts` | |
+//! | `distributed` | |
 //! | `double_precision` | |
 //! | `embedded` | |
 //! | `excerpt` | |
@@ -64,6 +65,7 @@ pub mod counts;
 pub mod data;
 pub mod device;
 pub mod diagnosis;
+pub mod distributed;
 pub mod double_precision;
 pub mod embedded;
 pub mod engine;

@@ -20,6 +20,7 @@ mod support {
 /// and what is done where another program or backend is absent.
 mod integration {
     pub mod architecture_parity;
+    pub mod distributed;
     pub mod external_generators;
     pub mod external_trainers;
     pub mod fine_tuning_refusals;

@@ -1,0 +1,113 @@
+//! The processes of a distributed run, met and watched.
+
+use mlx_distributed::{Group, Transport};
+use mlx_rs::error::Exception;
+use thiserror::Error;
+
+use super::{Loss, Placement, Presence, PresenceError, PresenceLimits};
+
+/// All processes of a run.
+#[derive(Debug)]
+pub struct Ranks {
+    // Dropped before the presence: the others may still wait for what it sends.
+    group: Group,
+    presence: Option<Presence>,
+}
+
+/// The processes did not meet.
+#[derive(Debug, Error)]
+pub enum MeetError {
+    /// The linked MLX does not have the transport.
+    #[error(
+        "MLX has no `{transport}` backend here\n  found: {}\n  hint: start the processes with `--backend` and one of those",
+        available()
+    )]
+    NotAvailable {
+        /// What the launcher chose.
+        transport: Transport,
+    },
+    /// They cannot tell each other that they are there.
+    #[error(transparent)]
+    Presence(#[from] PresenceError),
+    /// MLX could not connect them.
+    #[error(
+        "the processes of the run did not meet\n  found: {0}\n  hint: look whether each of them was started, and can be reached at its address; MLX_RING_VERBOSE=1 says more"
+    )]
+    Join(Exception),
+}
+
+fn available() -> String {
+    let names: Vec<&str> = Transport::ALL
+        .into_iter()
+        .filter(|transport| transport.is_available())
+        .map(Transport::name)
+        .collect();
+    if names.is_empty() {
+        "none at all".to_owned()
+    } else {
+        names.join(", ")
+    }
+}
+
+impl Ranks {
+    /// Meets the other processes of `placement`; returns when all are there. From then on `on_loss` is called once, by another
+    /// thread, with the first that is lost; where the transport has no addresses that are known here, nobody is watched.
+    ///
+    /// # Errors
+    /// [`MeetError`].
+    pub fn meet(
+        placement: &Placement,
+        limits: PresenceLimits,
+        on_loss: impl FnOnce(Loss) + Send + 'static,
+    ) -> Result<Self, MeetError> {
+        let transport = placement.transport;
+        if !transport.is_available() {
+            return Err(MeetError::NotAvailable { transport });
+        }
+        let presence = match &placement.addresses[..] {
+            [] => None,
+            addresses => Some(Presence::start(placement.rank, addresses, limits, on_loss)?),
+        };
+        // A ring joins its neighbours; a collective returns when all are there.
+        match Group::join(transport).and_then(|group| group.barrier().map(|()| group)) {
+            Ok(group) => {
+                if let Some(presence) = &presence {
+                    presence.have_met();
+                }
+                Ok(Self { group, presence })
+            }
+            Err(error) => {
+                if let Some(presence) = presence {
+                    presence.fail();
+                }
+                Err(MeetError::Join(error))
+            }
+        }
+    }
+
+    /// What they compute together with.
+    pub fn group(&self) -> &Group {
+        &self.group
+    }
+
+    /// What a collective gave. Where it failed, another process is likely to be lost, which MLX's ring tells its neighbours alone
+    /// and without its rank: then this waits until `on_loss` has been called, or it is sure that nobody is.
+    ///
+    /// # Errors
+    /// The collective's own.
+    pub fn settled<T>(&self, result: Result<T, Exception>) -> Result<T, Exception> {
+        if result.is_err()
+            && let Some(presence) = &self.presence
+        {
+            presence.await_loss();
+        }
+        result
+    }
+
+    /// Ends with the others told that this process failed.
+    pub fn fail(self) {
+        if let Some(presence) = self.presence {
+            presence.fail();
+        }
+    }
+}
