@@ -283,6 +283,8 @@ impl SwapEvidence {
         Some(match (trains, generates) {
             (Some(false), Some(false)) => Side::Both,
             (Some(false), _) => Side::Training,
+            // Their trainer left nothing that this engine could answer with: its side may hold a fault as well.
+            (None, _) if self.cell(Party::Theirs, Party::Reference).is_some() => return None,
             (_, Some(false)) => Side::Generation,
             _ if together == Some(false) => Side::Together,
             (None, None) => return None,

@@ -1,5 +1,5 @@
 use super::answers::on_one_line;
-use crate::evidence::{CellState, Evidence, FitComparison, Party, Side, Slot, SwapCell, SwapEvidence};
+use crate::evidence::{CellState, Evidence, Party, Side, Slot, SwapCell, SwapEvidence};
 use crate::rules::wording::{factor, nats};
 use serde::Serialize;
 
@@ -227,7 +227,8 @@ fn beside(evidence: &Evidence, swap: &SwapEvidence) -> Vec<Beside> {
         .ran()
         .and_then(|parameters| parameters.adapter.as_ref()?.median_update());
     let update_in_words = |value: Option<f64>| value.map_or_else(|| "not measured".to_owned(), factor);
-    let loss_after = evidence.fit.ran().and_then(FitComparison::loss_after);
+    let fit = evidence.fit.ran();
+    let loss_after = fit.map_or_else(|| "not measured".to_owned(), |fit| nats(fit.loss_after()));
     vec![
         Beside {
             what: "loss of the first step",
@@ -246,7 +247,7 @@ fn beside(evidence: &Evidence, swap: &SwapEvidence) -> Vec<Beside> {
         },
         Beside {
             what: "first rows after",
-            theirs: nats(loss_after),
+            theirs: loss_after,
             reference: nats(reference.loss_after),
         },
     ]

@@ -277,6 +277,30 @@ fn a_training_that_made_the_references_much_less_likely_learnt_less() {
     assert_eq!(swap.side(&base), Some(Side::Training));
 }
 
+#[test]
+fn a_generator_is_not_blamed_alone_where_the_trainer_left_nothing() {
+    let (base, tuned) = healthy();
+    let like_base: Vec<CellAnswer> = base.answers.iter().map(CellAnswer::from).collect();
+    let cell = |trainer, generator, answers| SwapCell {
+        trainer,
+        generator,
+        answers,
+    };
+    let nothing = || Slot::skipped("the trainer failed");
+    let swap = SwapEvidence {
+        cells: vec![
+            cell(Party::Theirs, Party::Reference, nothing()),
+            cell(Party::Theirs, Party::Theirs, nothing()),
+            cell(Party::Reference, Party::Reference, Slot::Ran(tuned)),
+            cell(Party::Reference, Party::Theirs, Slot::Ran(like_base)),
+        ],
+        readings: Vec::new(),
+        repeatable: None,
+        reference: Slot::skipped("not needed here"),
+    };
+    assert_eq!(swap.side(&base), None);
+}
+
 #[rstest]
 #[case("the same", "the  same\n", 1.0)]
 #[case("", "", 1.0)]
