@@ -103,8 +103,8 @@ impl Incomparable {
         if then.settings.sizes != settings.sizes {
             return Err(Self {
                 what: "size of the work".to_owned(),
-                then: format!("{:?}", then.settings.sizes),
-                now: format!("{:?}", settings.sizes),
+                then: then.settings.sizes.to_string(),
+                now: settings.sizes.to_string(),
                 hint: "use `--tiny` for both or for neither, with models of the same context",
             });
         }

@@ -1,5 +1,7 @@
 //! How much each measurement works on.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
 /// Rows, tokens and the like of every measurement.
@@ -22,6 +24,24 @@ pub struct Sizes {
     pub bandwidth_bytes: usize,
     /// Sides of the square product that stands for the machine's best.
     pub best_product: usize,
+}
+
+impl fmt::Display for Sizes {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            formatter,
+            "steps of {} rows of {} tokens with rank {}, prompts of {} and {} tokens, answers of {}, {} bytes to read, products of \
+             side {}",
+            self.training_rows,
+            self.training_tokens,
+            self.rank,
+            self.prefill_tokens,
+            self.prompt_tokens,
+            self.answer_tokens,
+            self.bandwidth_bytes,
+            self.best_product
+        )
+    }
 }
 
 impl Sizes {

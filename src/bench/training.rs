@@ -39,12 +39,7 @@ fn parts(
         let pass = loss_and_gradients(model, batch, lanes)?;
         Ok(eval(pass.gradients.values().chain([&pass.loss]))?)
     })?;
-    let backward: Vec<f64> = both
-        .values()
-        .iter()
-        .zip(forward.values())
-        .map(|(both, forward)| both - forward)
-        .collect();
+    let backward = beyond(&both, &forward);
     let gradients = {
         let _cores = lanes.share_cores(batch);
         let pass = loss_and_gradients(model, batch, lanes)?;
@@ -58,21 +53,38 @@ fn parts(
         Ok(eval(parameters.values().chain(optimizer.state()))?)
     })?;
     for (name, seconds, note) in [
-        ("forward", forward, format!("the mean loss of {rows}")),
+        ("forward", Some(forward), format!("the mean loss of {rows}")),
         (
             "backward",
-            Samples::new(backward),
-            "loss and gradients together, less the forward pass of the same repeat".to_owned(),
+            backward,
+            "loss and gradients together, less the fastest forward pass".to_owned(),
         ),
         (
             "update",
-            update,
+            Some(update),
             format!("AdamW on {} trained tensors", gradients.len()),
         ),
     ] {
-        measured.add(name, Measurement::new(name, Unit::Seconds, seconds, note));
+        match seconds {
+            Some(seconds) => measured.add(name, Measurement::new(name, Unit::Seconds, seconds, note)),
+            None => measured.lack(
+                name,
+                "the machine did so much else that a part took longer than the whole",
+            ),
+        }
     }
     Ok(())
+}
+
+/// What each of `whole` took beyond the fastest of `part`, which are measured at different times, so that what else the machine
+/// does makes either longer; `None` where that is no time.
+fn beyond(whole: &Samples, part: &Samples) -> Option<Samples> {
+    let fastest = part.values().iter().copied().reduce(f64::min)?;
+    let beyond: Vec<f64> = whole.values().iter().map(|whole| whole - fastest).collect();
+    beyond
+        .iter()
+        .all(|&seconds| seconds > 0.0)
+        .then(|| Samples::new(beyond))
 }
 
 fn steps(bench: &Workbench<'_>, measured: &mut Measured, model: CausalModel, batch: &Batch) -> Result<(), BenchError> {
@@ -175,5 +187,19 @@ impl<'bench> Steps<'bench> {
     /// The model as it is now, and the optimizer.
     pub(super) fn into_parts(self) -> (CausalModel, AdamW) {
         (self.model, self.optimizer)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Samples, beyond};
+
+    #[test]
+    fn a_part_that_was_disturbed_makes_no_rest_negative() {
+        let whole = Samples::new(vec![3.0, 3.5, 4.0]);
+        let rest = beyond(&whole, &Samples::new(vec![1.0, 126.0, 1.25])).unwrap();
+        assert_eq!(rest.values(), [2.0, 2.5, 3.0]);
+        assert!(beyond(&whole, &Samples::new(vec![3.0])).is_none());
+        assert!(beyond(&whole, &Samples::default()).is_none());
     }
 }
