@@ -64,6 +64,16 @@ pub enum ChatTemplateError {
         /// What is wrong with it.
         detail: String,
     },
+    /// The system gives no thread to work on it.
+    #[error(
+        "chat template `{template}` cannot be worked on\n  found: no thread with room for deep nesting: {found}\n  expected: an address space of some gigabytes, of which little becomes memory\n  hint: raise the limit on it (`ulimit -v`)"
+    )]
+    NoThread {
+        /// Where the template comes from.
+        template: String,
+        /// What the system said.
+        found: String,
+    },
     /// The template itself refuses the conversation, by `raise_exception`.
     #[error(
         "chat template `{template}` refuses the conversation at line {line}\n  found: {detail}\n  hint: give the row the roles and the order that the template asks for"
@@ -204,7 +214,10 @@ impl ChatTemplate {
             return Err(invalid(1, found));
         }
         let environment = on_large_stack(|| compile(name, source, seconds))
-            .map_err(|error| invalid(1, format!("no thread to compile it on: {error}")))?
+            .map_err(|error| ChatTemplateError::NoThread {
+                template: name.to_owned(),
+                found: error.to_string(),
+            })?
             .map_err(|error| invalid(error.line().unwrap_or(1), detail(&error)))?;
         Ok(Self {
             name: name.to_owned(),
@@ -284,10 +297,9 @@ impl ChatTemplate {
             // The error may hold the template's values, which are dropped here with it.
             rendered.map_err(|error| self.failure(&error))
         };
-        on_large_stack(|| allowance::within(ALLOWANCE, render)).map_err(|error| ChatTemplateError::Failed {
+        on_large_stack(|| allowance::within(ALLOWANCE, render)).map_err(|error| ChatTemplateError::NoThread {
             template: self.name.clone(),
-            line: 1,
-            detail: format!("no thread to run it on: {error}"),
+            found: error.to_string(),
         })?
     }
 
