@@ -64,8 +64,9 @@ pub enum Command {
     ///
     /// With --peers, PyTorch, Python mlx-lm and llama.cpp do the same work in turns with it.
     ///
-    /// Exit codes: 0 all was measured; 1 a figure got slower than in the baseline, beyond its noise, a promise to be faster than
-    /// another program does not hold, or somebody did other work; 2 could not complete.
+    /// Exit codes: 0 what can be measured here was, and the rest is listed with its reason; 1 a figure got slower than in the
+    /// baseline, beyond its noise, a promise to be faster than another program does not hold, or somebody did other work; 2 could
+    /// not complete.
     Bench(BenchArguments),
     /// Compare a model in GGUF with the same one in MLX, through the servers that people use: memory, speed, stability
     #[command(subcommand)]

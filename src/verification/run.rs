@@ -32,7 +32,7 @@ pub enum VerifyError {
     Backend(#[from] BackendError),
     /// The system gives no folder to lay out the models in.
     #[error(
-        "the models that are verified cannot be laid out\n  found: {0}\n  hint: make room in the folder for temporary files"
+        "there is no folder for what the checks write and read\n  found: {0}\n  expected: a folder for temporary files with room for some megabytes\n  hint: name another one by `TMPDIR`"
     )]
     Folder(#[from] std::io::Error),
 }
@@ -52,7 +52,7 @@ impl std::str::FromStr for Category {
     fn from_str(name: &str) -> Result<Self, UnknownCategory> {
         let names = Self::ALL.map(Self::name);
         Self::named(name).ok_or_else(|| UnknownCategory {
-            name: name.to_owned(),
+            name: if name.is_empty() { "(nothing)" } else { name }.to_owned(),
             known: names.join(", "),
             suggestion: closest(name, names),
         })
