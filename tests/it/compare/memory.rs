@@ -268,13 +268,18 @@ fn a_name_with_spaces_and_parentheses_is_read_whole() {
 #[test]
 fn a_process_that_the_server_owns_is_counted_with_its_children_though_it_descends_from_none_of_its_roots() {
     const MARK: &str = "a-mark-of-this-test-alone";
-    let owned = Running::start(Command::new("sh").args(["-c", "sleep 60 & wait", MARK]));
+    // The child ends with its input, which ends with the shell.
+    let owned = Running::start(
+        Command::new("sh")
+            .args(["-c", "exec 3<&0; cat <&3 & wait", MARK])
+            .stdin(Stdio::piped()),
+    );
     let stranger = Running::start(Command::new("sleep").arg("60"));
     let named = || Named {
         word: Some(MARK),
         ..Named::default()
     };
-    let sample = sample_that(named, |sample| names(sample) == ["sh", "sleep"]);
+    let sample = sample_that(named, |sample| names(sample) == ["sh", "cat"]);
     assert_eq!(sample.processes[0].pid, owned.pid());
     assert_eq!(process(&sample, stranger.pid()), None);
 }
