@@ -8,7 +8,7 @@ use std::slice;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use mlx_rs::error::{Exception, Result};
-use mlx_rs::{Array, Dtype, Stream};
+use mlx_rs::{Array, Dtype, Stream, with_stream};
 use mlx_sys::{
     mlx_array, mlx_device_free, mlx_device_get_type, mlx_device_new, mlx_device_type__MLX_CPU, mlx_stream_get_device,
 };
@@ -37,15 +37,16 @@ pub(crate) trait Operation: Send + Sync + Sized + 'static {
         shapes: [&[i32]; OUTPUTS],
     ) -> Result<[Array; OUTPUTS]> {
         let lengths = shapes.map(|shape| shape.iter().map(|side| *side as usize).product());
+        let stream = Stream::thread_local_or_default();
         let table = Table::of(Held {
             operation: self,
             lengths: lengths.to_vec(),
+            stream: stream.clone(),
         });
         let handles: Vec<*mut c_void> = inputs.iter().map(|array| array.as_ptr().ctx).collect();
         let sides = shapes.concat();
         let dimensions = shapes.map(<[i32]>::len);
         let mut outputs = [null_mut(); OUTPUTS];
-        let stream = Stream::thread_local_or_default();
         // SAFETY: handles, shapes and stream outlive the call; the table is given away.
         let message = unsafe {
             rust_operation_apply(
@@ -67,10 +68,12 @@ pub(crate) trait Operation: Send + Sync + Sized + 'static {
     }
 }
 
-/// An operation beside the sizes of what it computes.
+/// An operation beside the sizes of what it computes, and where.
 struct Held<O> {
     operation: O,
     lengths: Vec<usize>,
+    /// MLX differentiates when whoever chose the stream has long left it; the gradients belong on the same one.
+    stream: Stream,
 }
 
 /// `rust_operation` of operation.cpp.
@@ -172,7 +175,10 @@ unsafe extern "C" fn vjp<O: Operation>(
         )
     };
     let arguments: Vec<usize> = arguments.iter().map(|number| *number as usize).collect();
-    match held.operation.vjp(&inputs, &cotangents, &outputs, &arguments) {
+    let gradients = with_stream(&held.stream, || {
+        held.operation.vjp(&inputs, &cotangents, &outputs, &arguments)
+    });
+    match gradients {
         Ok(gradients) => {
             for (index, gradient) in gradients.into_iter().enumerate() {
                 // SAFETY: there is room for one result to each argument, and the array is given away.

@@ -2,6 +2,10 @@
 
 #![cfg(target_os = "linux")]
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
 use approx::assert_relative_eq;
 use mlx_cpu_kernels::{AdamWFactors, Adapter, Difference, Gate, Reach, Rotation};
 use mlx_rs::error::{Exception, Result};
@@ -9,8 +13,8 @@ use mlx_rs::fast::{rms_norm, rope, rope_dynamic, scaled_dot_product_attention};
 use mlx_rs::nn::{gelu_approximate, silu};
 use mlx_rs::ops::indexing::take_along_axis;
 use mlx_rs::ops::{arange, ge, gt, logical_and, matmul, multiply, repeat_axis, subtract};
-use mlx_rs::transforms::fallible_vjp;
-use mlx_rs::{Array, Dtype, random};
+use mlx_rs::transforms::{async_eval, eval, fallible_vjp};
+use mlx_rs::{Array, Device, Dtype, Stream, random, with_stream};
 use rstest::rstest;
 
 use crate::integration::architecture_parity::{self, every_golden_model};
@@ -21,6 +25,8 @@ use rstest_reuse::apply;
 const ROUNDING: f64 = 4e-6;
 /// Difference allowed between logits of the same computation in other steps.
 const OTHER_STEPS: f64 = 2e-5;
+/// How long a stream is held up: far longer than a small product takes.
+const STREAM_HELD_UP: Duration = Duration::from_millis(500);
 
 fn drawn(seed: u64, shape: &[i32]) -> Array {
     random::normal::<f32>(shape, None, None, &random::key(seed).unwrap()).unwrap()
@@ -509,6 +515,35 @@ fn the_largest_magnitude_is_found_wherever_it_stands(#[case] shape: &[i32]) {
             );
         }
     }
+}
+
+/// MLX differentiates after whoever chose the stream has left it. What is computed there comes after what was begun there.
+#[test]
+fn gradients_are_computed_on_the_stream_of_their_layer() {
+    let (inputs, weight) = (drawn(0, &[6, 5]), drawn(1, &[4, 5]));
+    eval([&inputs, &weight]).unwrap();
+    let stream = Stream::new_with_device(&Device::cpu());
+    let first_is_done = Arc::new(AtomicBool::new(false));
+    let done = Arc::clone(&first_is_done);
+    let first = move |out: &mut [f32]| {
+        std::thread::sleep(STREAM_HELD_UP);
+        out.fill(0.0);
+        done.store(true, Ordering::Relaxed);
+    };
+    let first = with_stream(&stream, || mlx_cpu_kernels::filled(&[1], first)).unwrap();
+    async_eval([&first]).unwrap();
+
+    let layer = |given: &[Array]| {
+        let layer = || mlx_cpu_kernels::linear(&given[0], &weight, None, None);
+        Ok(vec![with_stream(&stream, layer)?])
+    };
+    let cotangent = [Array::from_slice(&[1.0f32; 24], &[6, 4])];
+    let (_, gradients) = fallible_vjp(layer, &[inputs], &cotangent).unwrap();
+    eval(&gradients).unwrap();
+    assert!(
+        first_is_done.load(Ordering::Relaxed),
+        "the gradient was computed elsewhere"
+    );
 }
 
 #[test]
