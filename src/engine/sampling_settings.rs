@@ -2,10 +2,13 @@
 
 use std::collections::BTreeMap;
 
+use serde::Deserialize;
+
 use crate::model::Problem;
 
 /// A filter or penalty at its neutral value is off, and the neutral values are mlx-lm's (`mlx_lm/sample_utils.py`).
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct SamplingSettings {
     /// Divides the log-probabilities after every filter; 0 takes the likeliest token and leaves the filters out.
     pub temperature: f32,
@@ -29,6 +32,7 @@ pub struct SamplingSettings {
     /// Is added to the logits of single tokens before everything else.
     pub logit_bias: BTreeMap<u32, f32>,
     /// Where the draws start; the same seed gives the same tokens whatever else runs. Without one the engine draws it.
+    #[serde(skip_deserializing)]
     pub seed: Option<u64>,
 }
 

@@ -180,69 +180,10 @@ struct SamplerGoldens {
 #[derive(Deserialize)]
 struct SamplerCase {
     row: String,
-    settings: SamplerSettings,
+    /// What it sets beside the defaults.
+    settings: SamplingSettings,
     ids: Vec<u32>,
     log_probabilities: Vec<f64>,
-}
-
-/// What a case sets beside the defaults.
-#[derive(Deserialize)]
-#[serde(default, deny_unknown_fields)]
-struct SamplerSettings {
-    temperature: f32,
-    top_k: usize,
-    top_p: f32,
-    min_p: f32,
-    repetition_penalty: f32,
-    presence_penalty: f32,
-    frequency_penalty: f32,
-    repetition_context: usize,
-    logit_bias: BTreeMap<u32, f32>,
-}
-
-impl Default for SamplerSettings {
-    fn default() -> Self {
-        let SamplingSettings {
-            temperature,
-            top_k,
-            top_p,
-            min_p,
-            repetition_penalty,
-            presence_penalty,
-            frequency_penalty,
-            repetition_context,
-            logit_bias,
-            seed: _,
-        } = SamplingSettings::default();
-        Self {
-            temperature,
-            top_k,
-            top_p,
-            min_p,
-            repetition_penalty,
-            presence_penalty,
-            frequency_penalty,
-            repetition_context,
-            logit_bias,
-        }
-    }
-}
-
-impl From<SamplerSettings> for SamplingSettings {
-    fn from(settings: SamplerSettings) -> Self {
-        Self {
-            temperature: settings.temperature,
-            top_k: settings.top_k,
-            top_p: settings.top_p,
-            min_p: settings.min_p,
-            repetition_penalty: settings.repetition_penalty,
-            presence_penalty: settings.presence_penalty,
-            frequency_penalty: settings.frequency_penalty,
-            repetition_context: settings.repetition_context,
-            logit_bias: settings.logit_bias,
-            seed: None,
-        }
-    }
 }
 
 fn sampler(session: &Session<'_>) -> CheckResult {
@@ -250,7 +191,7 @@ fn sampler(session: &Session<'_>) -> CheckResult {
     let mut deviations = Deviations::within(SAMPLER, session);
     for (number, case) in (1..).zip(goldens.cases) {
         let logits = goldens.rows.get(&case.row).map_or(&[][..], Vec::as_slice);
-        let sampler = Sampler::new(case.settings.into(), None, 1);
+        let sampler = Sampler::new(case.settings, None, 1);
         let (ids, found): (Vec<u32>, Vec<f32>) = sampler.distribution(logits, &goldens.tokens)?.into_iter().unzip();
         if ids != case.ids {
             return Err(failed(
