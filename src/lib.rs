@@ -9,7 +9,7 @@
 //! | `as_written` | |
 //! | `atomic_write` | |
 //! | `counts` | |
-//! | `distributed` | |
+//! | `distributed` | `yaml` |
 //! | `double_precision` | |
 //! | `embedded` | |
 //! | `excerpt` | |

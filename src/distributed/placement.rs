@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 use mlx_distributed::Transport;
 use thiserror::Error;
 
+use crate::yaml;
+
 /// The rank of a process, from 0.
 const RANK: &str = "MLX_RANK";
 /// A file with the addresses of a ring, by rank.
@@ -17,8 +19,6 @@ const OTHERS: [(&str, Transport); 4] = [
     ("OMPI_COMM_WORLD_RANK", Transport::Mpi),
     ("PMI_RANK", Transport::Mpi),
 ];
-/// Longest host file that is read: a thousand hosts take some 50 kB.
-const LARGEST_HOST_FILE: u64 = 1 << 20;
 
 /// Where a process stands among those that were started with it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -144,11 +144,9 @@ fn ring(path: &Path) -> Result<Vec<String>, PlacementError> {
         path: path.to_owned(),
         source,
     };
-    let length = std::fs::metadata(path).map_err(unreadable)?.len();
-    if length > LARGEST_HOST_FILE {
-        return Err(foreign(format!("{length} bytes")));
-    }
-    let text = std::fs::read_to_string(path).map_err(unreadable)?;
+    // A thousand hosts take some 50 kB.
+    let text = yaml::read_file(path).map_err(unreadable)?;
+    let text = text.ok_or_else(|| foreign(format!("more than {} bytes", yaml::LARGEST_FILE)))?;
     if text.trim().is_empty() {
         return Ok(Vec::new());
     }
