@@ -11,6 +11,7 @@
 mod support {
     pub mod golden;
     pub mod replay_server;
+    pub mod short_diagnosis;
     pub mod situations;
     pub mod skip;
     pub mod tolerances;

@@ -161,17 +161,7 @@ fn an_incomplete_run_still_lists_what_it_found() {
 
 #[test]
 fn a_run_that_measured_nothing_is_not_healthy() {
-    let evidence = changed(|evidence| {
-        evidence.model = Slot::skipped("no model");
-        evidence.data = Slot::skipped("no model");
-        evidence.memory = Slot::skipped("no model");
-        evidence.baseline = Slot::skipped("no model");
-        evidence.training = Slot::skipped("no model");
-        evidence.fit = Slot::skipped("no model");
-        evidence.parameters = Slot::skipped("no model");
-        evidence.generation = Slot::skipped("no model");
-        evidence.state = Slot::skipped("no model");
-    });
+    let evidence = nothing_measured();
     assert_eq!(report(&evidence).verdict, Verdict::Incomplete);
 }
 

@@ -2,7 +2,7 @@
 
 use crate::support::situations::*;
 use insta::{Settings, assert_snapshot};
-use mlx_diagnose::evidence::{Evidence, FineTuneKind, FinishReason, Listing, Slot, StoppedEarly};
+use mlx_diagnose::evidence::{Evidence, FineTuneKind, FinishReason, Listing, StoppedEarly};
 use mlx_diagnose::rules::{
     FAMILIES, Finding, Outcome, Phase, RULES, Rule, Severity, catalogue_json, diagnose, explain, find, pages,
 };
@@ -249,17 +249,7 @@ fn healthy_controls_have_no_error_and_no_warning() {
 
 #[test]
 fn no_rule_passes_when_nothing_was_measured() {
-    let evidence = changed(|evidence| {
-        evidence.model = Slot::skipped("no model");
-        evidence.data = Slot::skipped("no model");
-        evidence.memory = Slot::skipped("no model");
-        evidence.baseline = Slot::skipped("no model");
-        evidence.training = Slot::skipped("no model");
-        evidence.fit = Slot::skipped("no model");
-        evidence.parameters = Slot::skipped("no model");
-        evidence.generation = Slot::skipped("no model");
-        evidence.state = Slot::skipped("no model");
-    });
+    let evidence = nothing_measured();
     for rule in RULES {
         assert!(
             matches!((rule.check)(&evidence), Outcome::NotApplicable(_)),

@@ -5,18 +5,18 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use mlx_diagnose::adapter::{LoraSettings, attach, save_adapter};
-use mlx_diagnose::device::PrecisionChoice;
 use mlx_diagnose::diagnosis::{DataSource, DiagnosisOptions, Progress, Silent, diagnose};
-use mlx_diagnose::evidence::{Evidence, FineTuneKind, Slot};
+use mlx_diagnose::evidence::{Evidence, Slot};
 use mlx_diagnose::external::{Ending, ExternalTrainer, Watched, run};
 use mlx_diagnose::interrupt::Interrupt;
-use mlx_diagnose::model::{ModelSource, TemplateChoice};
+use mlx_diagnose::model::ModelSource;
 use mlx_diagnose::rules;
 use mlx_diagnose::workflow::ReferenceWorkflow;
 use mlx_rs::random;
 use rstest::rstest;
 
 use crate::support::golden::{EXACT_PRECISION, root};
+use crate::support::short_diagnosis;
 
 fn model() -> ModelSource {
     ModelSource::Folder(root().join("fixtures/embedded/model"))
@@ -45,32 +45,13 @@ fn options(command: &str, timeout: f64) -> DiagnosisOptions {
         model_name: "model".to_owned(),
         data: DataSource::Path(root().join("fixtures/embedded/voice/train.jsonl")),
         data_name: "rows".to_owned(),
-        adapter: None,
         trainer: Some(ExternalTrainer {
             name: command.to_owned(),
             timeout: Duration::from_secs_f64(timeout),
         }),
-        generator: None,
-        prompts: vec!["Who is the harbour keeper?".to_owned()],
-        prompts_file: None,
-        check_only: false,
-        max_tokens: 8,
-        fine_tune: FineTuneKind::Lora,
-        lora: LoraSettings::default(),
         steps: 7,
-        batch_size: 2,
-        learning_rate: 1e-4,
-        warmup_steps: 0,
-        clip_norm: None,
-        bias_correction: false,
-        mask_prompt: true,
-        template: TemplateChoice::Own,
-        max_sequence_length: 128,
         seed: 3,
-        cross_check: None,
-        backend: None,
-        precision: PrecisionChoice::default(),
-        adapter_folder: None,
+        ..short_diagnosis::options()
     }
 }
 

@@ -8,7 +8,6 @@ use mlx_diagnose::diagnosis::{DataSource, DiagnosisOptions, Progress, Silent, di
 use mlx_diagnose::evidence::{Evidence, FineTuneKind, Slot};
 use mlx_diagnose::faults::Injection;
 use mlx_diagnose::interrupt::Interrupt;
-use mlx_diagnose::model::{ModelSource, TemplateChoice};
 use mlx_diagnose::report::{EXIT_INCOMPLETE, FailOn, Report, Verdict, exit_code, to_json};
 use mlx_diagnose::rules::{Phase, Severity};
 use mlx_diagnose::workflow::ReferenceWorkflow;
@@ -17,39 +16,17 @@ use rstest::rstest;
 use serde_json::Value;
 
 use crate::support::golden::root;
+use crate::support::short_diagnosis;
 
 fn options() -> DiagnosisOptions {
     DiagnosisOptions {
-        source: ModelSource::Folder(root().join("fixtures/embedded/model")),
-        model_name: "embedded".to_owned(),
-        data: DataSource::Path(root().join("fixtures/embedded/minimal")),
-        data_name: "minimal".to_owned(),
-        adapter: None,
-        trainer: None,
-        generator: None,
         prompts: vec![
             "Who is the harbour keeper?".to_owned(),
             "Tell me about the bakery.".to_owned(),
         ],
-        prompts_file: None,
-        check_only: false,
         max_tokens: 48,
-        fine_tune: FineTuneKind::Lora,
-        lora: LoraSettings::default(),
         steps: 6,
-        batch_size: 2,
-        learning_rate: 1e-4,
-        warmup_steps: 0,
-        clip_norm: None,
-        bias_correction: false,
-        mask_prompt: true,
-        template: TemplateChoice::Own,
-        max_sequence_length: 128,
-        seed: 0,
-        cross_check: None,
-        backend: None,
-        precision: PrecisionChoice::default(),
-        adapter_folder: None,
+        ..short_diagnosis::options()
     }
 }
 

@@ -5,12 +5,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use mlx_diagnose::adapter::LoraSettings;
-use mlx_diagnose::device::PrecisionChoice;
 use mlx_diagnose::diagnosis::{DataSource, DiagnosisOptions, FinishedAdapter, Silent, diagnose};
-use mlx_diagnose::evidence::{Evidence, FineTuneKind, RefusalKind};
+use mlx_diagnose::evidence::{Evidence, RefusalKind};
 use mlx_diagnose::faults::Injection;
 use mlx_diagnose::interrupt::Interrupt;
-use mlx_diagnose::model::{ModelSource, TemplateChoice, load_safetensors, save_safetensors};
+use mlx_diagnose::model::{ModelSource, load_safetensors, save_safetensors};
 use mlx_diagnose::report::{CheckOutcome, EXIT_FAULT, EXIT_INCOMPLETE, FailOn, Report, Verdict, exit_code};
 use mlx_diagnose::workflow::ReferenceWorkflow;
 use mlx_rs::Array;
@@ -18,37 +17,15 @@ use rstest::rstest;
 use serde_json::json;
 
 use crate::support::golden::root;
+use crate::support::short_diagnosis;
 
 /// Checks of a model on the two rows that the program carries.
 fn checks(model: &Path) -> DiagnosisOptions {
     DiagnosisOptions {
         source: ModelSource::Folder(model.to_owned()),
         model_name: "model".to_owned(),
-        data: DataSource::Path(root().join("fixtures/embedded/minimal")),
-        data_name: "minimal".to_owned(),
-        adapter: None,
-        trainer: None,
-        generator: None,
-        prompts: vec!["Who is the harbour keeper?".to_owned()],
-        prompts_file: None,
         check_only: true,
-        max_tokens: 8,
-        fine_tune: FineTuneKind::Lora,
-        lora: LoraSettings::default(),
-        steps: 2,
-        batch_size: 2,
-        learning_rate: 1e-4,
-        warmup_steps: 0,
-        clip_norm: None,
-        bias_correction: false,
-        mask_prompt: true,
-        template: TemplateChoice::Own,
-        max_sequence_length: 128,
-        seed: 0,
-        cross_check: None,
-        backend: None,
-        precision: PrecisionChoice::default(),
-        adapter_folder: None,
+        ..short_diagnosis::options()
     }
 }
 

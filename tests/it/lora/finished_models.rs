@@ -4,16 +4,16 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use mlx_diagnose::device::PrecisionChoice;
 use mlx_diagnose::diagnosis::{DataSource, DiagnosisOptions, FinishedAdapter, Silent, diagnose};
-use mlx_diagnose::evidence::{Evidence, FineTuneKind, RunSettings};
+use mlx_diagnose::evidence::{Evidence, RunSettings};
 use mlx_diagnose::interrupt::Interrupt;
-use mlx_diagnose::model::{ModelSource, TemplateChoice, load_safetensors, save_safetensors};
+use mlx_diagnose::model::{ModelSource, load_safetensors, save_safetensors};
 use mlx_diagnose::rules::{self, Severity};
 use mlx_diagnose::workflow::ReferenceWorkflow;
 use mlx_rs::Array;
 
 use crate::support::golden::root;
+use crate::support::short_diagnosis;
 
 fn base() -> PathBuf {
     root().join("fixtures/embedded/model")
@@ -52,28 +52,9 @@ fn diagnosed(folder: &Path) -> Evidence {
             mask_prompt: None,
             max_sequence_length: None,
         }),
-        trainer: None,
-        generator: None,
-        backend: None,
-        cross_check: None,
-        prompts: vec!["Who is the harbour keeper?".to_owned()],
-        prompts_file: None,
-        check_only: false,
-        max_tokens: 8,
-        fine_tune: FineTuneKind::Lora,
-        lora: mlx_diagnose::adapter::LoraSettings::default(),
         steps: settings.steps,
-        batch_size: 2,
         learning_rate: settings.learning_rate,
-        warmup_steps: 0,
-        clip_norm: None,
-        bias_correction: false,
-        mask_prompt: true,
-        template: TemplateChoice::Own,
-        max_sequence_length: 128,
-        seed: 0,
-        precision: PrecisionChoice::default(),
-        adapter_folder: None,
+        ..short_diagnosis::options()
     };
     diagnose(&options, &ReferenceWorkflow, &Interrupt::default(), &mut Silent)
 }

@@ -21,6 +21,21 @@ pub fn changed(change: impl FnOnce(&mut Evidence)) -> Evidence {
     evidence
 }
 
+/// A run that stopped before anything was measured.
+pub fn nothing_measured() -> Evidence {
+    changed(|evidence| {
+        evidence.model = Slot::skipped("no model");
+        evidence.data = Slot::skipped("no model");
+        evidence.memory = Slot::skipped("no model");
+        evidence.baseline = Slot::skipped("no model");
+        evidence.training = Slot::skipped("no model");
+        evidence.fit = Slot::skipped("no model");
+        evidence.parameters = Slot::skipped("no model");
+        evidence.generation = Slot::skipped("no model");
+        evidence.state = Slot::skipped("no model");
+    })
+}
+
 fn measured<T>(slot: &mut Slot<T>) -> &mut T {
     match slot {
         Slot::Ran(value) => value,
