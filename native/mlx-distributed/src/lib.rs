@@ -11,16 +11,15 @@
 
 use std::ffi::{CStr, c_int};
 use std::fmt;
-use std::sync::Once;
 
+use mlx_calls::{array_of, report_errors};
 use mlx_rs::error::{Exception, Result};
 use mlx_rs::transforms::eval;
 use mlx_rs::{Array, Dtype, Stream};
 use mlx_sys::{
-    mlx_array, mlx_array_free, mlx_array_new, mlx_distributed_all_gather, mlx_distributed_all_max,
-    mlx_distributed_all_sum, mlx_distributed_group, mlx_distributed_group_free, mlx_distributed_group_new,
-    mlx_distributed_group_rank, mlx_distributed_group_size, mlx_distributed_init, mlx_distributed_is_available,
-    mlx_distributed_recv_like, mlx_distributed_send, mlx_stream,
+    mlx_array, mlx_distributed_all_gather, mlx_distributed_all_max, mlx_distributed_all_sum, mlx_distributed_group,
+    mlx_distributed_group_free, mlx_distributed_group_new, mlx_distributed_group_rank, mlx_distributed_group_size,
+    mlx_distributed_init, mlx_distributed_is_available, mlx_distributed_recv_like, mlx_distributed_send, mlx_stream,
 };
 
 /// How the processes of a group reach each other.
@@ -215,19 +214,8 @@ impl Group {
     /// The array that `call` makes, which tries to do `what` on the stream that it is given.
     fn made(&self, what: &str, call: impl FnOnce(*mut mlx_array, mlx_stream) -> c_int) -> Result<Array> {
         let stream = Stream::thread_local_or_default();
-        // SAFETY: a handle without an array, which the call fills; it is freed here, or owned by what is returned.
-        let mut handle = unsafe { mlx_array_new() };
-        if call(&raw mut handle, stream.as_ptr()) == 0 {
-            // SAFETY: the call succeeded, so the handle has an array, and nobody else has the handle.
-            Ok(unsafe { Array::from_ptr(handle) })
-        } else {
-            // SAFETY: it was made here and is freed once.
-            unsafe { mlx_array_free(handle) };
-            Err(Exception::custom(format!(
-                "MLX cannot {what} among {} processes",
-                self.size
-            )))
-        }
+        array_of(|result| call(result, stream.as_ptr()))
+            .ok_or_else(|| Exception::custom(format!("MLX cannot {what} among {} processes", self.size)))
     }
 }
 
@@ -236,10 +224,4 @@ impl Drop for Group {
         // SAFETY: it was made by `join` and is freed once.
         unsafe { mlx_distributed_group_free(self.handle) };
     }
-}
-
-/// Has MLX report errors instead of ending the process, as any guarded operation of mlx-rs does at first.
-fn report_errors() {
-    static REPORTED: Once = Once::new();
-    REPORTED.call_once(|| drop(Array::from_int(0).clone()));
 }

@@ -7,8 +7,8 @@
 //! Formats: OCP Microscaling Formats v1.0 for elements (E2M1, E4M3) and scales (E8M0); nvfp4 has scales in E4M3.
 
 use std::ffi::{CStr, c_int};
-use std::sync::Once;
 
+use mlx_calls::{array_of, report_errors};
 use mlx_rs::error::{Exception, Result};
 use mlx_rs::ops::concatenate;
 use mlx_rs::{Array, Dtype, Stream};
@@ -109,7 +109,7 @@ fn quantize_whole(matrix: &Array, mode: FloatMode) -> Result<[Array; 2]> {
         );
         let count = if status == 0 { mlx_vector_array_size(vector) } else { 0 };
         let parts: Result<Vec<Array>> = (0..count)
-            .map(|index| array_of("take apart", |result| mlx_vector_array_get(result, vector, index)))
+            .map(|index| packed_array_of("take apart", |result| mlx_vector_array_get(result, vector, index)))
             .collect();
         mlx_vector_array_free(vector);
         parts?
@@ -143,7 +143,7 @@ fn dequantize_whole(words: &Array, scales: &Array, mode: FloatMode, dtype: Dtype
     };
     let stream = Stream::thread_local_or_default();
     let (biases, global_scale) = (Nothing::new(), Nothing::new());
-    array_of("unpack", |result| {
+    packed_array_of("unpack", |result| {
         // SAFETY: arrays, name and stream outlive the call, which writes to `result` alone.
         unsafe {
             mlx_dequantize(
@@ -169,7 +169,7 @@ fn dequantize_whole(words: &Array, scales: &Array, mode: FloatMode, dtype: Dtype
 pub fn quantized_matmul(input: &Array, words: &Array, scales: &Array, mode: FloatMode) -> Result<Array> {
     let stream = Stream::thread_local_or_default();
     let biases = Nothing::new();
-    array_of("multiply by", |result| {
+    packed_array_of("multiply by", |result| {
         // SAFETY: arrays, name and stream outlive the call, which writes to `result` alone.
         unsafe {
             mlx_quantized_matmul(
@@ -203,7 +203,7 @@ pub fn gather_qmm(
 ) -> Result<Array> {
     let stream = Stream::thread_local_or_default();
     let (biases, rows_of_input) = (Nothing::new(), Nothing::new());
-    array_of("multiply by experts of", |result| {
+    packed_array_of("multiply by experts of", |result| {
         // SAFETY: arrays, name and stream outlive the call, which writes to `result` alone.
         unsafe {
             mlx_gather_qmm(
@@ -276,24 +276,7 @@ const fn given(value: i32) -> mlx_optional_int {
 }
 
 /// The array that `call` makes; `what` was tried with packed weights.
-fn array_of(what: &str, call: impl FnOnce(*mut mlx_array) -> c_int) -> Result<Array> {
-    report_errors();
-    // SAFETY: a handle without an array, which the call fills; it is freed here, or owned by what is returned.
-    let mut handle = unsafe { mlx_array_new() };
-    if call(&raw mut handle) == 0 {
-        // SAFETY: the call succeeded, so the handle has an array, and nobody else has the handle.
-        Ok(unsafe { Array::from_ptr(handle) })
-    } else {
-        // SAFETY: it was made here and is freed once.
-        unsafe { mlx_array_free(handle) };
-        Err(Exception::custom(format!(
-            "MLX cannot {what} packed weights of these shapes and types"
-        )))
-    }
-}
-
-/// Has MLX report errors instead of ending the process, as any guarded operation of mlx-rs does at first.
-fn report_errors() {
-    static REPORTED: Once = Once::new();
-    REPORTED.call_once(|| drop(Array::from_int(0).clone()));
+fn packed_array_of(what: &str, call: impl FnOnce(*mut mlx_array) -> c_int) -> Result<Array> {
+    array_of(call)
+        .ok_or_else(|| Exception::custom(format!("MLX cannot {what} packed weights of these shapes and types")))
 }
