@@ -21,6 +21,7 @@
 //! | `python` | |
 //! | `quantile` | |
 //! | `readback` | |
+//! | `shell_word` | |
 //! | `suggestion` | |
 //! | `time_stamp` | |
 //! | `yaml` | |
@@ -29,18 +30,18 @@
 //! | `param_diff` | `param_snapshot`, `readback` |
 //! | `evidence` | `counts`, `thresholds` |
 //! | `checks` | `evidence`, `model`, `param_diff`, `param_snapshot`, `readback`, `suggestion` |
-//! | `model` | `atomic_write`, `evidence`, `readback`, `suggestion` |
+//! | `model` | `atomic_write`, `evidence`, `readback`, `shell_word`, `suggestion` |
 //! | `data` | `evidence`, `model`, `suggestion` |
 //! | `adapter` | `atomic_write`, `evidence`, `model`, `readback`, `suggestion` |
 //! | `train` | `as_written`, `data`, `interrupt`, `lanes`, `memory`, `model`, `param_snapshot`, `readback` |
 //! | `engine` | `interrupt`, `lanes`, `model`, `readback`, `suggestion` |
 //! | `device` | `double_precision`, `evidence`, `memory`, `model`, `readback`, `thresholds`, `train` |
 //! | `workflow` | `adapter`, `data`, `memory`, `model`, `train` |
-//! | `external` | `excerpt`, `interrupt`, `python`, `suggestion` |
+//! | `external` | `excerpt`, `interrupt`, `python`, `shell_word`, `suggestion` |
 //! | `faults` | `adapter`, `atomic_write`, `data`, `diagnosis`, `evidence`, `model`, `param_snapshot`, `suggestion`, `train`, `workflow` |
 //! | `torch` | `data`, `interrupt`, `line_process`, `model`, `python` |
 //! | `probes` | `adapter`, `data`, `engine`, `evidence`, `interrupt`, `model`, `param_diff`, `param_snapshot`, `readback`, `torch`, `train` |
-//! | `rules` | `evidence`, `suggestion`, `thresholds` |
+//! | `rules` | `evidence`, `shell_word`, `suggestion`, `thresholds` |
 //! | `regression` | `evidence` |
 //! | `report` | `evidence`, `regression`, `rules`, `thresholds` |
 //! | `diagnosis` | `adapter`, `as_written`, `data`, `device`, `engine`, `evidence`, `external`, `interrupt`, `model`, `param_snapshot`, `probes`, `python`, `readback`, `rules`, `torch`, `train`, `training_log`, `workflow` |
@@ -52,7 +53,7 @@
 //! | `selftest` | `adapter`, `atomic_write`, `data`, `device`, `diagnosis`, `embedded`, `evidence`, `faults`, `interrupt`, `model`, `panic_message`, `report`, `rules`, `suggestion`, `train`, `workflow` |
 //! | `verification` | `adapter`, `checks`, `data`, `device`, `double_precision`, `embedded`, `engine`, `evidence`, `interrupt`, `memory`, `model`, `panic_message`, `param_snapshot`, `probes`, `readback`, `report`, `rules`, `suggestion`, `train` |
 //! | `peers` | `adapter`, `bench`, `data`, `device`, `engine`, `interrupt`, `line_process`, `memory`, `model`, `param_snapshot`, `python`, `serving`, `thresholds`, `train` |
-//! | `cli` | `adapter`, `as_written`, `atomic_write`, `bench`, `compare`, `data`, `device`, `diagnosis`, `embedded`, `engine`, `evidence`, `external`, `faults`, `fine_tuning`, `interrupt`, `memory`, `model`, `peers`, `probes`, `python`, `regression`, `report`, `rules`, `selftest`, `serving`, `suggestion`, `torch`, `train`, `verification`, `workflow`, `yaml` |
+//! | `cli` | `adapter`, `as_written`, `atomic_write`, `bench`, `compare`, `data`, `device`, `diagnosis`, `embedded`, `engine`, `evidence`, `external`, `faults`, `fine_tuning`, `interrupt`, `memory`, `model`, `peers`, `probes`, `python`, `regression`, `report`, `rules`, `selftest`, `serving`, `shell_word`, `suggestion`, `torch`, `train`, `verification`, `workflow`, `yaml` |
 
 pub mod adapter;
 pub mod as_written;
@@ -92,6 +93,7 @@ pub mod report;
 pub mod rules;
 pub mod selftest;
 pub mod serving;
+pub mod shell_word;
 pub mod suggestion;
 pub mod thresholds;
 pub mod time_stamp;

@@ -3,8 +3,8 @@
 use std::path::Path;
 
 use crate::evidence::{FineTuneKind, RunSettings};
-use crate::rules::quoted;
 use crate::rules::wording::shortest;
+use crate::shell_word::quoted;
 
 /// One option of the command: the names that it takes the place of, and its value; without one it is left out.
 struct Change {

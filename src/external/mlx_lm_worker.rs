@@ -5,10 +5,10 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use super::template::quoted;
 use super::{Ending, Watched, process};
 use crate::interrupt::Interrupt;
 use crate::python::Python;
+use crate::shell_word::quoted;
 
 /// The script that the python runs.
 const SCRIPT: &str = include_str!("mlx_lm_worker.py");

@@ -2,6 +2,7 @@ use std::collections::BTreeMap;
 
 use thiserror::Error;
 
+use crate::shell_word::quoted;
 use crate::suggestion::closest;
 
 /// A command names a placeholder that there is not.
@@ -70,11 +71,6 @@ fn is_name(text: &str) -> bool {
         && text
             .chars()
             .all(|character| character.is_ascii_lowercase() || character == '_')
-}
-
-/// One word of `sh` that means exactly this text.
-pub(super) fn quoted(text: &str) -> String {
-    format!("'{}'", text.replace('\'', r"'\''"))
 }
 
 #[cfg(test)]

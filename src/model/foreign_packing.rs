@@ -8,6 +8,7 @@ use thiserror::Error;
 
 use super::configuration::read_object;
 use super::weight_file::stored_shapes;
+use crate::shell_word::quoted;
 
 /// Libraries whose packing is known by its tensors, with the endings of their names; the first that fits counts.
 const TENSOR_ENDINGS: [(&str, &[&str]); 6] = [
@@ -163,15 +164,5 @@ fn conversion(method: &str, folder: &Path, original: Option<&str>) -> String {
             format!("run {direct}; where mlx-lm refuses the format, run {from_original}")
         }
         _ => format!("run {from_original}: mlx-lm does not read this packing"),
-    }
-}
-
-/// One word of `sh`, quoted only where it must be.
-fn quoted(text: &str) -> String {
-    let is_plain = |character: char| character.is_ascii_alphanumeric() || "/._-+:@".contains(character);
-    if !text.is_empty() && text.chars().all(is_plain) {
-        text.to_owned()
-    } else {
-        format!("'{}'", text.replace('\'', r"'\''"))
     }
 }

@@ -145,7 +145,7 @@ pub use outcome::{Applicability, Finding, Fix, FixCommand, Outcome};
 pub use pages::{Page, pages};
 use registry::page_of;
 pub use registry::{UnknownRule, catalogue_json, explain, find, table};
-pub use rerun::{Rerun, quoted};
+pub use rerun::Rerun;
 pub use rule::{Phase, Rule, RuleStatus, Severity};
 
 /// Every rule in causal order: a rule explains only rules that come after it.

@@ -1,6 +1,7 @@
 use super::FixCommand;
 use super::wording::shortest;
 use crate::evidence::{FineTuneKind, RunSettings};
+use crate::shell_word::quoted;
 use std::fmt;
 
 /// The command that repeats a run with some settings changed.
@@ -235,15 +236,5 @@ impl Command {
             self.0.push(' ');
             self.0.push_str(option);
         }
-    }
-}
-
-/// The argument as a POSIX shell reads it back.
-pub fn quoted(argument: &str) -> String {
-    let is_plain = |character: char| character.is_ascii_alphanumeric() || "/._-+=:,@%".contains(character);
-    if !argument.is_empty() && argument.chars().all(is_plain) {
-        argument.to_owned()
-    } else {
-        format!("'{}'", argument.replace('\'', r"'\''"))
     }
 }
