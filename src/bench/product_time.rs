@@ -6,7 +6,7 @@ pub(super) const WHY_NOT: &str = "this program computes matrix products itself o
 /// What products did.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct ProductTime {
-    /// Seconds in which at least one was computed.
+    /// Seconds that the cores spent in them, divided by the number of cores.
     pub(super) seconds: f64,
     /// Multiplications and additions.
     pub(super) operations: f64,
@@ -24,7 +24,8 @@ pub(super) fn begin() {
 pub(super) fn end() -> Option<ProductTime> {
     let measured = mlx_sys::blas::measure(false);
     Some(ProductTime {
-        seconds: measured.busy.as_secs_f64(),
+        // Products have every core where no lanes share them.
+        seconds: measured.busy.as_secs_f64() / mlx_sys::blas::threads().max(1) as f64,
         operations: measured.operations as f64,
     })
 }

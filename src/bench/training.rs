@@ -118,13 +118,13 @@ fn steps(bench: &Workbench<'_>, measured: &mut Measured, model: CausalModel, bat
             "share-in-products",
             Unit::Share,
             shares,
-            "time of the step in which at least one matrix product was computed",
+            "of the cores' time during the step, what passed inside matrix products",
         ),
         (
             "speed-of-products",
             Unit::GigaflopsPerSecond,
             rates,
-            "operations of the step's matrix products by the time in which at least one was computed",
+            "operations of the step's matrix products by that time",
         ),
     ] {
         if samples.is_empty() {

@@ -37,13 +37,9 @@ static CALLS: AtomicU64 = AtomicU64::new(0);
 static THREADS: AtomicUsize = AtomicUsize::new(0);
 static IN_ORDER: AtomicBool = AtomicBool::new(false);
 static MEASURING: AtomicBool = AtomicBool::new(false);
-static METER: Mutex<Meter> = Mutex::new(Meter {
-    running: 0,
-    since: None,
-    measured: Measured {
-        busy: Duration::ZERO,
-        operations: 0,
-    },
+static METER: Mutex<Measured> = Mutex::new(Measured {
+    busy: Duration::ZERO,
+    operations: 0,
 });
 
 /// How many products this process has computed here rather than in the reference BLAS.
@@ -54,74 +50,50 @@ pub fn calls() -> u64 {
 /// What products did while they were measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Measured {
-    /// Time during which at least one product was computed, on whatever thread.
+    /// Time that threads spent in products, all of them together: a second on two threads is two.
     pub busy: Duration,
     /// Multiplications and additions of the products that ended.
     pub operations: u64,
 }
 
-/// Begins to measure products, or ends it; off at first. Returns what was measured since it was begun last.
+/// Begins to measure products, or ends it; off at first. Returns what those did that ended since it was begun last.
 ///
-/// It costs each product two locks, which no other thread holds for longer than it takes to add two numbers.
+/// It costs each product a lock, which no other thread holds for longer than it takes to add two numbers.
 pub fn measure(on: bool) -> Measured {
     let mut meter = meter();
     MEASURING.store(on, Ordering::Relaxed);
-    meter.take(Instant::now())
-}
-
-/// The products that run, and what was measured.
-struct Meter {
-    running: usize,
-    /// When `running` rose from zero, or the measurement began if that was later.
-    since: Option<Instant>,
-    measured: Measured,
-}
-
-impl Meter {
-    fn take(&mut self, now: Instant) -> Measured {
-        if let Some(since) = &mut self.since {
-            self.measured.busy += now.duration_since(*since);
-            *since = now;
-        }
-        std::mem::take(&mut self.measured)
-    }
+    std::mem::take(&mut meter)
 }
 
 /// The meter; a thread that panicked while it had it left nothing half done.
-fn meter() -> MutexGuard<'static, Meter> {
+fn meter() -> MutexGuard<'static, Measured> {
     METER.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A product that is measured for as long as this lives.
 struct Metered {
     operations: u64,
+    threads: u32,
+    began: Instant,
 }
 
 impl Metered {
-    /// `None` while nothing is measured.
-    fn begin(rows: usize, columns: usize, depth: usize) -> Option<Self> {
-        if !MEASURING.load(Ordering::Relaxed) {
-            return None;
-        }
-        let mut meter = meter();
-        meter.running += 1;
-        meter.since.get_or_insert_with(Instant::now);
-        Some(Self {
+    /// A product on so many threads; `None` while nothing is measured.
+    fn begin([rows, columns, depth]: [usize; 3], threads: usize) -> Option<Self> {
+        MEASURING.load(Ordering::Relaxed).then(|| Self {
             operations: 2 * (rows * columns * depth) as u64,
+            threads: u32::try_from(threads).unwrap_or(u32::MAX),
+            began: Instant::now(),
         })
     }
 }
 
 impl Drop for Metered {
     fn drop(&mut self) {
+        let busy = self.began.elapsed() * self.threads;
         let mut meter = meter();
-        meter.running -= 1;
-        meter.measured.operations += self.operations;
-        if meter.running == 0
-            && let Some(since) = meter.since.take()
-        {
-            meter.measured.busy += since.elapsed();
-        }
+        meter.busy += busy;
+        meter.operations += self.operations;
     }
 }
 
@@ -495,7 +467,7 @@ impl<T: Scalar> Product<T> {
         if self.rows == 0 || self.columns == 0 {
             return;
         }
-        let _metered = Metered::begin(self.rows, self.columns, self.depth);
+        let _metered = Metered::begin([self.rows, self.columns, self.depth], self.threads_used());
         // SAFETY: the caller's promise is passed on.
         unsafe {
             if self.depth == 0 || self.alpha.is_zero() {
@@ -506,6 +478,21 @@ impl<T: Scalar> Product<T> {
                 self.multiply_in_blocks(block);
             } else {
                 self.multiply(self.parallelism());
+            }
+        }
+    }
+
+    /// Threads that work on it.
+    fn threads_used(&self) -> usize {
+        if self.depth == 0 || self.alpha.is_zero() || IN_ORDER.load(Ordering::Relaxed) {
+            1
+        } else if self.block_length().is_some() {
+            self.parts().1
+        } else {
+            match self.parallelism() {
+                Parallelism::None => 1,
+                Parallelism::Rayon(0) => rayon::current_num_threads(),
+                Parallelism::Rayon(threads) => threads,
             }
         }
     }
@@ -549,8 +536,8 @@ impl<T: Scalar> Product<T> {
         }
     }
 
-    /// Products that wait for memory: two threads read faster than one, and `gemm` would use one.
-    unsafe fn multiply_in_blocks(self, block: usize) {
+    /// How many of the longer side each thread takes, and how many threads that makes.
+    fn parts(&self) -> (usize, usize) {
         let long = self.rows.max(self.columns);
         let elements = self.depth.max(self.rows.min(self.columns)) * long;
         let threads = if elements < SERIAL_BELOW_ELEMENTS {
@@ -559,6 +546,13 @@ impl<T: Scalar> Product<T> {
             self.threads
         };
         let part = long.div_ceil(threads).next_multiple_of(PART_MULTIPLE);
+        (part, long.div_ceil(part))
+    }
+
+    /// Products that wait for memory: two threads read faster than one, and `gemm` would use one.
+    unsafe fn multiply_in_blocks(self, block: usize) {
+        let long = self.rows.max(self.columns);
+        let (part, parts) = self.parts();
         let multiply_part = |index: usize| {
             let end = ((index + 1) * part).min(long);
             for start in (index * part..end).step_by(block) {
@@ -567,10 +561,10 @@ impl<T: Scalar> Product<T> {
                 unsafe { product.multiply(Parallelism::None) };
             }
         };
-        if part >= long {
+        if parts == 1 {
             return multiply_part(0);
         }
-        for_each_part(long.div_ceil(part), multiply_part);
+        for_each_part(parts, multiply_part);
     }
 
     /// The product restricted to some rows, or columns when there are more of them.

@@ -476,18 +476,26 @@ fn measured_products_count_two_operations_for_each_multiply_add() {
 }
 
 #[test]
-fn products_at_the_same_time_are_counted_once() {
+fn every_thread_of_a_product_counts() {
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let before = blas::set_threads(2);
     blas::measure(true);
     let started = std::time::Instant::now();
+    product_of_zeros((1024, 1024, 1024));
+    let took = started.elapsed();
+    let one = blas::measure(true);
+    blas::set_threads(1);
     std::thread::scope(|scope| {
         for _ in 0..3 {
             scope.spawn(|| product_of_zeros((256, 256, 256)));
         }
     });
-    let took = started.elapsed();
-    let measured = blas::measure(false);
-    assert_eq!(measured.operations, 3 * 2 * 256 * 256 * 256);
-    // The sum over the threads would be longer than the time that passed.
-    assert!(measured.busy <= took, "{measured:?} of {took:?}");
+    let three = blas::measure(false);
+    let all_took = started.elapsed();
+    blas::set_threads(before);
+    assert_eq!(one.operations, 2 * 1024 * 1024 * 1024);
+    assert_eq!(three.operations, 3 * 2 * 256 * 256 * 256);
+    // The product is most of what was done, and each of its threads was in it as long.
+    assert!(took < one.busy && one.busy <= 2 * took, "{one:?} of {took:?}");
+    assert!(!three.busy.is_zero() && three.busy <= 3 * all_took, "{three:?}");
 }
