@@ -104,6 +104,7 @@ fn fit(model: &mut CausalModel, train_set: &Dataset, valid_set: &Dataset) -> Res
         optimizer: &mut AdamW::new(settings),
         loss: &loss_and_gradients,
         lanes: backend.lanes(),
+        others: None,
         settings: TrainSettings {
             steps: STEPS,
             schedule: Schedule {

@@ -166,6 +166,7 @@ impl<'bench> Steps<'bench> {
             optimizer: &mut self.optimizer,
             loss: &loss_and_gradients,
             lanes: self.bench.backend.lanes(),
+            others: None,
             settings: TrainSettings {
                 steps: 1,
                 schedule: Schedule::constant(LEARNING_RATE),

@@ -5,6 +5,7 @@ use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 use super::bench::BenchArguments;
 use super::compare_arguments::Compare;
 use super::generate::GenerateArguments;
+use super::launch::LaunchArguments;
 use super::serve::ServeArguments;
 use super::train_arguments::Train;
 use super::verification::VerificationArguments;
@@ -74,6 +75,8 @@ pub enum Command {
     /// Fine-tune a model, with the rule book watching
     #[command(subcommand)]
     Train(Train),
+    /// Start several processes of this program that train together, here or on several machines
+    Launch(LaunchArguments),
     /// Ask a model, with or without an adapter, or talk with it
     Generate(GenerateArguments),
     /// Serve a model and its adapters to programs that speak OpenAI's API

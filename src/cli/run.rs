@@ -11,8 +11,8 @@ use super::arguments::{
 use super::baseline::Baseline;
 use super::output::{choose_colour, note, print, without_controls};
 use super::{
-    apply_fix, bench, bench_peers, compare, convert, environment, fuse, generate, manual, models, progress, selftest,
-    serve, train, verification,
+    apply_fix, bench, bench_peers, compare, convert, environment, fuse, generate, launch, manual, models, progress,
+    selftest, serve, train, verification,
 };
 use crate::adapter::LoraSettings;
 use crate::atomic_write::write_file;
@@ -103,6 +103,7 @@ fn dispatch(arguments: Arguments) -> Result<u8> {
         Some(Command::Bench(arguments)) => bench::run(&arguments),
         Some(Command::Compare(what)) => compare::run(&what),
         Some(Command::Train(what)) => train::run(&what),
+        Some(Command::Launch(arguments)) => launch::run(&arguments),
         Some(Command::Generate(arguments)) => generate::run(&arguments).map(|()| EXIT_HEALTHY),
         Some(Command::Serve(arguments)) => serve::run(&arguments).map(|()| EXIT_HEALTHY),
         Some(Command::Convert(what)) => convert::run(&what).map(|()| EXIT_HEALTHY),
@@ -265,7 +266,7 @@ fn refuse(refusal: &Refusal, report: &Report) {
     }
 }
 
-fn note_error(text: &str) {
+pub(super) fn note_error(text: &str) {
     note(&format!("{} {text}", "error:".red().bold()));
 }
 

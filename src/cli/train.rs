@@ -6,18 +6,20 @@ use anyhow::{Result, anyhow};
 use serde_json::json;
 
 use super::output::{note, print, without_controls};
+use super::ranks::{check_plan, leads, meet, told};
 use super::run::{listen_for_interrupt, resolve_model, width};
 use super::train_arguments::{StartArguments, Train};
 use super::train_command::StartCommand;
-use super::train_observer::{Lines, summary};
+use super::train_observer::{Lines, Quiet, opening, summary};
 use crate::atomic_write::write_file;
 use crate::data::DataFiles;
 use crate::device::{PrecisionChoice, dtype_named};
 use crate::diagnosis::{DataSource, DiagnosisOptions, Silent, diagnose};
+use crate::distributed::Ranks;
 use crate::evidence::{Evidence, FineTuneKind, RunSettings};
 use crate::fine_tuning::{
-    Configuration, FineTuneSettings, Method, MetricsLine, Origin, Plan, RunCheckpoint, RunEnd, RunFolder, RunInputs,
-    RunRecord, prepare, profile, run as run_plan,
+    Configuration, FineTuneSettings, Method, MetricsLine, Observer, Origin, Plan, RunCheckpoint, RunEnd, RunFolder,
+    RunInputs, RunRecord, prepare, profile, run as run_plan,
 };
 use crate::interrupt::Interrupt;
 use crate::model::ModelSource;
@@ -87,20 +89,20 @@ fn layered(file: Configuration, named: Option<&str>, typed: Configuration) -> Re
     Ok(configuration)
 }
 
-fn settings(configuration: &Configuration) -> Result<FineTuneSettings> {
+fn settings(configuration: &Configuration, prints: bool) -> Result<FineTuneSettings> {
     let (settings, notes) = FineTuneSettings::read(configuration)?;
-    for line in notes {
+    for line in notes.into_iter().filter(|_| prints) {
         note(&without_controls(format!("note: {line}")));
     }
     Ok(settings)
 }
 
-/// The settings, and where the model lies.
+/// The settings, and where the model lies; what is to be said of them is, where this process `prints`.
 ///
 /// # Errors
 /// Everything that can be found wrong without either, at once.
-fn inputs(configuration: &Configuration) -> Result<(FineTuneSettings, ModelSource)> {
-    let settings = match settings(configuration) {
+fn inputs(configuration: &Configuration, prints: bool) -> Result<(FineTuneSettings, ModelSource)> {
+    let settings = match settings(configuration, prints) {
         Ok(settings) => settings,
         Err(error) => {
             let given = |key: &str| configuration.get(key).and_then(|entry| entry.value.as_str());
@@ -128,11 +130,21 @@ fn together(errors: &[Option<anyhow::Error>]) -> anyhow::Error {
 }
 
 fn start(configuration: &Configuration) -> Result<u8> {
-    let (settings, source) = inputs(configuration)?;
+    let ranks = meet()?;
+    let ended = start_among(configuration, ranks.as_ref());
+    told(ranks, ended)
+}
+
+fn start_among(configuration: &Configuration, ranks: Option<&Ranks>) -> Result<u8> {
+    let (settings, source) = inputs(configuration, leads(ranks))?;
     let settings = placed(settings)?;
+    if !leads(ranks) {
+        let folder = RunFolder::of_another(&settings.output);
+        return begin(settings, &source, &folder, ranks);
+    }
     // Refused before anything is computed.
     let folder = RunFolder::create(&settings.output)?;
-    let ended = begin(settings, &source, &folder);
+    let ended = begin(settings, &source, &folder, ranks);
     folder.remove_if_unused();
     ended
 }
@@ -149,27 +161,53 @@ fn placed(mut settings: FineTuneSettings) -> Result<FineTuneSettings> {
     Ok(settings)
 }
 
-fn begin(settings: FineTuneSettings, source: &ModelSource, folder: &RunFolder) -> Result<u8> {
+fn begin(settings: FineTuneSettings, source: &ModelSource, folder: &RunFolder, ranks: Option<&Ranks>) -> Result<u8> {
     let interrupt = Interrupt::default();
     listen_for_interrupt(&interrupt)?;
-    let plan = prepare(settings, source)?;
-    let before = match judged(&plan, source, &interrupt)? {
+    let plan = planned(settings, source, ranks)?;
+    let before = match judged_by_first(&plan, source, &interrupt, ranks)? {
         Judged::Refused => return Ok(EXIT_FAULT),
         Judged::Fit(evidence) => evidence,
     };
-    folder.write_record(&RunRecord::new(plan.settings.to_json(), RunInputs::of(&plan)))?;
-    go(&plan, folder, None, before, &interrupt)
+    if leads(ranks) {
+        folder.write_record(&RunRecord::new(plan.settings.to_json(), RunInputs::of(&plan)))?;
+    }
+    go(&plan, folder, None, before, &interrupt, ranks)
+}
+
+/// Model and data in memory, the same in every process.
+fn planned(settings: FineTuneSettings, source: &ModelSource, ranks: Option<&Ranks>) -> Result<Plan> {
+    let plan = prepare(settings, source, ranks.map_or(1, Ranks::size))?;
+    if let Some(ranks) = ranks {
+        check_plan(ranks, &plan)?;
+    }
+    Ok(plan)
 }
 
 fn resume(path: &Path) -> Result<u8> {
-    let (folder, record) = RunFolder::resume(path)?;
+    let ranks = meet()?;
+    let ended = resume_among(path, ranks.as_ref());
+    told(ranks, ended)
+}
+
+fn resume_among(path: &Path, ranks: Option<&Ranks>) -> Result<u8> {
+    let (folder, record) = if leads(ranks) {
+        RunFolder::resume(path)?
+    } else {
+        RunFolder::open(path)?
+    };
+    let note = |line: &str| {
+        if leads(ranks) {
+            note(line);
+        }
+    };
     let mut configuration = Configuration::from_json(&record.settings, "run.json");
     // The folder may have been moved.
     configuration.set("adapter_path", json!(path), Origin::Option("DIR".to_owned()));
-    let (settings, source) = inputs(&configuration)?;
+    let (settings, source) = inputs(&configuration, leads(ranks))?;
     let interrupt = Interrupt::default();
     listen_for_interrupt(&interrupt)?;
-    let plan = prepare(settings, &source)?;
+    let plan = planned(settings, &source, ranks)?;
     record.inputs.check(&plan)?;
     let (checkpoint, broken) = RunCheckpoint::newest(&folder.checkpoints())?;
     for error in broken {
@@ -177,25 +215,25 @@ fn resume(path: &Path) -> Result<u8> {
     }
     match &checkpoint {
         Some(checkpoint) if plan.is_over(&checkpoint.progress) => {
-            return go(&plan, &folder, Some(checkpoint.clone()), None, &interrupt);
+            return go(&plan, &folder, Some(checkpoint.clone()), None, &interrupt, ranks);
         }
         Some(checkpoint) => note(&format!("going on after update {}", checkpoint.progress.update)),
         None => note("there is no checkpoint yet: beginning again"),
     }
-    let before = match judged(&plan, &source, &interrupt)? {
+    let before = match judged_by_first(&plan, &source, &interrupt, ranks)? {
         Judged::Refused => return Ok(EXIT_FAULT),
         Judged::Fit(evidence) => evidence,
     };
-    go(&plan, &folder, checkpoint, before, &interrupt)
+    go(&plan, &folder, checkpoint, before, &interrupt, ranks)
 }
 
 fn validate(config: &Path) -> Result<u8> {
     let configuration = layered(Configuration::read(config)?, None, Configuration::default())?;
-    let (settings, source) = inputs(&configuration)?;
+    let (settings, source) = inputs(&configuration, true)?;
     print(&super::train_observer::effective(&settings, &configuration))?;
     RunFolder::check_new(&settings.output)?;
-    let plan = prepare(settings, &source)?;
-    print(&super::train_observer::opening(&plan))?;
+    let plan = prepare(settings, &source, 1)?;
+    print(&opening(&plan, 1))?;
     match judged(&plan, &source, &Interrupt::default())? {
         Judged::Refused => Ok(EXIT_FAULT),
         Judged::Fit(_) => {
@@ -212,6 +250,19 @@ enum Judged {
     Fit(Option<Box<Evidence>>),
     /// They are not.
     Refused,
+}
+
+/// What the first of several processes says of the inputs that all of them have; the others learn whether they are fit.
+fn judged_by_first(plan: &Plan, source: &ModelSource, interrupt: &Interrupt, ranks: Option<&Ranks>) -> Result<Judged> {
+    let own = if leads(ranks) {
+        judged(plan, source, interrupt)?
+    } else {
+        Judged::Fit(None)
+    };
+    match ranks {
+        Some(ranks) if ranks.any(matches!(own, Judged::Refused))? => Ok(Judged::Refused),
+        _ => Ok(own),
+    }
 }
 
 /// Asks the rules that need no training, unless the user does without.
@@ -299,27 +350,32 @@ fn go(
     checkpoint: Option<RunCheckpoint>,
     before: Option<Box<Evidence>>,
     interrupt: &Interrupt,
+    ranks: Option<&Ranks>,
 ) -> Result<u8> {
     let has_more_to_do = checkpoint
         .as_ref()
         .is_none_or(|checkpoint| !plan.is_over(&checkpoint.progress));
-    if has_more_to_do {
-        note(&super::train_observer::opening(plan));
+    if has_more_to_do && leads(ranks) {
+        note(&opening(plan, ranks.map_or(1, Ranks::size)));
     }
-    let mut observer = Lines::new(plan.settings.report_every);
+    let mut lines = Lines::new(plan.settings.report_every);
+    let observer: &mut dyn Observer = if leads(ranks) { &mut lines } else { &mut Quiet };
     let before = before.map(|before| *before);
-    let ended = run_plan(plan, folder, checkpoint, before, &mut observer, interrupt).map_err(|error| {
+    let ended = run_plan(plan, folder, checkpoint, before, observer, interrupt, ranks).map_err(|error| {
         let folder = folder.path().display();
         anyhow!(
             "{error}\n  note: when that is mended, `diagnose train resume {folder}` goes on from the last checkpoint"
         )
     })?;
-    let written = write_loss_plot(folder, plan, &ended.metrics);
-    print(&summary(plan, folder, &ended))?;
-    written?;
+    if leads(ranks) {
+        let written = write_loss_plot(folder, plan, &ended.metrics);
+        print(&summary(plan, folder, &ended))?;
+        written?;
+    }
     Ok(match &ended.end {
         RunEnd::Completed | RunEnd::StoppedEarly => EXIT_HEALTHY,
         RunEnd::Interrupted => EXIT_INCOMPLETE,
+        RunEnd::EndedByFirst => EXIT_FAULT,
         RunEnd::Diagnosed(evidence) => {
             let report = Report::new(evidence, vec![folder.diagnosis()]);
             let report = in_commands_of_training(report, Some(folder.path()));

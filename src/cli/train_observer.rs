@@ -55,8 +55,8 @@ fn list(text: &mut String, above: &str, table: &Value, given: &Configuration) {
     }
 }
 
-/// What is about to happen.
-pub fn opening(plan: &Plan) -> String {
+/// What is about to happen, in so many processes.
+pub fn opening(plan: &Plan, processes: usize) -> String {
     let settings = &plan.settings;
     let mut text = "Training\n".to_owned();
     let configuration = &plan.loaded.configuration;
@@ -90,6 +90,13 @@ pub fn opening(plan: &Plan) -> String {
         &format!("{what}: {} values", grouped(plan.trainable_values)),
     );
     entry(&mut text, "run", &run(plan));
+    if processes > 1 {
+        entry(
+            &mut text,
+            "processes",
+            &format!("{processes}, which share the rows of each batch"),
+        );
+    }
     entry(
         &mut text,
         "device",
@@ -218,6 +225,16 @@ impl Observer for Lines {
     }
 }
 
+/// Prints nothing, where another process prints.
+pub struct Quiet;
+
+impl Observer for Quiet {
+    fn updated(&mut self, _: &StepRecord, _: &Progress, _: &Plan) {}
+    fn validated(&mut self, _: &ValidationRecord, _: bool) {}
+    fn saved(&mut self, _: &Path) {}
+    fn note(&mut self, _: &str) {}
+}
+
 /// What the run came to.
 pub fn summary(plan: &Plan, folder: &RunFolder, ended: &RunSummary) -> String {
     let progress = &ended.progress;
@@ -233,7 +250,9 @@ pub fn summary(plan: &Plan, folder: &RunFolder, ended: &RunSummary) -> String {
             plan.updates,
             folder.path().display()
         ),
-        RunEnd::Diagnosed(_) => format!("stopped after {} updates: the run cannot become good", progress.update),
+        RunEnd::Diagnosed(_) | RunEnd::EndedByFirst => {
+            format!("stopped after {} updates: the run cannot become good", progress.update)
+        }
     };
     text.push('\n');
     let rate = progress.tokens as f64 / progress.seconds.max(f64::MIN_POSITIVE);
@@ -279,7 +298,7 @@ pub fn summary(plan: &Plan, folder: &RunFolder, ended: &RunSummary) -> String {
     }
     match ended.end {
         RunEnd::Diagnosed(_) => entry(&mut text, "report", &folder.diagnosis().display().to_string()),
-        RunEnd::Completed | RunEnd::StoppedEarly | RunEnd::Interrupted => entry(
+        RunEnd::Completed | RunEnd::StoppedEarly | RunEnd::Interrupted | RunEnd::EndedByFirst => entry(
             &mut text,
             "ask it",
             &format!("diagnose generate {}", folder.path().display()),

@@ -74,6 +74,7 @@ pub fn run(arguments: &TrainingMemoryArguments) -> Result<()> {
         optimizer: &mut AdamW::new(AdamWSettings::default()),
         loss: &loss_and_gradients,
         lanes: backend.lanes(),
+        others: None,
         settings: TrainSettings {
             steps: STEPS,
             schedule: Schedule::constant(LEARNING_RATE),

@@ -1,5 +1,7 @@
 //! Rows that are trained on together.
 
+use std::cmp::Reverse;
+
 use super::example::Example;
 
 /// Id in padded positions. Nothing depends on it: attention is causal, padding comes last, and it is never a target.
@@ -113,6 +115,24 @@ impl Batch {
                     .collect(),
             }),
         }
+    }
+
+    /// The rows dealt out into `count` batches that have about as many tokens each: longest first, to the emptiest. Every row is in
+    /// exactly one of them; some have none where there are fewer rows.
+    pub fn deal(&self, count: usize) -> Vec<Self> {
+        let mut by_length: Vec<usize> = (0..self.rows.len()).collect();
+        by_length.sort_by_key(|&position| Reverse(self.lengths[position]));
+        let mut parts: Vec<(usize, Vec<usize>)> = vec![(0, Vec::new()); count];
+        for position in by_length {
+            if let Some((tokens, part)) = parts.iter_mut().min_by_key(|(tokens, _)| *tokens) {
+                *tokens += self.lengths[position];
+                part.push(position);
+            }
+        }
+        parts
+            .into_iter()
+            .map(|(_, positions)| self.select(&positions))
+            .collect()
     }
 
     /// The first `columns` of an array's rows at `positions`.

@@ -93,6 +93,7 @@ impl TrainingRun<'_> {
                     Ok(pass)
                 },
                 lanes: self.backend.lanes(),
+                others: None,
                 settings: TrainSettings {
                     schedule: self.workflow.schedule(settings.schedule),
                     ..settings

@@ -4,15 +4,22 @@
 //! none of them is lost, since a collective waits for ever for a process that stands still.
 //!
 //! ```text
-//! Placement::of_environment -> Ranks::meet -> Group (collectives)
-//!                                          -> Presence (who is still there)
+//! Launch -> Placement::of_environment -> Ranks::meet -> Group (collectives) -> agreement, averaged gradients
+//!                                                    -> Presence (who is still there)
 //! ```
 
+mod agreement;
+mod data_parallel;
 mod heartbeat;
+mod hosts;
+mod launch;
 mod placement;
 mod presence;
 mod ranks;
 
+pub use agreement::AgreementError;
+pub use hosts::{Hosts, HostsError, STARTING_PORT};
+pub use launch::{Launch, LaunchError, PrintLine, Program, RankEnd, Stream};
 pub use mlx_distributed::{Group, Transport};
 pub use placement::{Placement, PlacementError};
 pub use presence::{Loss, Presence, PresenceError, PresenceLimits};

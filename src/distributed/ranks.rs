@@ -1,5 +1,7 @@
 //! The processes of a distributed run, met and watched.
 
+use std::cell::Cell;
+
 use mlx_distributed::{Group, Transport};
 use mlx_rs::error::Exception;
 use thiserror::Error;
@@ -12,6 +14,7 @@ pub struct Ranks {
     // Dropped before the presence: the others may still wait for what it sends.
     group: Group,
     presence: Option<Presence>,
+    all_end: Cell<bool>,
 }
 
 /// The processes did not meet.
@@ -74,7 +77,11 @@ impl Ranks {
                 if let Some(presence) = &presence {
                     presence.have_met();
                 }
-                Ok(Self { group, presence })
+                Ok(Self {
+                    group,
+                    presence,
+                    all_end: Cell::new(false),
+                })
             }
             Err(error) => {
                 if let Some(presence) = presence {
@@ -83,6 +90,21 @@ impl Ranks {
                 Err(MeetError::Join(error))
             }
         }
+    }
+
+    /// The number of this process, from 0.
+    pub fn rank(&self) -> usize {
+        self.group.rank()
+    }
+
+    /// Processes in all.
+    pub fn size(&self) -> usize {
+        self.group.size()
+    }
+
+    /// Whether this is the process that prints and writes for all.
+    pub fn is_first(&self) -> bool {
+        self.rank() == 0
     }
 
     /// What they compute together with.
@@ -104,9 +126,14 @@ impl Ranks {
         result
     }
 
-    /// Ends with the others told that this process failed.
+    /// Notes that every process ends for the same reason, which each of them says: none has to be told by another.
+    pub fn all_end(&self) {
+        self.all_end.set(true);
+    }
+
+    /// Ends with the others told that this process failed, unless all end.
     pub fn fail(self) {
-        if let Some(presence) = self.presence {
+        if let Some(presence) = self.presence.filter(|_| !self.all_end.get()) {
             presence.fail();
         }
     }

@@ -7,6 +7,7 @@ use super::checkpoint::CheckpointError;
 use super::metrics::MetricsError;
 use crate::adapter::AdapterFileError;
 use crate::data::BatchesError;
+use crate::distributed::AgreementError;
 use crate::model::{ConvertModelError, WeightFileError, WriteFolderError};
 use crate::train::{RestoreError, TrainError};
 
@@ -19,6 +20,9 @@ pub enum FineTuningError {
     /// A step failed.
     #[error(transparent)]
     Train(#[from] TrainError),
+    /// The processes of the run do not begin alike.
+    #[error(transparent)]
+    Agreement(#[from] AgreementError),
     /// A checkpoint could not be written.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),

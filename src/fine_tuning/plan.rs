@@ -144,8 +144,8 @@ impl Plan {
     }
 }
 
-/// Loads model and data for `settings`.
-pub fn prepare(mut settings: FineTuneSettings, source: &ModelSource) -> Result<Plan, PlanError> {
+/// Loads model and data for `settings`, for a run of so many processes that share the rows of each batch.
+pub fn prepare(mut settings: FineTuneSettings, source: &ModelSource, processes: usize) -> Result<Plan, PlanError> {
     let selection = Selection::of(settings.backend)?;
     let files = source.open()?;
     let configuration = files.configuration().map_err(LoadError::from)?;
@@ -220,7 +220,8 @@ pub fn prepare(mut settings: FineTuneSettings, source: &ModelSource) -> Result<P
             settings.learning_rate
         ));
     }
-    let memory = memory(&settings, &model, &loaded, all_rows())?;
+    let own_rows = settings.batch_size.div_ceil(processes.max(1));
+    let memory = memory(&settings, own_rows, &model, &loaded, all_rows())?;
     let environment = selection.environment(precision, choice, !loaded.packings.is_empty());
     Ok(Plan {
         updates,
@@ -277,6 +278,7 @@ fn rows(settings: &FineTuneSettings, notes: &mut Vec<String>) -> Result<(RecordF
 /// What a step will hold; a step that is far too large would end the process, and perhaps others.
 fn memory<'rows>(
     settings: &FineTuneSettings,
+    batch_size: usize,
     model: &CausalModel,
     loaded: &LoadedModel,
     rows: impl Iterator<Item = &'rows Example>,
@@ -293,7 +295,7 @@ fn memory<'rows>(
     let size = TrainingSize {
         part: TrainedPart::of(model),
         optimizer_state: settings.optimizer.kept_copies() as f64,
-        batch_size: settings.batch_size.min(count),
+        batch_size: batch_size.min(count),
         tokens,
         supervised,
     };

@@ -21,6 +21,7 @@ use crate::adapter::{attached_modules, save_adapter};
 use crate::atomic_write::replace_file;
 use crate::data::{Batch, Batches};
 use crate::diagnosis::StepRecorder;
+use crate::distributed::Ranks;
 use crate::evidence::{Evidence, StepRecord};
 use crate::interrupt::Interrupt;
 use crate::model::{
@@ -29,8 +30,9 @@ use crate::model::{
 };
 use crate::param_snapshot::ParameterSnapshot;
 use crate::train::{
-    CompiledLoss, Lanes, LossScale, StoredOptimizer, TrainSettings, Trainer, TrainingOutcome, TrainingStep,
-    UpdateOutcome, loss_and_gradients, mean_loss, recomputed_loss_and_gradients, scaled_loss_and_gradients,
+    CompiledLoss, DataParallel, Lanes, LossScale, StoredOptimizer, TrainSettings, Trainer, TrainingOutcome,
+    TrainingStep, UpdateOutcome, loss_and_gradients, mean_loss, recomputed_loss_and_gradients,
+    scaled_loss_and_gradients,
 };
 
 /// Takes notice of a run.
@@ -56,6 +58,8 @@ pub enum RunEnd {
     Interrupted,
     /// The rule book ended it.
     Diagnosed(Box<Evidence>),
+    /// The first process of several ended it, and says why.
+    EndedByFirst,
 }
 
 /// What a run came to.
@@ -75,8 +79,10 @@ pub struct RunSummary {
 
 /// Factor on the loss that 16-bit training begins with, as in PyTorch's `GradScaler`.
 const FIRST_LOSS_SCALE: f64 = 65536.0;
-/// Distance between the random seeds of two runs whose own seeds are neighbours: more batches than any run draws.
+/// Distance between the random seeds of two runs whose own seeds are neighbours: room for 256 processes.
 const RANDOM_STRIDE: u64 = 1 << 40;
+/// Distance between the random seeds of two processes of a run: more batches than any run draws.
+const RANK_STRIDE: u64 = 1 << 32;
 
 /// A run that is going on.
 struct Run<'run> {
@@ -88,15 +94,20 @@ struct Run<'run> {
     compiled: Option<CompiledLoss>,
     loss_scale: Option<LossScale>,
     progress: Progress,
-    metrics_file: MetricsFile,
+    /// `None` where another process writes.
+    metrics_file: Option<MetricsFile>,
     metrics: Vec<MetricsLine>,
     guards: Option<Guards>,
     observer: &'run mut dyn Observer,
     interrupt: &'run Interrupt,
+    ranks: Option<&'run Ranks>,
 }
 
 /// Runs `plan` in `folder`, from the beginning or from a checkpoint; `before` is what was known before training, for the
 /// guards.
+///
+/// With `ranks`, several processes make the same updates from the same plan, each from rows of its own: the first of them
+/// measures the rest, judges and writes, and all end when one does.
 pub fn run(
     plan: &Plan,
     folder: &RunFolder,
@@ -104,6 +115,7 @@ pub fn run(
     before: Option<Evidence>,
     observer: &mut dyn Observer,
     interrupt: &Interrupt,
+    ranks: Option<&Ranks>,
 ) -> Result<RunSummary, FineTuningError> {
     let mut model = plan.model.clone();
     let mut optimizer = plan.settings.optimizer.build(plan.settings.decay_scope);
@@ -115,9 +127,19 @@ pub fn run(
         None => Progress::default(),
         Some(checkpoint) => restore(&mut model, &mut *optimizer, checkpoint)?,
     };
+    if let Some(ranks) = ranks {
+        begin_alike(ranks, &mut model, &*optimizer, progress.update)?;
+    }
     let was_over = plan.is_over(&progress);
-    let (metrics_file, metrics) = MetricsFile::resume(&folder.metrics(), progress.update)?;
-    if let Some(note) = missing_figures(&metrics, progress.update) {
+    let (metrics_file, metrics) = if ranks.is_none_or(Ranks::is_first) {
+        let (file, metrics) = MetricsFile::resume(&folder.metrics(), progress.update)?;
+        (Some(file), metrics)
+    } else {
+        (None, Vec::new())
+    };
+    if metrics_file.is_some()
+        && let Some(note) = missing_figures(&metrics, progress.update)
+    {
         observer.note(&note);
     }
     let is_half = plan.environment.dtype == "float16";
@@ -139,11 +161,27 @@ pub fn run(
         guards,
         observer,
         interrupt,
+        ranks,
     };
     mlx_rs::memory::reset_peak_memory()?;
     let end = run.updates()?;
     let peak_memory = mlx_rs::memory::peak_memory()? as u64;
     run.finish(end, (!was_over).then_some(peak_memory))
+}
+
+/// Lets every process begin with the values of the first, and refuses those that go on from something else.
+fn begin_alike(
+    ranks: &Ranks,
+    model: &mut CausalModel,
+    optimizer: &dyn StoredOptimizer,
+    updates: usize,
+) -> Result<(), FineTuningError> {
+    ranks.agree("checkpoint", updates as u32)?;
+    ranks.agree_on_bits("state of the optimizer", &optimizer.stored())?;
+    let of_first = ranks.of_first(&ParameterSnapshot::capture_trainable(model).into_parameters())?;
+    put(model, &of_first)?;
+    ranks.agree_on_bits("values to be trained", &of_first)?;
+    Ok(())
 }
 
 /// What is said where the figures of updates that were made are lost.
@@ -202,7 +240,7 @@ impl Run<'_> {
             self.validate()?;
         }
         while self.progress.update < self.plan.updates {
-            if self.interrupt.is_requested() {
+            if self.is_interrupted()? {
                 self.save(&batches)?;
                 return Ok(RunEnd::Interrupted);
             }
@@ -235,11 +273,27 @@ impl Run<'_> {
         Ok(RunEnd::Completed)
     }
 
+    /// Whether this process writes, alone or for all.
+    fn writes(&self) -> bool {
+        self.ranks.is_none_or(Ranks::is_first)
+    }
+
+    /// Whether the user of any process wants to stop.
+    fn is_interrupted(&self) -> Result<bool, Exception> {
+        let own = self.interrupt.is_requested();
+        self.ranks.map_or(Ok(own), |ranks| ranks.any(own))
+    }
+
     fn update(&mut self, group: &[Batch], update: usize) -> Result<UpdateOutcome, FineTuningError> {
         let settings = &self.plan.settings;
         // What dropout drops follows from the seed and the batches drawn: a resumed run drops the same.
         let drawn = self.progress.batches as u64;
-        mlx_rs::random::seed(settings.seed.wrapping_mul(RANDOM_STRIDE).wrapping_add(drawn))?;
+        let rank = self.ranks.map_or(0, Ranks::rank) as u64;
+        let of_rank = settings
+            .seed
+            .wrapping_mul(RANDOM_STRIDE)
+            .wrapping_add(rank * RANK_STRIDE);
+        mlx_rs::random::seed(of_rank.wrapping_add(drawn))?;
         self.model.set_training(true);
         let scale = self.loss_scale.as_ref().map(LossScale::factor);
         // A raised loss is not compiled: 16 bits are for GPUs, where it gains little.
@@ -253,6 +307,7 @@ impl Run<'_> {
                 (None, Some(scale)) => scaled_loss_and_gradients(model, batch, lanes, scale),
             },
             lanes: std::mem::replace(&mut self.lanes, Lanes::single()),
+            others: self.ranks.map(|ranks| ranks as &dyn DataParallel),
             settings: TrainSettings {
                 steps: self.plan.updates,
                 schedule: settings.schedule.of_run(settings.learning_rate, self.plan.updates),
@@ -283,7 +338,9 @@ impl Run<'_> {
     }
 
     fn file(&mut self, line: MetricsLine) -> Result<(), FineTuningError> {
-        self.metrics_file.append(&line)?;
+        if let Some(file) = &mut self.metrics_file {
+            file.append(&line)?;
+        }
         self.metrics.push(line);
         Ok(())
     }
@@ -312,11 +369,19 @@ impl Run<'_> {
         let batches = Batches::in_order(&rows.examples, settings.batch_size);
         let count = batches.per_epoch().min(limit);
         for batch in batches.take(count) {
+            let batch = match self.ranks {
+                Some(ranks) => ranks.own_rows(&batch),
+                None => batch,
+            };
             let supervised = batch.supervised_tokens();
             if supervised > 0 {
                 total += mean_loss(&self.model, &batch, &self.lanes)? * supervised as f64;
                 tokens += supervised;
             }
+        }
+        if let Some(ranks) = self.ranks {
+            let sums = ranks.sum(&[total as f32, tokens as f32])?;
+            (total, tokens) = (f64::from(sums[0]), sums[1] as usize);
         }
         if tokens == 0 {
             return Ok(false);
@@ -344,7 +409,7 @@ impl Run<'_> {
         }
         self.progress.best = Some((self.progress.update, loss));
         self.progress.worse_in_a_row = 0;
-        if stopping.is_some() {
+        if stopping.is_some() && self.writes() {
             let parameters = ParameterSnapshot::capture_trainable(&self.model).into_parameters();
             replace_file(&self.folder.best(), |path| save_safetensors(&parameters, None, path))?;
         }
@@ -352,13 +417,19 @@ impl Run<'_> {
     }
 
     fn judge(&mut self, outcome: Option<TrainingOutcome>) -> Result<Option<RunEnd>, FineTuningError> {
-        let Some(guards) = &mut self.guards else {
-            return Ok(None);
+        let verdict = match &mut self.guards {
+            None => Verdict::GoOn,
+            Some(guards) => guards.judge(&self.model, &*self.optimizer, outcome)?,
         };
-        match guards.judge(&self.model, &*self.optimizer, outcome)? {
-            Verdict::GoOn => Ok(None),
-            Verdict::Stop(evidence) => Ok(Some(RunEnd::Diagnosed(evidence))),
-        }
+        let own = match verdict {
+            Verdict::GoOn => None,
+            Verdict::Stop(evidence) => Some(RunEnd::Diagnosed(evidence)),
+        };
+        let Some(ranks) = self.ranks else {
+            return Ok(own);
+        };
+        let ends = ranks.any(own.is_some())?;
+        Ok(ends.then(|| own.unwrap_or(RunEnd::EndedByFirst)))
     }
 
     /// Ends a run that met a number that is not finite; without guards it is an error.
@@ -411,24 +482,28 @@ impl Run<'_> {
                 .values()
                 .chain(checkpoint.optimizer_state.values()),
         )?;
-        let written = checkpoint.write(&self.folder.checkpoints(), self.plan.settings.keep_checkpoints)?;
+        if let Some(ranks) = self.ranks {
+            // Processes that have drifted apart keep nothing.
+            ranks.agree_on_bits("trained values", &checkpoint.parameters)?;
+        }
+        let kept = self.plan.settings.keep_checkpoints;
+        let written = self
+            .writes()
+            .then(|| checkpoint.write(&self.folder.checkpoints(), kept))
+            .transpose()?;
         restore(&mut self.model, &mut *self.optimizer, checkpoint)?;
-        self.observer.saved(&written);
+        if let Some(written) = written {
+            self.observer.saved(&written);
+        }
         Ok(())
     }
 
     /// Leaves the result where it is looked for.
     fn finish(mut self, end: RunEnd, peak_memory: Option<u64>) -> Result<RunSummary, FineTuningError> {
-        let settings = &self.plan.settings;
-        if settings.early_stopping.is_some() && self.folder.best().is_file() {
-            put(&mut self.model, &load_safetensors(&self.folder.best())?)?;
-        }
-        let result = match settings.method {
-            Method::Lora | Method::Dora => {
-                save_adapter(&self.model, &settings.lora, &settings.model, self.folder.path())?;
-                self.folder.path().to_owned()
-            }
-            Method::Full => self.write_whole_model()?,
+        let result = if self.writes() {
+            self.write_result()?
+        } else {
+            self.folder.path().to_owned()
         };
         Ok(RunSummary {
             end,
@@ -437,6 +512,20 @@ impl Run<'_> {
             peak_memory,
             result,
         })
+    }
+
+    fn write_result(&mut self) -> Result<PathBuf, FineTuningError> {
+        let settings = &self.plan.settings;
+        if settings.early_stopping.is_some() && self.folder.best().is_file() {
+            put(&mut self.model, &load_safetensors(&self.folder.best())?)?;
+        }
+        match settings.method {
+            Method::Lora | Method::Dora => {
+                save_adapter(&self.model, &settings.lora, &settings.model, self.folder.path())?;
+                Ok(self.folder.path().to_owned())
+            }
+            Method::Full => self.write_whole_model(),
+        }
     }
 }
 

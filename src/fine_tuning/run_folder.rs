@@ -112,6 +112,14 @@ impl RunFolder {
         Ok(folder)
     }
 
+    /// The folder of a run that another process keeps: nothing is written to it.
+    pub fn of_another(path: &Path) -> Self {
+        Self {
+            path: path.to_owned(),
+            lock: None,
+        }
+    }
+
     /// Finds out whether [`Self::create`] would succeed, and leaves everything as it is.
     ///
     /// # Errors

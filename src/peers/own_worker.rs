@@ -212,6 +212,7 @@ fn train(
         optimizer: &mut optimizer,
         loss: &loss_and_gradients,
         lanes: backend.lanes(),
+        others: None,
         settings: TrainSettings {
             steps: limits.steps,
             schedule: Schedule::constant(limits.learning_rate),

@@ -21,25 +21,8 @@ impl Lanes {
         if !self.split(batch) {
             return Ok(vec![work(batch)?]);
         }
-        let mut parts = self.parts(batch);
+        let mut parts = batch.deal(self.count());
         parts.retain(|part| !part.rows.is_empty());
         self.each(&parts, work)
-    }
-
-    /// `batch` dealt out so that the lanes have about as many tokens each: longest first, to the emptiest lane.
-    fn parts(&self, batch: &Batch) -> Vec<Batch> {
-        let mut by_length: Vec<usize> = (0..batch.rows.len()).collect();
-        by_length.sort_by_key(|&position| std::cmp::Reverse(batch.lengths[position]));
-        let mut parts: Vec<(usize, Vec<usize>)> = vec![(0, Vec::new()); self.count()];
-        for position in by_length {
-            if let Some((tokens, part)) = parts.iter_mut().min_by_key(|(tokens, _)| *tokens) {
-                *tokens += batch.lengths[position];
-                part.push(position);
-            }
-        }
-        parts
-            .into_iter()
-            .map(|(_, positions)| batch.select(&positions))
-            .collect()
     }
 }

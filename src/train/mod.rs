@@ -1,6 +1,7 @@
 //! The reference trainer: loss, optimizer, schedule and the loop around them.
 
 mod compiled;
+mod data_parallel;
 mod lanes;
 mod loss;
 mod loss_scale;
@@ -10,6 +11,7 @@ mod schedule;
 mod trainer;
 
 pub use compiled::CompiledLoss;
+pub use data_parallel::DataParallel;
 pub use loss::{
     LossAndGradients, POSITIONS_PER_CHUNK, loss_and_gradients, mean_loss, row_losses, scaled_loss_and_gradients,
 };

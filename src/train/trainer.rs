@@ -8,7 +8,7 @@ use mlx_rs::ops::{multiply, square};
 use mlx_rs::transforms::eval;
 use thiserror::Error;
 
-use super::{Lanes, LossAndGradients, Optimizer, Schedule};
+use super::{DataParallel, Lanes, LossAndGradients, Optimizer, Schedule};
 use crate::data::Batch;
 use crate::interrupt::Interrupt;
 use crate::model::CausalModel;
@@ -100,6 +100,8 @@ pub struct Trainer<'run> {
     pub loss: &'run LossFunction<'run>,
     /// Where the parts of a batch are computed.
     pub lanes: Lanes,
+    /// The other processes that make the same updates; `None` where this one makes them alone.
+    pub others: Option<&'run dyn DataParallel>,
     /// Steps, learning rates and clipping.
     pub settings: TrainSettings,
     /// The user's wish to stop, looked at before each step.
@@ -175,7 +177,7 @@ impl Trainer<'_> {
         step: usize,
     ) -> Result<UpdateOutcome, TrainError> {
         let started = Instant::now();
-        let pass = self.accumulated(model, batches)?;
+        let pass = self.pass(model, batches)?;
         let norms = gradient_norms(&pass.gradients)?;
         eval(norms.values().chain([&pass.loss]).chain(pass.gradients.values()))?;
         let norms: BTreeMap<&String, f32> = norms
@@ -220,6 +222,18 @@ impl Trainer<'_> {
 }
 
 impl Trainer<'_> {
+    /// The loss and gradients of `batches`, to which other processes contribute theirs.
+    fn pass(&self, model: &CausalModel, batches: &[Batch]) -> Result<LossAndGradients, Exception> {
+        let Some(others) = self.others else {
+            return self.accumulated(model, batches);
+        };
+        let own: Vec<Batch> = batches.iter().map(|batch| others.own_rows(batch)).collect();
+        let tokens = own.iter().map(Batch::supervised_tokens).sum();
+        let pass = (tokens > 0).then(|| self.accumulated(model, &own)).transpose()?;
+        let parameters = ParameterSnapshot::capture_trainable(model).into_parameters();
+        others.average(pass, tokens, &parameters)
+    }
+
     /// The loss and gradients of one batch, or the means over several, weighted by supervised tokens.
     ///
     /// The mean of the batches' means would count a token of a short answer more than one of a long answer.

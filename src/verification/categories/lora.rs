@@ -93,6 +93,7 @@ fn fine_tune<'session>(session: &'session Session<'_>) -> Result<&'session FineT
         }),
         loss: &loss_and_gradients,
         lanes: session.backend().lanes(),
+        others: None,
         settings: TrainSettings {
             steps: STEPS,
             schedule: Schedule::constant(LEARNING_RATE),

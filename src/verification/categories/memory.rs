@@ -104,6 +104,7 @@ fn steps(session: &Session<'_>) -> CheckResult {
         optimizer: &mut optimizer,
         loss: &loss_and_gradients,
         lanes: session.backend().lanes(),
+        others: None,
         settings: TrainSettings {
             steps: FIRST_STEPS + MORE_STEPS,
             schedule: Schedule::constant(1e-5),

@@ -334,6 +334,7 @@ fn trained(
             Ok(pass)
         },
         lanes: Lanes::single(),
+        others: None,
         settings: TrainSettings {
             steps: STEPS,
             schedule: Schedule::constant(LEARNING_RATE),

@@ -1,5 +1,6 @@
 //! Several processes on one machine, by MLX's ring: what collectives give, and that nobody waits for who is lost.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::net::TcpListener;
@@ -7,7 +8,9 @@ use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
+use approx::assert_relative_eq;
 use mlx_diagnose::distributed::{Loss, Placement, PresenceLimits, Ranks, Transport};
+use mlx_diagnose::train::{DataParallel as _, LossAndGradients};
 use mlx_rs::{Array, Dtype};
 use rstest::rstest;
 
@@ -23,7 +26,7 @@ const LIMITS: PresenceLimits = PresenceLimits {
 const LOST: i32 = 7;
 
 /// Ports that nobody uses at the moment.
-fn host_file(folder: &Path, size: usize) -> String {
+pub(crate) fn host_file(folder: &Path, size: usize) -> String {
     let listeners: Vec<TcpListener> = (0..size).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
     let addresses: Vec<[String; 1]> = listeners
         .iter()
@@ -124,6 +127,8 @@ fn take_part(part: &str) {
     println!("\nmet");
     match part {
         "collectives" => collectives(&ranks),
+        "averages" => averages(&ranks),
+        "agreement" => agreement(&ranks),
         "sums" => loop {
             let sum = ranks.group().all_sum(&Array::from_slice(&[1.0_f32; 1000], &[1000]));
             ranks.settled(sum).unwrap();
@@ -139,6 +144,66 @@ fn take_part(part: &str) {
         }
         other => panic!("no part `{other}`"),
     }
+}
+
+/// Process `r` has `r` tokens, a loss of `10 r` and gradients of `r` and `-r`; the first has none of them.
+fn averages(ranks: &Ranks) {
+    let (rank, size) = (ranks.rank() as f32, ranks.size() as f32);
+    let parameters = BTreeMap::from([
+        ("matrix".to_owned(), mlx_rs::ops::zeros::<f32>(&[2, 3]).unwrap()),
+        (
+            "half".to_owned(),
+            mlx_rs::ops::zeros_dtype(&[5], Dtype::Bfloat16).unwrap(),
+        ),
+    ]);
+    let filled = |value: f32, like: &Array| {
+        let value = Array::from_f32(value).as_dtype(like.dtype()).unwrap();
+        mlx_rs::ops::broadcast_to(value, like.shape()).unwrap()
+    };
+    let own = (ranks.rank() > 0).then(|| LossAndGradients {
+        loss: Array::from_f32(10.0 * rank),
+        gradients: BTreeMap::from([
+            ("matrix".to_owned(), filled(rank, &parameters["matrix"])),
+            ("half".to_owned(), filled(-rank, &parameters["half"])),
+        ]),
+    });
+    let mean = ranks.average(own, ranks.rank(), &parameters).unwrap();
+    // The mean of r weighted by r: the sum of squares over the sum, of 0 to size - 1.
+    let expected = (2.0 * size - 1.0) / 3.0;
+    assert_relative_eq!(mean.loss.item_exact::<f32>(), 10.0 * expected, max_relative = 1e-6);
+    assert_eq!(mean.gradients["matrix"].shape(), [2, 3]);
+    for value in mean.gradients["matrix"].as_slice::<f32>() {
+        assert_relative_eq!(*value, expected, max_relative = 1e-6);
+    }
+    assert_eq!(mean.gradients["half"].dtype(), Dtype::Bfloat16);
+    let half = mean.gradients["half"].as_dtype(Dtype::Float32).unwrap();
+    for value in half.as_slice::<f32>() {
+        // Eight bits of a bfloat16's mantissa.
+        assert_relative_eq!(*value, -expected, max_relative = 1.0 / 256.0);
+    }
+    let nobody = ranks.average(None, 0, &parameters).unwrap_err();
+    assert!(nobody.what().contains("no process has a token to learn"), "{nobody}");
+}
+
+/// The last process has another number, and another first value.
+fn agreement(ranks: &Ranks) {
+    let is_last = ranks.rank() + 1 == ranks.size();
+    ranks.agree("number", 0xffff_fff0).unwrap();
+    let differs = ranks.agree("number", is_last.into()).unwrap_err().to_string();
+    let named = format!("other number at rank {} than at rank 0", ranks.size() - 1);
+    assert!(differs.contains(&named), "{differs}");
+
+    let values = [if is_last { -0.0_f32 } else { 0.0 }, 1.5];
+    let arrays = BTreeMap::from([("values".to_owned(), Array::from_slice(&values, &[2]))]);
+    let differs = ranks.agree_on_bits("values", &arrays).unwrap_err().to_string();
+    assert!(differs.contains("other values at rank"), "{differs}");
+    let of_first = ranks.of_first(&arrays).unwrap();
+    assert_eq!(of_first["values"].as_slice::<f32>(), [0.0, 1.5]);
+    ranks.agree_on_bits("values", &of_first).unwrap();
+
+    assert!(ranks.any(is_last).unwrap());
+    assert!(!ranks.any(false).unwrap());
+    assert_eq!(ranks.sum(&[1.0, ranks.rank() as f32]).unwrap()[0], ranks.size() as f32);
 }
 
 fn collectives(ranks: &Ranks) {
@@ -183,8 +248,11 @@ fn collectives(ranks: &Ranks) {
 }
 
 #[rstest]
-fn collectives_give_every_process_what_all_have(#[values(2, 4)] size: usize) {
-    let mut processes = Processes::start("collectives", size);
+fn every_process_gets_what_all_have_together(
+    #[values("collectives", "averages", "agreement")] part: &str,
+    #[values(2, 4)] size: usize,
+) {
+    let mut processes = Processes::start(part, size);
     for rank in 0..size {
         let (code, text) = processes.end_of(rank);
         assert_eq!(code, Some(0), "rank {rank}: {text}");

@@ -26,6 +26,7 @@ fn run(model: &mut CausalModel, batch: &Batch, steps: usize, clip_norm: Option<f
         optimizer: &mut AdamW::new(AdamWSettings::default()),
         loss: &loss_and_gradients,
         lanes: Lanes::single(),
+        others: None,
         settings: TrainSettings {
             steps,
             schedule: Schedule::constant(1e-3),
@@ -166,6 +167,7 @@ fn descended(batches: &[Batch]) -> (TrainingStep, BTreeMap<String, Array>) {
         optimizer: &mut Sgd::new(SgdSettings::default()),
         loss: &loss_and_gradients,
         lanes: Lanes::single(),
+        others: None,
         settings: TrainSettings {
             steps: 1,
             schedule: Schedule::constant(1.0),

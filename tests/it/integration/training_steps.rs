@@ -54,6 +54,7 @@ fn losses(model: &mut CausalModel, batches: &[Batch], optimizer: &mut dyn Optimi
         optimizer,
         loss: &loss_and_gradients,
         lanes: Lanes::single(),
+        others: None,
         settings: TrainSettings {
             steps: batches.len(),
             schedule: Schedule::constant(rate),

@@ -212,6 +212,7 @@ mod training {
             optimizer: &mut Sgd::new(SgdSettings::default()),
             loss: &loss_and_gradients,
             lanes: Lanes::single(),
+            others: None,
             settings: TrainSettings {
                 steps: 1,
                 schedule: Schedule::constant(1e-3),

@@ -452,6 +452,27 @@ fn rows_selected_from_a_packed_batch_keep_their_documents() {
     assert_eq!(batch.select(&[1, 0]), Batch::packed(&examples, &[&[1], &[0, 2, 3]]));
 }
 
+#[rstest]
+fn a_batch_is_dealt_out_whole_and_by_tokens(#[values(1, 2, 3, 4, 7)] count: usize) {
+    let lengths = [3, 9, 4, 4, 8, 2];
+    let examples = rows(&lengths);
+    let batch = Batch::new(&examples, &[0, 1, 2, 3, 4, 5]);
+    let parts = batch.deal(count);
+    assert_eq!(parts.len(), count);
+    let mut dealt: Vec<usize> = parts.iter().flat_map(|part| part.rows.clone()).collect();
+    dealt.sort_unstable();
+    assert_eq!(dealt, [0, 1, 2, 3, 4, 5]);
+    let tokens = |part: &Batch| part.token_count();
+    let (most, least) = (parts.iter().map(tokens).max(), parts.iter().map(tokens).min());
+    // Longest first: no two parts differ by more than the longest row.
+    assert!(most.unwrap() - least.unwrap() <= 9, "{parts:?}");
+    let supervised: usize = parts.iter().map(Batch::supervised_tokens).sum();
+    assert_eq!(supervised, batch.supervised_tokens());
+    for part in parts {
+        assert_eq!(part, Batch::new(&examples, &part.rows));
+    }
+}
+
 #[test]
 fn positions_without_packing_count_through_each_row() {
     let batch = Batch::new(&rows(&[3, 5]), &[0, 1]);

@@ -236,6 +236,7 @@ fn sixteen_bits_learn_with_adapters_and_a_loss_in_thirty_two(#[case] dtype: Dtyp
         }),
         loss: &|model, batch, lanes| scaled_loss_and_gradients(model, batch, lanes, 1024.0),
         lanes: Lanes::single(),
+        others: None,
         settings: TrainSettings {
             steps: 30,
             schedule: Schedule::constant(5e-3),
