@@ -141,15 +141,7 @@ fn a_killed_process_ends_the_run_whose_checkpoint_any_number_of_processes_goes_o
     let folder = tempfile::tempdir().unwrap();
     let (broken, alone) = (folder.path().join("broken"), folder.path().join("alone"));
     // Long enough that the kill comes before the end.
-    let options = [
-        "--iters",
-        "200",
-        "--batch-size",
-        "8",
-        "--save-every",
-        "5",
-        "--no-guards",
-    ];
+    let options = ["--iters", "60", "--batch-size", "8", "--save-every", "5", "--no-guards"];
     completed(start(&alone, &options));
     let hosts = host_file(folder.path(), 2);
     let first = process(0, &hosts, start(&broken, &options));
@@ -169,6 +161,56 @@ fn a_killed_process_ends_the_run_whose_checkpoint_any_number_of_processes_goes_o
         // Rounding grows over so many updates.
         assert_relative_eq!(*found, *expected, epsilon = 100.0 * LOSS_TOLERANCE);
     }
+}
+
+/// What SSH does: the words behind the options and the host are joined and read by a shell, elsewhere.
+const SSH: &str = r#"#!/bin/sh
+[ "$1 $2 $3 $4" = "-T -o BatchMode=yes studio-2" ] || exit 255
+shift 4
+cd / && exec sh -c "$*"
+"#;
+
+#[test]
+fn processes_on_other_machines_are_started_by_ssh_in_the_same_folder() {
+    let folder = tempfile::tempdir().unwrap();
+    let place = folder.path().join("it's here; $HOME");
+    std::fs::create_dir(&place).unwrap();
+    let ssh = folder.path().join("ssh");
+    std::fs::write(&ssh, SSH).unwrap();
+    std::fs::set_permissions(&ssh, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let hosts = folder.path().join("hosts.json");
+    std::fs::write(
+        &hosts,
+        r#"[{"ssh": "localhost", "ips": ["127.0.0.1"]}, {"ssh": "studio-2", "ips": ["127.0.0.1"]}]"#,
+    )
+    .unwrap();
+    let path = format!("{}:{}", folder.path().display(), std::env::var("PATH").unwrap());
+    let mut command = Command::new(PROGRAM);
+    command
+        .args([
+            "launch",
+            "--hosts",
+            hosts.to_str().unwrap(),
+            "--starting-port",
+            &two_ports().to_string(),
+            "--",
+        ])
+        .args(["train", "start"])
+        .args([model(), data()])
+        .args(["--out", "a run", "--iters", "4", "--batch-size", "4"])
+        .env("PATH", path)
+        .env("NO_COLOR", "1")
+        .current_dir(&place);
+    completed(command);
+    assert!(place.join("a run/adapters.safetensors").is_file());
+}
+
+/// A port that nobody uses at the moment, before another one.
+fn two_ports() -> u16 {
+    let is_free = |port: &u16| std::net::TcpListener::bind(("127.0.0.1", *port)).is_ok();
+    // Below those that the system gives away by itself.
+    let first = 20_000 + u16::try_from(std::process::id() % 10_000).unwrap();
+    (first..).find(|port| is_free(port) && is_free(&(port + 1))).unwrap()
 }
 
 #[test]
