@@ -261,6 +261,11 @@ thresholds! {
     /// 0.3: ten steps of a usual recipe change a layer by 0.003 to 0.05, a learning rate ten times too high by 0.3.
     pub const LARGE_UPDATE: f64 = 0.3;
 
+    /// Size of an adapter's change over that of its layer's weight from which on the adapter outweighs the layer.
+    ///
+    /// 1: both are equally large, and less of the base is left in what the layer computes than was put in its place.
+    pub const OUTWEIGHING_UPDATE: f64 = 1.0;
+
     /// Share of the linear layers below which it is worth saying how few carry an adapter.
     ///
     /// A quarter: all layers of the last quarter of the blocks, or two of the seven layers of each block, are above it.

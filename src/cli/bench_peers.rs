@@ -218,6 +218,7 @@ pub fn write(comparison: &Comparison, folder: &Path) -> Result<()> {
     for (name, text) in [(RESULTS, text), (PAGE, to_markdown(comparison))] {
         let path = folder.join(name);
         write_file(&path, text.as_bytes()).with_context(|| format!("cannot write `{}`", path.display()))?;
+        note(&format!("wrote {}", path.display()));
     }
     Ok(())
 }

@@ -5,7 +5,7 @@ use super::update_strength::update_strength;
 use super::wording::{counted, shortest};
 use super::{Applicability, Finding, Fix, Outcome, Rerun, Severity};
 use crate::evidence::{Evidence, Listing};
-use crate::thresholds::{ADAPTER_LEARNING_RATE, LARGE_UPDATE, LEARNING_RATE_CUT};
+use crate::thresholds::{ADAPTER_LEARNING_RATE, LARGE_UPDATE, LEARNING_RATE_CUT, OUTWEIGHING_UPDATE};
 
 declare_rule! {
     /// ## What it finds
@@ -21,8 +21,8 @@ declare_rule! {
     ///
     /// For each adapter the Frobenius norm of `scale * A B` over that of its layer's weight. The median over the layers
     /// is above `LARGE_UPDATE`. It is a warning when learning rate times scale is above the product of
-    /// `ADAPTER_LEARNING_RATE` and `DEFAULT_SCALE`; below it a high rank or many steps made the update, which is
-    /// information.
+    /// `ADAPTER_LEARNING_RATE` and `DEFAULT_SCALE`, and an error from `OUTWEIGHING_UPDATE` on, where answers that end at
+    /// once or never are its doing; below the product a high rank or many steps made the update, which is information.
     ///
     /// ## How to fix
     ///
@@ -39,10 +39,10 @@ declare_rule! {
         code: "SCALE003",
         summary: "adapters changed their layers by a large part of the layers' own size",
         phase: Parameters,
-        severity: Warning,
+        severity: Error,
         status: Stable,
         since: "0.1.0",
-        explains: &["forgetting"],
+        explains: &["forgetting", "end-of-text-spam", "repetition-loop", "never-stops"],
         offers_command: true,
     }
 }
@@ -99,9 +99,11 @@ fn check(evidence: &Evidence) -> Outcome {
         Rerun::of(settings).learning_rate(lower),
         Applicability::MachineApplicable,
     ));
-    if update_strength(settings) > 1.0 {
-        finding.into()
-    } else {
+    if update_strength(settings) <= 1.0 {
         finding.lowered_to(Severity::Info).into()
+    } else if median < OUTWEIGHING_UPDATE {
+        finding.lowered_to(Severity::Warning).into()
+    } else {
+        finding.into()
     }
 }

@@ -56,6 +56,20 @@ fn causes(evidence: &Evidence) -> Vec<String> {
         .collect()
 }
 
+/// Adapters that changed every layer by so much of its own size, at a high learning rate, and answers of nothing.
+fn spam_after_updates_of(relative: f64) -> Evidence {
+    changed(|evidence| {
+        evidence.settings.learning_rate = 0.1;
+        for step in &mut training(evidence).steps {
+            step.learning_rate = 0.1;
+        }
+        for update in &mut adapter(evidence).updates {
+            update.relative = Some(relative);
+        }
+        generation(evidence).answers.iter_mut().for_each(spams);
+    })
+}
+
 fn masked_batch() -> Evidence {
     changed(|evidence| {
         evidence.settings.max_sequence_length = 32;
@@ -330,6 +344,14 @@ fn no_rule_passes_when_nothing_was_measured() {
         generation(evidence).answers.iter_mut().for_each(spams);
     }),
     &["warning end-of-text-spam"]
+)]
+#[case::spam_of_adapters_that_outweigh_their_layers(
+    spam_after_updates_of(1.6),
+    &["error update-too-large", "error end-of-text-spam < update-too-large"]
+)]
+#[case::spam_beside_large_updates(
+    spam_after_updates_of(0.6),
+    &["error end-of-text-spam", "warning update-too-large"]
 )]
 #[case::two_independent_faults(
     {
