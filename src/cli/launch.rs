@@ -1,8 +1,9 @@
 //! `diagnose launch`: what `mlx.launch` does, without Python.
 
 use std::num::NonZeroUsize;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context, Result, anyhow};
 use clap::Args;
@@ -41,7 +42,7 @@ pub struct LaunchArguments {
     hosts: Option<PathBuf>,
     /// The first process's port, by TCP and UDP; each further process has the next [default: free ports for processes on this
     /// machine alone, 32323 with a host file]
-    #[arg(long, value_name = "PORT")]
+    #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
     starting_port: Option<u16>,
     /// This program's path on every machine [default: as here]
     #[arg(long, value_name = "PATH")]
@@ -57,6 +58,12 @@ pub fn run(arguments: &LaunchArguments) -> Result<u8> {
         (Some(path), _) => Hosts::read(path, arguments.starting_port.unwrap_or(STARTING_PORT))?,
         (None, count) => Hosts::on_this_machine(count.map_or(1, NonZeroUsize::get), arguments.starting_port)?,
     };
+    if arguments.program.is_none() && arguments.arguments.first().is_some_and(|word| word != "train") {
+        return Err(anyhow!(
+            "processes share the work of `diagnose train` alone\n  found: `{}`\n  expected: `train start`, `train quick` or `train resume`",
+            arguments.arguments.join(" ")
+        ));
+    }
     let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
     let program = Program {
         path: match &arguments.program {
@@ -69,36 +76,73 @@ pub fn run(arguments: &LaunchArguments) -> Result<u8> {
     };
     let interrupt = Interrupt::default();
     listen_for_interrupt(&interrupt)?;
-    let line: Arc<PrintLine> = Arc::new(|rank, stream, line| {
+    let is_lost = Arc::new(AtomicBool::new(false));
+    let lost = Arc::clone(&is_lost);
+    let line: Arc<PrintLine> = Arc::new(move |rank, stream, line| {
         let line = without_controls(format!("[{rank}] {line}"));
         match stream {
-            // A reader of this program's output that has gone away is no reason to end the processes.
-            Stream::Output => drop(print(&format!("{line}\n"))),
+            Stream::Output if print(&format!("{line}\n")).is_err() => lost.store(true, Ordering::Relaxed),
+            Stream::Output => {}
             Stream::Errors => note(&line),
         }
     });
     let ends = Launch::start(&hosts, &program, &line)?
         .wait(&interrupt)
         .map_err(|error| anyhow!("the processes cannot be waited for: {error}"))?;
-    for (rank, end) in ends.iter().enumerate() {
-        match end {
-            RankEnd::Exited(0) => {}
-            RankEnd::Exited(code) => note(&format!("rank {rank} ended with exit code {code}")),
-            RankEnd::Killed(signal) => note(&format!("rank {rank} was ended by signal {signal}")),
-        }
+    for text in told(&ends, &program.path) {
+        note(&text);
+    }
+    if is_lost.load(Ordering::Relaxed) {
+        return Err(anyhow!(
+            "what the processes printed cannot be written to standard output"
+        ));
     }
     Ok(common_code(&ends))
 }
 
-/// The exit code of those that did not end well, where it is one.
+/// How those ended that did not end well.
+fn told(ends: &[RankEnd], program: &Path) -> Vec<String> {
+    if let [RankEnd::Exited(code), others @ ..] = ends
+        && *code != 0
+        && !others.is_empty()
+        && others.iter().all(|end| *end == RankEnd::Exited(*code))
+    {
+        return vec![format!(
+            "all ranks ended with exit code {code}{}",
+            meaning(*code, program)
+        )];
+    }
+    let of_rank = |(rank, end): (usize, &RankEnd)| match end {
+        RankEnd::Exited(0) => None,
+        RankEnd::Exited(code) => Some(format!(
+            "rank {rank} ended with exit code {code}{}",
+            meaning(*code, program)
+        )),
+        RankEnd::Killed(signal) => Some(format!("rank {rank} was ended by signal {signal}")),
+        RankEnd::Stopped => Some(format!("rank {rank} was ended by the launcher")),
+    };
+    ends.iter().enumerate().filter_map(of_rank).collect()
+}
+
+/// What shells and SSH mean by a code that this program does not have.
+fn meaning(code: i32, program: &Path) -> String {
+    match code {
+        126 | 127 => format!(
+            ": `{}` cannot be run there\n  hint: give its path by `--program`",
+            program.display()
+        ),
+        255 => "\n  hint: where it is on another machine, SSH failed".to_owned(),
+        _ => String::new(),
+    }
+}
+
+/// The exit code of those that failed, where it is one of this program's and the same for all.
 fn common_code(ends: &[RankEnd]) -> u8 {
-    let mut codes = ends
-        .iter()
-        .filter(|end| **end != RankEnd::Exited(0))
-        .map(|end| match end {
-            RankEnd::Exited(code) => u8::try_from(*code).unwrap_or(EXIT_INCOMPLETE),
-            RankEnd::Killed(_) => EXIT_INCOMPLETE,
-        });
+    let mut codes = ends.iter().filter_map(|end| match end {
+        RankEnd::Exited(0) | RankEnd::Stopped => None,
+        RankEnd::Exited(code) => Some(u8::try_from(*code).map_or(EXIT_INCOMPLETE, |code| code.min(EXIT_INCOMPLETE))),
+        RankEnd::Killed(_) => Some(EXIT_INCOMPLETE),
+    });
     let Some(first) = codes.next() else {
         return EXIT_HEALTHY;
     };
@@ -111,11 +155,13 @@ fn common_code(ends: &[RankEnd]) -> u8 {
 
 #[cfg(test)]
 mod tests {
-    use super::{RankEnd, common_code};
+    use std::path::Path;
+
+    use super::{RankEnd, common_code, told};
 
     #[test]
     fn the_exit_code_is_that_of_all_processes_or_says_that_the_run_is_not_complete() {
-        use RankEnd::{Exited, Killed};
+        use RankEnd::{Exited, Killed, Stopped};
         for (ends, code) in [
             (vec![Exited(0), Exited(0)], 0),
             (vec![Exited(1), Exited(1)], 1),
@@ -123,9 +169,25 @@ mod tests {
             (vec![Exited(1), Exited(2)], 2),
             (vec![Exited(2), Killed(9)], 2),
             (vec![Killed(15)], 2),
-            (vec![Exited(300)], 2),
+            (vec![Exited(127), Exited(255)], 2),
+            (vec![Stopped, Exited(1)], 1),
         ] {
             assert_eq!(common_code(&ends), code, "{ends:?}");
         }
+    }
+
+    #[test]
+    fn what_all_have_in_common_is_said_once() {
+        use RankEnd::{Exited, Killed, Stopped};
+        let said = |ends: &[RankEnd]| told(ends, Path::new("/opt/diagnose")).join("\n");
+        assert_eq!(said(&[Exited(0), Exited(0)]), "");
+        assert_eq!(said(&[Exited(2), Exited(2)]), "all ranks ended with exit code 2");
+        assert_eq!(
+            said(&[Stopped, Exited(0), Killed(9)]),
+            "rank 0 was ended by the launcher\nrank 2 was ended by signal 9"
+        );
+        assert!(
+            said(&[Exited(127)]).starts_with("rank 0 ended with exit code 127: `/opt/diagnose` cannot be run there")
+        );
     }
 }

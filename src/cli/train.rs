@@ -130,21 +130,29 @@ fn together(errors: &[Option<anyhow::Error>]) -> anyhow::Error {
 }
 
 fn start(configuration: &Configuration) -> Result<u8> {
+    let interrupt = listening()?;
     let ranks = meet()?;
-    let ended = start_among(configuration, ranks.as_ref());
+    let ended = start_among(configuration, &interrupt, ranks.as_ref());
     told(ranks, ended)
 }
 
-fn start_among(configuration: &Configuration, ranks: Option<&Ranks>) -> Result<u8> {
+/// The user's wish to stop, heard from now on: processes may take long to meet.
+fn listening() -> Result<Interrupt> {
+    let interrupt = Interrupt::default();
+    listen_for_interrupt(&interrupt)?;
+    Ok(interrupt)
+}
+
+fn start_among(configuration: &Configuration, interrupt: &Interrupt, ranks: Option<&Ranks>) -> Result<u8> {
     let (settings, source) = inputs(configuration, leads(ranks))?;
     let settings = placed(settings)?;
     if !leads(ranks) {
         let folder = RunFolder::of_another(&settings.output);
-        return begin(settings, &source, &folder, ranks);
+        return begin(settings, &source, &folder, interrupt, ranks);
     }
     // Refused before anything is computed.
     let folder = RunFolder::create(&settings.output)?;
-    let ended = begin(settings, &source, &folder, ranks);
+    let ended = begin(settings, &source, &folder, interrupt, ranks);
     folder.remove_if_unused();
     ended
 }
@@ -161,18 +169,22 @@ fn placed(mut settings: FineTuneSettings) -> Result<FineTuneSettings> {
     Ok(settings)
 }
 
-fn begin(settings: FineTuneSettings, source: &ModelSource, folder: &RunFolder, ranks: Option<&Ranks>) -> Result<u8> {
-    let interrupt = Interrupt::default();
-    listen_for_interrupt(&interrupt)?;
+fn begin(
+    settings: FineTuneSettings,
+    source: &ModelSource,
+    folder: &RunFolder,
+    interrupt: &Interrupt,
+    ranks: Option<&Ranks>,
+) -> Result<u8> {
     let plan = planned(settings, source, ranks)?;
-    let before = match judged_by_first(&plan, source, &interrupt, ranks)? {
+    let before = match judged_by_first(&plan, source, interrupt, ranks)? {
         Judged::Refused => return Ok(EXIT_FAULT),
         Judged::Fit(evidence) => evidence,
     };
     if leads(ranks) {
         folder.write_record(&RunRecord::new(plan.settings.to_json(), RunInputs::of(&plan)))?;
     }
-    go(&plan, folder, None, before, &interrupt, ranks)
+    go(&plan, folder, None, before, interrupt, ranks)
 }
 
 /// Model and data in memory, the same in every process.
@@ -185,12 +197,13 @@ fn planned(settings: FineTuneSettings, source: &ModelSource, ranks: Option<&Rank
 }
 
 fn resume(path: &Path) -> Result<u8> {
+    let interrupt = listening()?;
     let ranks = meet()?;
-    let ended = resume_among(path, ranks.as_ref());
+    let ended = resume_among(path, &interrupt, ranks.as_ref());
     told(ranks, ended)
 }
 
-fn resume_among(path: &Path, ranks: Option<&Ranks>) -> Result<u8> {
+fn resume_among(path: &Path, interrupt: &Interrupt, ranks: Option<&Ranks>) -> Result<u8> {
     let (folder, record) = if leads(ranks) {
         RunFolder::resume(path)?
     } else {
@@ -205,8 +218,6 @@ fn resume_among(path: &Path, ranks: Option<&Ranks>) -> Result<u8> {
     // The folder may have been moved.
     configuration.set("adapter_path", json!(path), Origin::Option("DIR".to_owned()));
     let (settings, source) = inputs(&configuration, leads(ranks))?;
-    let interrupt = Interrupt::default();
-    listen_for_interrupt(&interrupt)?;
     let plan = planned(settings, &source, ranks)?;
     record.inputs.check(&plan)?;
     let (checkpoint, broken) = RunCheckpoint::newest(&folder.checkpoints())?;
@@ -215,16 +226,16 @@ fn resume_among(path: &Path, ranks: Option<&Ranks>) -> Result<u8> {
     }
     match &checkpoint {
         Some(checkpoint) if plan.is_over(&checkpoint.progress) => {
-            return go(&plan, &folder, Some(checkpoint.clone()), None, &interrupt, ranks);
+            return go(&plan, &folder, Some(checkpoint.clone()), None, interrupt, ranks);
         }
         Some(checkpoint) => note(&format!("going on after update {}", checkpoint.progress.update)),
         None => note("there is no checkpoint yet: beginning again"),
     }
-    let before = match judged_by_first(&plan, &source, &interrupt, ranks)? {
+    let before = match judged_by_first(&plan, &source, interrupt, ranks)? {
         Judged::Refused => return Ok(EXIT_FAULT),
         Judged::Fit(evidence) => evidence,
     };
-    go(&plan, &folder, checkpoint, before, &interrupt, ranks)
+    go(&plan, &folder, checkpoint, before, interrupt, ranks)
 }
 
 fn validate(config: &Path) -> Result<u8> {

@@ -128,6 +128,11 @@ impl Hosts {
                     "`{ip}` as the address of process {rank}, which is no IP address"
                 ))
             })?;
+            if ip.is_ipv6() {
+                return Err(foreign(format!(
+                    "`{ip}` as the address of process {rank}: MLX's ring takes IPv4 alone"
+                )));
+            }
             // SSH would take it for an option.
             if entry.ssh.is_empty() || entry.ssh.starts_with('-') {
                 return Err(foreign(format!(
@@ -220,6 +225,7 @@ mod tests {
             ("[]", "no process at all"),
             (r#"[{"ssh": "one"}]"#, "no address of process 0, `one`"),
             (r#"[{"ssh": "one", "ips": ["one.local"]}]"#, "which is no IP address"),
+            (r#"[{"ssh": "one", "ips": ["::1"]}]"#, "takes IPv4 alone"),
             (
                 r#"[{"ssh": "-oProxyCommand=x", "ips": ["10.0.0.1"]}]"#,
                 "as the name of process 0's machine",

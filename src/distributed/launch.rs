@@ -17,12 +17,24 @@ use crate::shell_word::quoted;
 
 /// What starts a process and kills it when this program is gone.
 const RANK_SCRIPT: &str = include_str!("rank.sh");
+/// Nobody could type a password for each; a network that is cut is noticed.
+const SSH_OPTIONS: [&str; 9] = [
+    "-T",
+    "-o",
+    "BatchMode=yes",
+    "-o",
+    "ConnectTimeout=20",
+    "-o",
+    "ServerAliveInterval=5",
+    "-o",
+    "ServerAliveCountMax=3",
+];
 /// Time between two looks at the processes.
 const LOOK: Duration = Duration::from_millis(50);
 /// How long a process has to end after it was asked to.
 const GRACE: Duration = Duration::from_secs(5);
-/// Above it, a shell's exit code is that of a signal.
-const SIGNALLED: i32 = 128;
+/// Beyond the silence after which a process that vanished is lost: time to say so and to end.
+const FAREWELL: Duration = Duration::from_secs(3);
 
 /// What every process runs.
 #[derive(Debug, Clone)]
@@ -55,19 +67,29 @@ pub enum LaunchError {
 /// How a process ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RankEnd {
-    /// By itself, with this code.
+    /// By itself, with this code; SSH ends with 255 where it fails.
     Exited(i32),
     /// By a signal.
     Killed(i32),
+    /// By the launcher, after another one had failed.
+    Stopped,
 }
 
 impl RankEnd {
-    /// From the end of the shell that waited for it.
     fn of(status: ExitStatus) -> Self {
         match status.code() {
-            Some(code) if code > SIGNALLED => Self::Killed(code - SIGNALLED),
             Some(code) => Self::Exited(code),
             None => Self::Killed(status.signal().unwrap_or_default()),
+        }
+    }
+
+    /// How long the others have to notice this end and to end themselves; `None` where nothing is wrong.
+    fn notice(self) -> Option<Duration> {
+        match self {
+            Self::Exited(0) | Self::Stopped => None,
+            // It told them, unless they have not met.
+            Self::Exited(_) => Some(GRACE),
+            Self::Killed(_) => Some(PresenceLimits::default().silence + FAREWELL),
         }
     }
 }
@@ -127,20 +149,12 @@ impl Launch {
     /// # Errors
     /// The system does not tell.
     pub fn wait(mut self, interrupt: &Interrupt) -> io::Result<Vec<RankEnd>> {
-        let limits = PresenceLimits::default();
-        // Whoever computes notices a loss within the silence, and makes sure of it in twice that time.
-        let notice = 3 * limits.silence;
-        let mut failed: Option<Instant> = None;
         let mut is_interrupted = false;
-        let mut asked_to_end = false;
+        // When the others have had time enough, and what was done about those that are left.
+        let mut patience: Option<Instant> = None;
+        let mut stopping = Stopping::NotYet;
         loop {
-            for process in &mut self.processes {
-                if process.end.is_none()
-                    && let Some(status) = process.child.try_wait()?
-                {
-                    process.end = Some(RankEnd::of(status));
-                }
-            }
+            self.look(stopping)?;
             let ends: Option<Vec<RankEnd>> = self.processes.iter().map(|process| process.end).collect();
             if let Some(ends) = ends {
                 return Ok(ends);
@@ -149,39 +163,101 @@ impl Launch {
                 is_interrupted = true;
                 self.signal("INT");
             }
-            let has_failed = |process: &Started| !matches!(process.end, None | Some(RankEnd::Exited(0)));
-            if failed.is_none() && self.processes.iter().any(has_failed) {
-                failed = Some(Instant::now());
+            if patience.is_none() {
+                let ends = self.processes.iter().filter_map(|process| process.end);
+                patience = ends
+                    .filter_map(RankEnd::notice)
+                    .max()
+                    .map(|notice| Instant::now() + notice);
             }
-            if let Some(failed) = failed {
-                if !asked_to_end && failed.elapsed() > notice {
-                    asked_to_end = true;
-                    self.signal("TERM");
-                } else if failed.elapsed() > notice + GRACE {
-                    self.processes.iter_mut().for_each(|process| process.lifeline = None);
+            if patience.is_some_and(|patience| Instant::now() > patience) {
+                stopping = stopping.next();
+                patience = Some(Instant::now() + GRACE);
+                match stopping {
+                    Stopping::NotYet => {}
+                    Stopping::Asked => self.signal("TERM"),
+                    Stopping::CutOff => self.cut_off(),
+                    Stopping::Killed => self.kill()?,
                 }
             }
             std::thread::sleep(LOOK);
         }
     }
 
-    fn signal(&mut self, name: &str) {
-        for process in &mut self.processes {
-            if let Some(lifeline) = process.lifeline.as_mut().filter(|_| process.end.is_none()) {
-                // A process that has just ended needs no signal.
-                let _ = writeln!(lifeline, "{name}");
+    /// Notes which have ended.
+    fn look(&mut self, stopping: Stopping) -> io::Result<()> {
+        for process in self.processes.iter_mut().filter(|process| process.end.is_none()) {
+            if let Some(status) = process.child.try_wait()? {
+                // Its number may become that of another process.
+                process.lifeline = None;
+                process.end = Some(match stopping {
+                    Stopping::NotYet => RankEnd::of(status),
+                    _ => RankEnd::Stopped,
+                });
             }
+        }
+        Ok(())
+    }
+
+    fn signal(&mut self, name: &str) {
+        for lifeline in self
+            .processes
+            .iter_mut()
+            .filter_map(|process| process.lifeline.as_mut())
+        {
+            // A process that has just ended needs no signal.
+            let _ = writeln!(lifeline, "{name}");
+        }
+    }
+
+    /// Ends the lifelines, which kills the processes wherever they run.
+    fn cut_off(&mut self) {
+        for process in &mut self.processes {
+            process.lifeline = None;
+        }
+    }
+
+    /// Kills what was started here: an SSH that no longer hears the other side does not end by itself.
+    fn kill(&mut self) -> io::Result<()> {
+        self.processes
+            .iter_mut()
+            .filter(|process| process.end.is_none())
+            .try_for_each(|process| process.child.kill())
+    }
+}
+
+/// How far the launcher has gone to end those that are left.
+#[derive(Debug, Clone, Copy)]
+enum Stopping {
+    NotYet,
+    Asked,
+    CutOff,
+    Killed,
+}
+
+impl Stopping {
+    fn next(self) -> Self {
+        match self {
+            Self::NotYet => Self::Asked,
+            Self::Asked => Self::CutOff,
+            Self::CutOff | Self::Killed => Self::Killed,
         }
     }
 }
 
 impl Drop for Launch {
     fn drop(&mut self) {
-        for process in &mut self.processes {
-            process.lifeline = None;
+        self.cut_off();
+        let patience = Instant::now() + GRACE;
+        while Instant::now() < patience && self.processes.iter().any(|process| process.end.is_none()) {
+            if self.look(Stopping::CutOff).is_err() {
+                break;
+            }
+            std::thread::sleep(LOOK);
         }
+        // What cannot be killed has ended.
+        let _ = self.kill();
         for process in &mut self.processes {
-            // It was killed by the end of its lifeline, or has ended before.
             let _ = process.child.wait();
             for reader in process.readers.drain(..) {
                 // It panics only where `print` does, which has said so.
@@ -201,8 +277,7 @@ fn command(host: &Host, rank: usize, program: &Program) -> (&'static str, Comman
     if let Some(machine) = &host.machine {
         let words: Vec<String> = words.map(|word| quoted(&word)).collect();
         let mut command = Command::new("ssh");
-        // Nobody could type a password for each.
-        command.args(["-T", "-o", "BatchMode=yes", machine]);
+        command.args(SSH_OPTIONS).arg(machine);
         command.arg(format!("sh -c {} rank.sh {}", quoted(RANK_SCRIPT), words.join(" ")));
         return ("ssh", command);
     }

@@ -18,6 +18,8 @@ use super::heartbeat::{LENGTH, News, datagram, read};
 
 /// How often the last news of a process are told, since datagrams may get lost.
 const LAST_NEWS: usize = 3;
+/// How long a process that hears of another's failure has to fail for the same reason, and to say which.
+const OWN_FAILURE: Duration = Duration::from_secs(2);
 
 /// How long others may be silent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -78,7 +80,8 @@ impl fmt::Display for Loss {
             Self::Silent { rank, silent } => write!(
                 formatter,
                 "rank {rank} is lost\n  found: no sign of it for {} s\n  expected: a sign several times in a second\n  hint: it \
-                 was killed or stopped, or the network between the two is cut",
+                 was killed or stopped, or the network between the two is cut; `diagnose train resume` goes on from the last \
+                 checkpoint",
                 silent.as_secs()
             ),
             Self::Failed { rank } => write!(
@@ -235,8 +238,9 @@ impl Line {
                 due = Instant::now() + limits.heartbeat;
             }
             // An error is that of a datagram which found nobody, or of the time that is up.
-            if let Ok((length, _)) = self.socket.recv_from(&mut bytes)
+            if let Ok((length, from)) = self.socket.recv_from(&mut bytes)
                 && let Some((rank, news)) = bytes.get(..length).and_then(read)
+                && self.addresses.get(rank) == Some(&from)
             {
                 watch.heard(rank, news, Instant::now());
             }
@@ -244,10 +248,21 @@ impl Line {
                 watch.all_have_come(Instant::now());
             }
             if let Some(loss) = watch.loss(Instant::now()) {
-                return Some(loss);
+                return self.unless_it_ends_too(loss);
             }
         }
         None
+    }
+
+    /// The loss, unless this process is about to end by itself: what fails in one often fails in all.
+    fn unless_it_ends_too(&self, loss: Loss) -> Option<Loss> {
+        if matches!(loss, Loss::Failed { .. }) {
+            let patience = Instant::now() + OWN_FAILURE;
+            while Instant::now() < patience && !self.is_over.load(Ordering::SeqCst) {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+        }
+        (!self.is_over.load(Ordering::SeqCst)).then_some(loss)
     }
 
     fn tell(&self, news: News) {
@@ -305,6 +320,10 @@ impl Watch {
 
     fn heard(&mut self, rank: usize, news: News, now: Instant) {
         if let Some(seen) = self.seen.get_mut(rank) {
+            // Datagrams overtake each other; nothing comes after the last news.
+            if matches!(seen, Seen::Done | Seen::Failed) {
+                return;
+            }
             *seen = match news {
                 News::Present => Seen::At(now),
                 News::Done => Seen::Done,

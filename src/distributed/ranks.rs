@@ -34,7 +34,8 @@ pub enum MeetError {
     Presence(#[from] PresenceError),
     /// MLX could not connect them.
     #[error(
-        "the processes of the run did not meet\n  found: {0}\n  hint: look whether each of them was started, and can be reached at its address; MLX_RING_VERBOSE=1 says more"
+        "the processes of the run did not meet\n  found: {}\n  hint: look whether each of them was started, can be reached at its address, and has its port to itself; MLX_RING_VERBOSE=1 says more",
+        .0.what()
     )]
     Join(Exception),
 }

@@ -165,8 +165,11 @@ fn a_killed_process_ends_the_run_whose_checkpoint_any_number_of_processes_goes_o
 
 /// What SSH does: the words behind the options and the host are joined and read by a shell, elsewhere.
 const SSH: &str = r#"#!/bin/sh
-[ "$1 $2 $3 $4" = "-T -o BatchMode=yes studio-2" ] || exit 255
-shift 4
+until [ "$1" = studio-2 ]; do
+    [ $# -gt 1 ] || exit 255
+    shift
+done
+shift
 cd / && exec sh -c "$*"
 "#;
 
@@ -205,12 +208,86 @@ fn processes_on_other_machines_are_started_by_ssh_in_the_same_folder() {
     assert!(place.join("a run/adapters.safetensors").is_file());
 }
 
+#[test]
+fn a_machine_that_ssh_does_not_reach_ends_the_others() {
+    let folder = tempfile::tempdir().unwrap();
+    let ssh = folder.path().join("ssh");
+    std::fs::write(&ssh, "#!/bin/sh\nexit 255\n").unwrap();
+    std::fs::set_permissions(&ssh, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let hosts = folder.path().join("hosts.json");
+    std::fs::write(
+        &hosts,
+        r#"[{"ssh": "localhost", "ips": ["127.0.0.1"]}, {"ssh": "studio-2", "ips": ["127.0.0.1"]}]"#,
+    )
+    .unwrap();
+    let path = format!("{}:{}", folder.path().display(), std::env::var("PATH").unwrap());
+    let mut command = Command::new(PROGRAM);
+    command
+        .args([
+            "launch",
+            "--hosts",
+            hosts.to_str().unwrap(),
+            "--starting-port",
+            &two_ports().to_string(),
+            "--",
+        ])
+        .args(["train", "start"])
+        .args([model(), data()])
+        .args(["--out", "run"])
+        .env("PATH", path)
+        .env("TMPDIR", folder.path())
+        .current_dir(folder.path());
+    let output = command.output().unwrap();
+    let said = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{said}");
+    assert!(said.contains("rank 1 ended with exit code 255"), "{said}");
+    assert!(said.contains("rank 0 was ended by the launcher"), "{said}");
+    assert!(
+        !folder.path().join("run").exists(),
+        "a run that did not begin leaves no folder"
+    );
+}
+
+#[test]
+fn what_fails_in_every_process_is_said_by_each_and_no_host_file_is_left() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("run");
+    let mut command = launched(2, &out, &["--learning-rate", "10"]);
+    let output = command.env("TMPDIR", folder.path()).output().unwrap();
+    let said = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{said}");
+    for rank in 0..2 {
+        let line = said.lines().find(|line| line.starts_with(&format!("[{rank}] error:")));
+        assert!(line.is_some_and(|line| !line.contains("has failed")), "{said}");
+    }
+    assert!(said.ends_with("all ranks ended with exit code 2\n"), "{said}");
+    let begun = Instant::now();
+    // Who removes it does so once the process is gone.
+    while folder.path().read_dir().unwrap().next().is_some() {
+        assert!(begun.elapsed() < Duration::from_secs(20), "a file is left");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn commands_that_share_no_work_are_not_launched() {
+    let output = launch(2, &["models", "list"]).output().unwrap();
+    let said = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{said}");
+    assert!(
+        said.contains("processes share the work of `diagnose train` alone"),
+        "{said}"
+    );
+}
+
 /// A port that nobody uses at the moment, before another one.
 fn two_ports() -> u16 {
     let is_free = |port: &u16| std::net::TcpListener::bind(("127.0.0.1", *port)).is_ok();
     // Below those that the system gives away by itself.
     let first = 20_000 + u16::try_from(std::process::id() % 10_000).unwrap();
-    (first..).find(|port| is_free(port) && is_free(&(port + 1))).unwrap()
+    (first..first + 1000)
+        .find(|port| is_free(port) && is_free(&(port + 1)))
+        .unwrap()
 }
 
 #[test]
@@ -239,7 +316,7 @@ fn a_batch_that_cannot_be_shared_is_refused() {
     let said = text(&output.stderr);
     assert_eq!(output.status.code(), Some(2), "{said}");
     assert!(said.contains("`batch_size: 2` for 4 processes"), "{said}");
-    assert!(said.contains("rank 3 ended with exit code 2"), "{said}");
+    assert!(said.ends_with("all ranks ended with exit code 2\n"), "{said}");
 }
 
 #[test]
