@@ -383,7 +383,7 @@ fn go(
         print(&summary(plan, folder, &ended))?;
         written?;
     }
-    Ok(match &ended.end {
+    let code = match &ended.end {
         RunEnd::Completed | RunEnd::StoppedEarly => EXIT_HEALTHY,
         RunEnd::Interrupted => EXIT_INCOMPLETE,
         RunEnd::EndedByFirst => EXIT_FAULT,
@@ -394,7 +394,12 @@ fn go(
             write_text(&folder.diagnosis(), &to_markdown(&report))?;
             EXIT_FAULT
         }
-    })
+    };
+    if let Some(ranks) = ranks {
+        // A launcher ends those that are left when others have ended, and the first one may write for long.
+        ranks.wait_for_all()?;
+    }
+    Ok(code)
 }
 
 /// Draws what was measured; nothing where nothing was.

@@ -108,6 +108,14 @@ impl Ranks {
         self.rank() == 0
     }
 
+    /// Returns when every process has called it.
+    ///
+    /// # Errors
+    /// A process is lost.
+    pub fn wait_for_all(&self) -> Result<(), Exception> {
+        self.settled(self.group.barrier())
+    }
+
     /// What they compute together with.
     pub fn group(&self) -> &Group {
         &self.group

@@ -173,77 +173,50 @@ shift
 cd / && exec sh -c "$*"
 "#;
 
+/// A run of two processes in `place`, the second of which `ssh` starts on another machine.
+fn launched_by(ssh: &str, folder: &Path, place: &Path) -> Command {
+    let program = folder.join("ssh");
+    std::fs::write(&program, ssh).unwrap();
+    std::fs::set_permissions(&program, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let hosts = folder.join("hosts.json");
+    let text = r#"[{"ssh": "localhost", "ips": ["127.0.0.1"]}, {"ssh": "studio-2", "ips": ["127.0.0.1"]}]"#;
+    std::fs::write(&hosts, text).unwrap();
+    let mut command = Command::new(PROGRAM);
+    command
+        .args(["launch", "--hosts", hosts.to_str().unwrap()])
+        .args(["--starting-port", &two_ports().to_string(), "--"])
+        .args(["train", "start"])
+        .args([model(), data()])
+        .args(["--out", "a run", "--iters", "4", "--batch-size", "4"])
+        .env(
+            "PATH",
+            format!("{}:{}", folder.display(), std::env::var("PATH").unwrap()),
+        )
+        .env("NO_COLOR", "1")
+        .current_dir(place);
+    command
+}
+
 #[test]
 fn processes_on_other_machines_are_started_by_ssh_in_the_same_folder() {
     let folder = tempfile::tempdir().unwrap();
     let place = folder.path().join("it's here; $HOME");
     std::fs::create_dir(&place).unwrap();
-    let ssh = folder.path().join("ssh");
-    std::fs::write(&ssh, SSH).unwrap();
-    std::fs::set_permissions(&ssh, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
-    let hosts = folder.path().join("hosts.json");
-    std::fs::write(
-        &hosts,
-        r#"[{"ssh": "localhost", "ips": ["127.0.0.1"]}, {"ssh": "studio-2", "ips": ["127.0.0.1"]}]"#,
-    )
-    .unwrap();
-    let path = format!("{}:{}", folder.path().display(), std::env::var("PATH").unwrap());
-    let mut command = Command::new(PROGRAM);
-    command
-        .args([
-            "launch",
-            "--hosts",
-            hosts.to_str().unwrap(),
-            "--starting-port",
-            &two_ports().to_string(),
-            "--",
-        ])
-        .args(["train", "start"])
-        .args([model(), data()])
-        .args(["--out", "a run", "--iters", "4", "--batch-size", "4"])
-        .env("PATH", path)
-        .env("NO_COLOR", "1")
-        .current_dir(&place);
-    completed(command);
+    completed(launched_by(SSH, folder.path(), &place));
     assert!(place.join("a run/adapters.safetensors").is_file());
 }
 
 #[test]
 fn a_machine_that_ssh_does_not_reach_ends_the_others() {
     let folder = tempfile::tempdir().unwrap();
-    let ssh = folder.path().join("ssh");
-    std::fs::write(&ssh, "#!/bin/sh\nexit 255\n").unwrap();
-    std::fs::set_permissions(&ssh, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
-    let hosts = folder.path().join("hosts.json");
-    std::fs::write(
-        &hosts,
-        r#"[{"ssh": "localhost", "ips": ["127.0.0.1"]}, {"ssh": "studio-2", "ips": ["127.0.0.1"]}]"#,
-    )
-    .unwrap();
-    let path = format!("{}:{}", folder.path().display(), std::env::var("PATH").unwrap());
-    let mut command = Command::new(PROGRAM);
-    command
-        .args([
-            "launch",
-            "--hosts",
-            hosts.to_str().unwrap(),
-            "--starting-port",
-            &two_ports().to_string(),
-            "--",
-        ])
-        .args(["train", "start"])
-        .args([model(), data()])
-        .args(["--out", "run"])
-        .env("PATH", path)
-        .env("TMPDIR", folder.path())
-        .current_dir(folder.path());
-    let output = command.output().unwrap();
+    let mut command = launched_by("#!/bin/sh\nexit 255\n", folder.path(), folder.path());
+    let output = command.env("TMPDIR", folder.path()).output().unwrap();
     let said = text(&output.stderr);
     assert_eq!(output.status.code(), Some(2), "{said}");
     assert!(said.contains("rank 1 ended with exit code 255"), "{said}");
     assert!(said.contains("rank 0 was ended by the launcher"), "{said}");
     assert!(
-        !folder.path().join("run").exists(),
+        !folder.path().join("a run").exists(),
         "a run that did not begin leaves no folder"
     );
 }
