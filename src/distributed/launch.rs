@@ -171,14 +171,21 @@ impl Launch {
                     .map(|notice| Instant::now() + notice);
             }
             if patience.is_some_and(|patience| Instant::now() > patience) {
-                stopping = stopping.next();
                 patience = Some(Instant::now() + GRACE);
-                match stopping {
-                    Stopping::NotYet => {}
-                    Stopping::Asked => self.signal("TERM"),
-                    Stopping::CutOff => self.cut_off(),
-                    Stopping::Killed => self.kill()?,
-                }
+                stopping = match stopping {
+                    Stopping::NotYet => {
+                        self.signal("TERM");
+                        Stopping::Asked
+                    }
+                    Stopping::Asked => {
+                        self.cut_off();
+                        Stopping::CutOff
+                    }
+                    Stopping::CutOff => {
+                        self.kill()?;
+                        Stopping::CutOff
+                    }
+                };
             }
             std::thread::sleep(LOOK);
         }
@@ -232,17 +239,6 @@ enum Stopping {
     NotYet,
     Asked,
     CutOff,
-    Killed,
-}
-
-impl Stopping {
-    fn next(self) -> Self {
-        match self {
-            Self::NotYet => Self::Asked,
-            Self::Asked => Self::CutOff,
-            Self::CutOff | Self::Killed => Self::Killed,
-        }
-    }
 }
 
 impl Drop for Launch {
