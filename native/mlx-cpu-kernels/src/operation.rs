@@ -38,16 +38,17 @@ pub(crate) trait Operation: Send + Sync + Sized + 'static {
     ) -> Result<[Array; OUTPUTS]> {
         let lengths = shapes.map(|shape| shape.iter().map(|side| *side as usize).product());
         let stream = Stream::thread_local_or_default();
+        let stream_handle = stream.as_ptr();
         let table = Table::of(Held {
             operation: self,
             lengths: lengths.to_vec(),
-            stream: stream.clone(),
+            stream,
         });
         let handles: Vec<*mut c_void> = inputs.iter().map(|array| array.as_ptr().ctx).collect();
         let sides = shapes.concat();
         let dimensions = shapes.map(<[i32]>::len);
         let mut outputs = [null_mut(); OUTPUTS];
-        // SAFETY: handles, shapes and stream outlive the call; the table is given away.
+        // SAFETY: handles and shapes outlive the call; the table is given away, and is dropped after the stream was read.
         let message = unsafe {
             rust_operation_apply(
                 table,
@@ -56,7 +57,7 @@ pub(crate) trait Operation: Send + Sync + Sized + 'static {
                 sides.as_ptr(),
                 dimensions.as_ptr(),
                 OUTPUTS,
-                stream.as_ptr().ctx,
+                stream_handle.ctx,
                 outputs.as_mut_ptr(),
             )
         };
