@@ -18,7 +18,6 @@ use crate::device::{PrecisionChoice, Selection};
 use crate::diagnosis::{DataSource, DiagnosisOptions};
 use crate::embedded;
 use crate::evidence::{FineTuneKind, RunSettings};
-use crate::interrupt::Interrupt;
 use crate::model::{ModelSource, TemplateChoice};
 use crate::peers::to_markdown;
 use crate::report::{EXIT_FAULT, EXIT_HEALTHY, EXIT_INCOMPLETE};
@@ -98,8 +97,7 @@ pub fn run(arguments: &BenchArguments) -> Result<u8> {
     for warning in system.warnings() {
         note(&format!("warning: {warning}"));
     }
-    let interrupt = Interrupt::default();
-    listen_for_interrupt(&interrupt)?;
+    let interrupt = listen_for_interrupt()?;
     // Before anything is measured in this process, which would hold memory and cores then.
     let peers = bench_peers::compare(&arguments.peers, arguments.model.as_deref(), system.clone(), &interrupt)?;
     if let Some(folder) = &arguments.output_dir {

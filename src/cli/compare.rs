@@ -41,7 +41,7 @@ pub fn run(what: &Compare) -> Result<u8> {
 }
 
 fn all(arguments: &RunArguments) -> Result<u8> {
-    let interrupt = interrupt()?;
+    let interrupt = listen_for_interrupt()?;
     let configured = plan(&arguments.plan)?;
     configured.check_presence(|_, _| true)?;
     let ConfiguredPlan { mut plan, output, .. } = configured;
@@ -60,7 +60,7 @@ fn all(arguments: &RunArguments) -> Result<u8> {
 }
 
 fn single(arguments: &SingleArguments) -> Result<u8> {
-    let interrupt = interrupt()?;
+    let interrupt = listen_for_interrupt()?;
     let configured = plan(&arguments.plan)?;
     check_name(
         &arguments.model,
@@ -80,7 +80,7 @@ fn single(arguments: &SingleArguments) -> Result<u8> {
 }
 
 fn go_on(folder: &Path, verbose: bool) -> Result<u8> {
-    let interrupt = interrupt()?;
+    let interrupt = listen_for_interrupt()?;
     let results = ResultsFolder::at(folder);
     // Read before anything is written into a folder that may be of something else, and again once nobody else writes there.
     results.read()?;
@@ -88,12 +88,6 @@ fn go_on(folder: &Path, verbose: bool) -> Result<u8> {
     let earlier = results.read()?.record;
     let plan = earlier.plan.clone();
     measure(&plan, Some(earlier), &results, verbose, &interrupt)
-}
-
-fn interrupt() -> Result<Interrupt> {
-    let interrupt = Interrupt::default();
-    listen_for_interrupt(&interrupt)?;
-    Ok(interrupt)
 }
 
 /// The plan of a configuration, or the built-in one.

@@ -11,7 +11,6 @@ use clap::Args;
 use super::output::{note, print, without_controls};
 use super::run::listen_for_interrupt;
 use crate::distributed::{Hosts, Launch, PrintLine, Program, RankEnd, STARTING_PORT, Stream};
-use crate::interrupt::Interrupt;
 use crate::report::{EXIT_HEALTHY, EXIT_INCOMPLETE};
 
 /// Examples behind the long help.
@@ -74,8 +73,7 @@ pub fn run(arguments: &LaunchArguments) -> Result<u8> {
         folder: std::env::current_dir().context("the current folder cannot be read")?,
         threads: arguments.processes.map(|processes| (cores / processes.get()).max(1)),
     };
-    let interrupt = Interrupt::default();
-    listen_for_interrupt(&interrupt)?;
+    let interrupt = listen_for_interrupt()?;
     let is_lost = Arc::new(AtomicBool::new(false));
     let lost = Arc::clone(&is_lost);
     let line: Arc<PrintLine> = Arc::new(move |rank, stream, line| {

@@ -96,8 +96,7 @@ fn dispatch(arguments: Arguments) -> Result<u8> {
             if let Some(folder) = &arguments.out {
                 check_writable(folder)?;
             }
-            let interrupt = Interrupt::default();
-            listen_for_interrupt(&interrupt)?;
+            let interrupt = listen_for_interrupt()?;
             selftest::run(arguments, &interrupt)
         }
         Some(Command::Bench(arguments)) => bench::run(&arguments),
@@ -155,8 +154,7 @@ fn run_and_judge(arguments: &DiagnoseArguments) -> Result<u8> {
     if let Some(log) = arguments.log.as_deref().filter(|_| is_alone) {
         return judge_log(arguments, log);
     }
-    let interrupt = Interrupt::default();
-    listen_for_interrupt(&interrupt)?;
+    let interrupt = listen_for_interrupt()?;
     // Held until the run is over: dropping it removes the unpacked model.
     let (_unpacked, source) = if let Some(model) = &arguments.model {
         (None, resolve_model(model)?)
@@ -417,18 +415,20 @@ fn generator(arguments: &DiagnoseArguments) -> Result<Option<ExternalGenerator>>
     Ok(Some(generator))
 }
 
-/// The first Ctrl-C asks the run to end with a report, a second one ends the process.
-pub(super) fn listen_for_interrupt(interrupt: &Interrupt) -> Result<()> {
-    let interrupt = interrupt.clone();
+/// What the first Ctrl-C from now on raises, to end the run with a report; a second one ends the process.
+pub(super) fn listen_for_interrupt() -> Result<Interrupt> {
+    let interrupt = Interrupt::default();
+    let raised = interrupt.clone();
     ctrlc::set_handler(move || {
-        if interrupt.request() {
+        if raised.request() {
             // The user asked twice, and a running MLX kernel cannot be ended otherwise. `std::process::exit` would take apart
             // what other threads still compute with.
             signal_hook::low_level::exit(EXIT_KILLED_BY_INTERRUPT);
         }
         note("interrupted: finishing with a report of what was done; press Ctrl-C again to stop at once");
     })
-    .context("cannot listen for Ctrl-C")
+    .context("cannot listen for Ctrl-C")?;
+    Ok(interrupt)
 }
 
 /// Fails before the work rather than after it.

@@ -130,17 +130,11 @@ fn together(errors: &[Option<anyhow::Error>]) -> anyhow::Error {
 }
 
 fn start(configuration: &Configuration) -> Result<u8> {
-    let interrupt = listening()?;
+    // Processes may take long to meet.
+    let interrupt = listen_for_interrupt()?;
     let ranks = meet()?;
     let ended = start_among(configuration, &interrupt, ranks.as_ref());
     told(ranks, ended)
-}
-
-/// The user's wish to stop, heard from now on: processes may take long to meet.
-fn listening() -> Result<Interrupt> {
-    let interrupt = Interrupt::default();
-    listen_for_interrupt(&interrupt)?;
-    Ok(interrupt)
 }
 
 fn start_among(configuration: &Configuration, interrupt: &Interrupt, ranks: Option<&Ranks>) -> Result<u8> {
@@ -197,7 +191,7 @@ fn planned(settings: FineTuneSettings, source: &ModelSource, ranks: Option<&Rank
 }
 
 fn resume(path: &Path) -> Result<u8> {
-    let interrupt = listening()?;
+    let interrupt = listen_for_interrupt()?;
     let ranks = meet()?;
     let ended = resume_among(path, &interrupt, ranks.as_ref());
     told(ranks, ended)

@@ -11,7 +11,6 @@ use super::progress::counted_progress;
 use super::run::{check_writable, listen_for_interrupt};
 use super::verify;
 use crate::atomic_write::write_file;
-use crate::interrupt::Interrupt;
 use crate::report::{EXIT_FAULT, EXIT_HEALTHY, EXIT_INCOMPLETE};
 use crate::verification::{Category, Verification, VerificationOptions, list, to_json, to_junit, to_text};
 
@@ -70,8 +69,7 @@ pub fn run(arguments: VerificationArguments) -> Result<u8> {
     if let Some(folder) = &arguments.out {
         check_writable(folder)?;
     }
-    let interrupt = Interrupt::default();
-    listen_for_interrupt(&interrupt)?;
+    let interrupt = listen_for_interrupt()?;
     let verification =
         crate::verification::verify(&options, &interrupt, &mut counted_progress("checks", CHECKS_PER_LINE))?;
     let written = arguments
