@@ -25,11 +25,6 @@ pub fn meet() -> Result<Option<Ranks>> {
     Ok(Some(ranks))
 }
 
-/// Whether this process prints and writes, alone or for all.
-pub fn leads(ranks: Option<&Ranks>) -> bool {
-    ranks.is_none_or(Ranks::is_first)
-}
-
 /// Lets the others know where this process failed, so that they do not wait for it.
 pub fn told<T>(ranks: Option<Ranks>, ended: Result<T>) -> Result<T> {
     if ended.is_err()

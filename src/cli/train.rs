@@ -6,7 +6,7 @@ use anyhow::{Result, anyhow};
 use serde_json::json;
 
 use super::output::{note, print, without_controls};
-use super::ranks::{check_plan, leads, meet, told};
+use super::ranks::{check_plan, meet, told};
 use super::run::{listen_for_interrupt, resolve_model, width};
 use super::train_arguments::{StartArguments, Train};
 use super::train_command::StartCommand;
@@ -138,9 +138,9 @@ fn start(configuration: &Configuration) -> Result<u8> {
 }
 
 fn start_among(configuration: &Configuration, interrupt: &Interrupt, ranks: Option<&Ranks>) -> Result<u8> {
-    let (settings, source) = inputs(configuration, leads(ranks))?;
+    let (settings, source) = inputs(configuration, Ranks::leads(ranks))?;
     let settings = placed(settings)?;
-    if !leads(ranks) {
+    if !Ranks::leads(ranks) {
         let folder = RunFolder::of_another(&settings.output);
         return begin(settings, &source, &folder, interrupt, ranks);
     }
@@ -175,7 +175,7 @@ fn begin(
         Judged::Refused => return Ok(EXIT_FAULT),
         Judged::Fit(evidence) => evidence,
     };
-    if leads(ranks) {
+    if Ranks::leads(ranks) {
         folder.write_record(&RunRecord::new(plan.settings.to_json(), RunInputs::of(&plan)))?;
     }
     go(&plan, folder, None, before, interrupt, ranks)
@@ -198,20 +198,20 @@ fn resume(path: &Path) -> Result<u8> {
 }
 
 fn resume_among(path: &Path, interrupt: &Interrupt, ranks: Option<&Ranks>) -> Result<u8> {
-    let (folder, record) = if leads(ranks) {
+    let (folder, record) = if Ranks::leads(ranks) {
         RunFolder::resume(path)?
     } else {
         RunFolder::open(path)?
     };
     let note = |line: &str| {
-        if leads(ranks) {
+        if Ranks::leads(ranks) {
             note(line);
         }
     };
     let mut configuration = Configuration::from_json(&record.settings, "run.json");
     // The folder may have been moved.
     configuration.set("adapter_path", json!(path), Origin::Option("DIR".to_owned()));
-    let (settings, source) = inputs(&configuration, leads(ranks))?;
+    let (settings, source) = inputs(&configuration, Ranks::leads(ranks))?;
     let plan = planned(settings, &source, ranks)?;
     record.inputs.check(&plan)?;
     let (checkpoint, broken) = RunCheckpoint::newest(&folder.checkpoints())?;
@@ -259,7 +259,7 @@ enum Judged {
 
 /// What the first of several processes says of the inputs that all of them have; the others learn whether they are fit.
 fn judged_by_first(plan: &Plan, source: &ModelSource, interrupt: &Interrupt, ranks: Option<&Ranks>) -> Result<Judged> {
-    let own = if leads(ranks) {
+    let own = if Ranks::leads(ranks) {
         judged(plan, source, interrupt)?
     } else {
         Judged::Fit(None)
@@ -360,11 +360,11 @@ fn go(
     let has_more_to_do = checkpoint
         .as_ref()
         .is_none_or(|checkpoint| !plan.is_over(&checkpoint.progress));
-    if has_more_to_do && leads(ranks) {
+    if has_more_to_do && Ranks::leads(ranks) {
         note(&opening(plan, ranks.map_or(1, Ranks::size)));
     }
     let mut lines = Lines::new(plan.settings.report_every);
-    let observer: &mut dyn Observer = if leads(ranks) { &mut lines } else { &mut Quiet };
+    let observer: &mut dyn Observer = if Ranks::leads(ranks) { &mut lines } else { &mut Quiet };
     let before = before.map(|before| *before);
     let ended = run_plan(plan, folder, checkpoint, before, observer, interrupt, ranks).map_err(|error| {
         let folder = folder.path().display();
@@ -372,7 +372,7 @@ fn go(
             "{error}\n  note: when that is mended, `diagnose train resume {folder}` goes on from the last checkpoint"
         )
     })?;
-    if leads(ranks) {
+    if Ranks::leads(ranks) {
         let written = write_loss_plot(folder, plan, &ended.metrics);
         print(&summary(plan, folder, &ended))?;
         written?;

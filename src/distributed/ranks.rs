@@ -108,6 +108,11 @@ impl Ranks {
         self.rank() == 0
     }
 
+    /// Whether this process prints and writes, for all of `ranks` or alone.
+    pub fn leads(ranks: Option<&Self>) -> bool {
+        ranks.is_none_or(Self::is_first)
+    }
+
     /// Returns when every process has called it.
     ///
     /// # Errors

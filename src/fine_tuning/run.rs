@@ -131,7 +131,7 @@ pub fn run(
         begin_alike(ranks, &mut model, &*optimizer, progress.update)?;
     }
     let was_over = plan.is_over(&progress);
-    let (metrics_file, metrics) = if ranks.is_none_or(Ranks::is_first) {
+    let (metrics_file, metrics) = if Ranks::leads(ranks) {
         let (file, metrics) = MetricsFile::resume(&folder.metrics(), progress.update)?;
         (Some(file), metrics)
     } else {
@@ -275,7 +275,7 @@ impl Run<'_> {
 
     /// Whether this process writes, alone or for all.
     fn writes(&self) -> bool {
-        self.ranks.is_none_or(Ranks::is_first)
+        Ranks::leads(self.ranks)
     }
 
     /// Whether the user of any process wants to stop.
