@@ -213,6 +213,7 @@ impl Run<'_> {
                     tokens: batch.token_count(),
                     positions: batch.tokens.len(),
                     seconds: started.elapsed().as_secs_f64(),
+                    share: None,
                 },
                 0,
             );

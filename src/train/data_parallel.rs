@@ -5,11 +5,29 @@ use std::collections::BTreeMap;
 use mlx_rs::Array;
 use mlx_rs::error::Exception;
 
-use super::LossAndGradients;
+use super::{LossAndGradients, Sketch};
 use crate::data::Batch;
 
 /// What a process of several has to do with a batch that all of them are given.
 pub trait DataParallel {
+    /// The number of this process, from 0.
+    fn rank(&self) -> usize;
+
+    /// Processes in all.
+    fn size(&self) -> usize;
+
+    /// Whether any process says so, of which this one says `own`.
+    ///
+    /// # Errors
+    /// The processes cannot reach each other.
+    fn any(&self, own: bool) -> Result<bool, Exception>;
+
+    /// The values that all processes begin with, where this one has `own`.
+    ///
+    /// # Errors
+    /// The processes cannot reach each other.
+    fn begin_alike(&self, own: BTreeMap<String, Array>) -> Result<BTreeMap<String, Array>, Exception>;
+
     /// The rows of `batch` that this process computes; every row is that of exactly one process.
     fn own_rows(&self, batch: &Batch) -> Batch;
 
@@ -26,4 +44,23 @@ pub trait DataParallel {
         tokens: usize,
         parameters: &BTreeMap<String, Array>,
     ) -> Result<LossAndGradients, Exception>;
+}
+
+/// What one of several processes gave to an update, and what it got.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Share {
+    /// A checksum of the tokens of each row that it computed, in ascending order.
+    pub rows: Vec<u32>,
+    /// Rows of all processes.
+    pub rows_of_all: usize,
+    /// Targets in these rows.
+    pub supervised_tokens: usize,
+    /// Positions of these rows, padding counted.
+    pub positions: usize,
+    /// The gradient of its rows; `None` where they have no target.
+    pub own: Option<Sketch>,
+    /// The gradient that it was given for all rows, before clipping, by the same signs.
+    pub applied: Sketch,
+    /// Seconds until it was ready for the others.
+    pub seconds: f64,
 }

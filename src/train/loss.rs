@@ -20,7 +20,7 @@ use crate::readback::{scalar, vector};
 pub const POSITIONS_PER_CHUNK: i32 = 256;
 
 /// One backward pass.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct LossAndGradients {
     /// Mean loss per supervised token in nats, a scalar; NaN when nothing is supervised.
     pub loss: Array,

@@ -8,10 +8,11 @@ mod loss_scale;
 mod optimizer;
 mod recompute;
 mod schedule;
+mod sketch;
 mod trainer;
 
 pub use compiled::CompiledLoss;
-pub use data_parallel::DataParallel;
+pub use data_parallel::{DataParallel, Share};
 pub use loss::{
     LossAndGradients, POSITIONS_PER_CHUNK, loss_and_gradients, mean_loss, row_losses, scaled_loss_and_gradients,
 };
@@ -22,6 +23,7 @@ pub use optimizer::{
 };
 pub use recompute::recomputed_loss_and_gradients;
 pub use schedule::{Decay, Schedule};
+pub use sketch::Sketch;
 pub use trainer::{
     LossFunction, Observe, TrainError, TrainSettings, Trainer, TrainingOutcome, TrainingStep, UpdateOutcome,
 };

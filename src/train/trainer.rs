@@ -8,7 +8,7 @@ use mlx_rs::ops::{multiply, square};
 use mlx_rs::transforms::eval;
 use thiserror::Error;
 
-use super::{DataParallel, Lanes, LossAndGradients, Optimizer, Schedule};
+use super::{DataParallel, Lanes, LossAndGradients, Optimizer, Schedule, Share, Sketch};
 use crate::data::Batch;
 use crate::interrupt::Interrupt;
 use crate::model::CausalModel;
@@ -50,6 +50,8 @@ pub struct TrainingStep {
     pub positions: usize,
     /// Seconds taken.
     pub seconds: f64,
+    /// This process's part, where several make the update together.
+    pub share: Option<Share>,
 }
 
 /// How a training run ended.
@@ -145,7 +147,7 @@ impl Trainer<'_> {
         observe: &mut Observe<'_>,
     ) -> Result<TrainingOutcome, TrainError> {
         for step in 1..=self.settings.steps {
-            if self.interrupt.is_requested() {
+            if self.is_interrupted()? {
                 return Ok(TrainingOutcome::Interrupted);
             }
             let Some(batch) = batches.next() else {
@@ -177,7 +179,7 @@ impl Trainer<'_> {
         step: usize,
     ) -> Result<UpdateOutcome, TrainError> {
         let started = Instant::now();
-        let pass = self.pass(model, batches)?;
+        let (pass, share) = self.pass(model, batches, step)?;
         let norms = gradient_norms(&pass.gradients)?;
         eval(norms.values().chain([&pass.loss]).chain(pass.gradients.values()))?;
         let norms: BTreeMap<&String, f32> = norms
@@ -217,21 +219,50 @@ impl Trainer<'_> {
             tokens: batches.iter().map(Batch::token_count).sum(),
             positions: batches.iter().map(|batch| batch.tokens.len()).sum(),
             seconds: started.elapsed().as_secs_f64(),
+            share,
         }))
     }
 }
 
 impl Trainer<'_> {
-    /// The loss and gradients of `batches`, to which other processes contribute theirs.
-    fn pass(&self, model: &CausalModel, batches: &[Batch]) -> Result<LossAndGradients, Exception> {
+    /// Whether the user of any process wants to stop: none may make an update that another does not.
+    fn is_interrupted(&self) -> Result<bool, Exception> {
+        let own = self.interrupt.is_requested();
+        self.others.map_or(Ok(own), |others| others.any(own))
+    }
+
+    /// The loss and gradients of `batches`, to which other processes contribute theirs in update number `step`.
+    fn pass(
+        &self,
+        model: &CausalModel,
+        batches: &[Batch],
+        step: usize,
+    ) -> Result<(LossAndGradients, Option<Share>), Exception> {
         let Some(others) = self.others else {
-            return self.accumulated(model, batches);
+            return Ok((self.accumulated(model, batches)?, None));
         };
+        let started = Instant::now();
         let own: Vec<Batch> = batches.iter().map(|batch| others.own_rows(batch)).collect();
         let tokens = own.iter().map(Batch::supervised_tokens).sum();
         let pass = (tokens > 0).then(|| self.accumulated(model, &own)).transpose()?;
+        let seconds = started.elapsed().as_secs_f64();
+        // Other signs in every update: what they do not tell apart in one they do in the next.
+        let sketch = |pass: &LossAndGradients| Sketch::of(&pass.gradients, step as u64);
+        let of_own = pass.as_ref().map(sketch).transpose()?;
         let parameters = ParameterSnapshot::capture_trainable(model).into_parameters();
-        others.average(pass, tokens, &parameters)
+        let averaged = others.average(pass, tokens, &parameters)?;
+        let mut rows: Vec<u32> = own.iter().flat_map(Batch::checksums).collect();
+        rows.sort_unstable();
+        let share = Share {
+            rows,
+            rows_of_all: batches.iter().map(|batch| batch.rows.len()).sum(),
+            supervised_tokens: tokens,
+            positions: own.iter().map(|batch| batch.tokens.len()).sum(),
+            own: of_own,
+            applied: sketch(&averaged)?,
+            seconds,
+        };
+        Ok((averaged, Some(share)))
     }
 
     /// The loss and gradients of one batch, or the means over several, weighted by supervised tokens.
