@@ -33,7 +33,7 @@
 //! | `data` | `evidence`, `model`, `suggestion` |
 //! | `adapter` | `atomic_write`, `evidence`, `model`, `readback`, `suggestion` |
 //! | `train` | `as_written`, `data`, `interrupt`, `lanes`, `memory`, `model`, `param_snapshot`, `readback` |
-//! | `distributed` | `data`, `interrupt`, `readback`, `shell_word`, `train`, `yaml` |
+//! | `distributed` | `data`, `evidence`, `interrupt`, `param_snapshot`, `readback`, `shell_word`, `train`, `yaml` |
 //! | `engine` | `interrupt`, `lanes`, `model`, `readback`, `suggestion` |
 //! | `device` | `double_precision`, `evidence`, `memory`, `model`, `readback`, `thresholds`, `train` |
 //! | `workflow` | `adapter`, `data`, `memory`, `model`, `train` |
@@ -44,13 +44,13 @@
 //! | `rules` | `evidence`, `shell_word`, `suggestion`, `thresholds` |
 //! | `regression` | `evidence` |
 //! | `report` | `evidence`, `regression`, `rules`, `thresholds` |
-//! | `diagnosis` | `adapter`, `as_written`, `data`, `device`, `engine`, `evidence`, `external`, `interrupt`, `model`, `param_snapshot`, `probes`, `python`, `readback`, `rules`, `torch`, `train`, `training_log`, `workflow` |
+//! | `diagnosis` | `adapter`, `as_written`, `data`, `device`, `distributed`, `engine`, `evidence`, `external`, `interrupt`, `model`, `param_snapshot`, `probes`, `python`, `readback`, `rules`, `torch`, `train`, `training_log`, `workflow` |
 //! | `training_log` | `counts`, `evidence` |
 //! | `fine_tuning` | `adapter`, `as_written`, `atomic_write`, `data`, `device`, `diagnosis`, `distributed`, `evidence`, `interrupt`, `memory`, `model`, `param_snapshot`, `probes`, `rules`, `suggestion`, `train`, `yaml` |
 //! | `bench` | `adapter`, `atomic_write`, `counts`, `data`, `device`, `diagnosis`, `engine`, `evidence`, `fine_tuning`, `interrupt`, `memory`, `model`, `param_diff`, `param_snapshot`, `quantile`, `report`, `rules`, `suggestion`, `thresholds`, `time_stamp`, `train`, `workflow` |
 //! | `compare` | `atomic_write`, `counts`, `excerpt`, `interrupt`, `python`, `quantile`, `report`, `suggestion`, `time_stamp`, `yaml` |
 //! | `serving` | `adapter`, `device`, `engine`, `model`, `suggestion` |
-//! | `selftest` | `adapter`, `atomic_write`, `data`, `device`, `diagnosis`, `embedded`, `evidence`, `faults`, `interrupt`, `model`, `panic_message`, `report`, `rules`, `suggestion`, `train`, `workflow` |
+//! | `selftest` | `adapter`, `atomic_write`, `data`, `device`, `diagnosis`, `embedded`, `evidence`, `external`, `faults`, `interrupt`, `model`, `panic_message`, `report`, `rules`, `shell_word`, `suggestion`, `train`, `workflow` |
 //! | `verification` | `adapter`, `checks`, `data`, `device`, `double_precision`, `embedded`, `engine`, `evidence`, `interrupt`, `memory`, `model`, `panic_message`, `param_snapshot`, `probes`, `readback`, `report`, `rules`, `suggestion`, `train` |
 //! | `peers` | `adapter`, `bench`, `data`, `device`, `engine`, `interrupt`, `line_process`, `memory`, `model`, `param_snapshot`, `python`, `serving`, `thresholds`, `train` |
 //! | `cli` | `adapter`, `as_written`, `atomic_write`, `bench`, `compare`, `data`, `device`, `diagnosis`, `distributed`, `embedded`, `engine`, `evidence`, `external`, `faults`, `fine_tuning`, `interrupt`, `memory`, `model`, `peers`, `probes`, `python`, `regression`, `report`, `rules`, `selftest`, `serving`, `shell_word`, `suggestion`, `torch`, `train`, `verification`, `workflow`, `yaml` |

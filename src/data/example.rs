@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use flate2::Crc;
 use serde_json::Value;
 use thiserror::Error;
 
@@ -175,6 +176,19 @@ impl Dataset {
             examples,
             notes,
         })
+    }
+
+    /// A checksum of the tokens of all rows, and of which of them are targets.
+    pub fn checksum(&self) -> u32 {
+        let mut checksum = Crc::new();
+        for example in &self.examples {
+            checksum.update(&(example.tokens.len() as u64).to_le_bytes());
+            for (token, supervised) in example.tokens.iter().zip(&example.supervised) {
+                checksum.update(&token.to_le_bytes());
+                checksum.update(&[u8::from(*supervised)]);
+            }
+        }
+        checksum.sum()
     }
 }
 

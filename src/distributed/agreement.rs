@@ -2,9 +2,12 @@
 
 use std::collections::BTreeMap;
 
+use flate2::Crc;
 use mlx_rs::error::Exception;
 use mlx_rs::ops::zeros_like;
 use mlx_rs::{Array, Dtype};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use thiserror::Error;
 
 use super::Ranks;
@@ -87,17 +90,45 @@ impl Ranks {
         arrays.iter().map(sent).collect()
     }
 
+    /// What each process has, by rank.
+    ///
+    /// # Errors
+    /// A process is lost, or has something else than this one.
+    pub fn gather<T: Serialize + DeserializeOwned>(&self, own: &T) -> Result<Vec<T>, Exception> {
+        let foreign = |error: serde_json::Error| Exception::custom(format!("a message between processes: {error}"));
+        let text = serde_json::to_vec(own).map_err(foreign)?;
+        // Every process has to send as much: spaces behind a value are nothing.
+        let longest = self.group().all_max(&Array::from_int(text.len() as i32));
+        let longest = scalar::<i32>(&self.settled(longest)?)?;
+        let mut sent: Vec<i32> = text.into_iter().map(i32::from).collect();
+        sent.resize(longest as usize, i32::from(b' '));
+        let gathered = self.group().all_gather(&Array::from_slice(&sent, &[longest]));
+        let gathered: Vec<i32> = vector(&self.settled(gathered)?)?;
+        gathered
+            .chunks(longest as usize)
+            .map(|sent| {
+                let text: Vec<u8> = sent.iter().map(|&byte| byte as u8).collect();
+                serde_json::from_slice(&text).map_err(foreign)
+            })
+            .collect()
+    }
+
     /// Refuses processes whose `arrays` differ in a bit.
     ///
     /// # Errors
     /// [`AgreementError`].
     pub fn agree_on_bits(&self, what: &'static str, arrays: &BTreeMap<String, Array>) -> Result<(), AgreementError> {
-        let mut checksum = flate2::Crc::new();
-        for (name, array) in arrays {
-            checksum.update(name.as_bytes());
-            let bits = array.reshape(&[-1])?.view_dtype(Dtype::Uint8)?;
-            checksum.update(&vector::<u8>(&bits)?);
-        }
-        self.agree(what, checksum.sum())
+        self.agree(what, checksum(arrays)?)
     }
+}
+
+/// A checksum of the bits of `arrays` and of their names.
+pub(super) fn checksum(arrays: &BTreeMap<String, Array>) -> Result<u32, Exception> {
+    let mut checksum = Crc::new();
+    for (name, array) in arrays {
+        checksum.update(name.as_bytes());
+        let bits = array.reshape(&[-1])?.view_dtype(Dtype::Uint8)?;
+        checksum.update(&vector::<u8>(&bits)?);
+    }
+    Ok(checksum.sum())
 }

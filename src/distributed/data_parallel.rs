@@ -16,6 +16,22 @@ use crate::train::{DataParallel, LossAndGradients};
 const VALUES_PER_SUM: usize = 8 << 20;
 
 impl DataParallel for Ranks {
+    fn rank(&self) -> usize {
+        self.group().rank()
+    }
+
+    fn size(&self) -> usize {
+        self.group().size()
+    }
+
+    fn any(&self, own: bool) -> Result<bool, Exception> {
+        Self::any(self, own)
+    }
+
+    fn begin_alike(&self, own: BTreeMap<String, Array>) -> Result<BTreeMap<String, Array>, Exception> {
+        self.of_first(&own)
+    }
+
     fn own_rows(&self, batch: &Batch) -> Batch {
         batch.deal(self.size()).swap_remove(self.rank())
     }

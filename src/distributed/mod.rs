@@ -16,6 +16,7 @@ mod launch;
 mod placement;
 mod presence;
 mod ranks;
+mod recorder;
 
 pub use agreement::AgreementError;
 pub use hosts::{Hosts, HostsError, STARTING_PORT};
@@ -24,3 +25,4 @@ pub use mlx_distributed::{Group, Transport};
 pub use placement::{Placement, PlacementError};
 pub use presence::{Loss, Presence, PresenceError, PresenceLimits};
 pub use ranks::{MeetError, Ranks};
+pub use recorder::RanksRecorder;

@@ -68,21 +68,39 @@ pub enum Loss {
     },
 }
 
+impl Loss {
+    /// Who is lost.
+    pub fn rank(&self) -> usize {
+        let (Self::NeverCame { rank, .. } | Self::Silent { rank, .. } | Self::Failed { rank }) = self;
+        *rank
+    }
+
+    /// What was noticed of it, in words.
+    pub fn how(&self) -> String {
+        match self {
+            Self::NeverCame { waited: time, .. } | Self::Silent { silent: time, .. } => {
+                format!("no sign of it for {} s", time.as_secs())
+            }
+            Self::Failed { .. } => "it said that it failed".to_owned(),
+        }
+    }
+}
+
 impl fmt::Display for Loss {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::NeverCame { rank, waited } => write!(
+            Self::NeverCame { rank, .. } => write!(
                 formatter,
-                "rank {rank} has not come\n  found: no sign of it for {} s\n  hint: look at what its process printed, and \
+                "rank {rank} has not come\n  found: {}\n  hint: look at what its process printed, and \
                  whether a firewall keeps UDP out",
-                waited.as_secs()
+                self.how()
             ),
-            Self::Silent { rank, silent } => write!(
+            Self::Silent { rank, .. } => write!(
                 formatter,
-                "rank {rank} is lost\n  found: no sign of it for {} s\n  expected: a sign several times in a second\n  hint: it \
+                "rank {rank} is lost\n  found: {}\n  expected: a sign several times in a second\n  hint: it \
                  was killed or stopped, or the network between the two is cut; `diagnose train resume` goes on from the last \
                  checkpoint",
-                silent.as_secs()
+                self.how()
             ),
             Self::Failed { rank } => write!(
                 formatter,

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 use thiserror::Error;
 
-use super::{EVIDENCE_SCHEMA_VERSION, Evidence};
+use super::{EVIDENCE_SCHEMA_VERSION, Evidence, RanksEvidence};
 use crate::counts::beyond_counting;
 
 /// Why a file is no evidence that can be judged.
@@ -50,6 +50,10 @@ impl Evidence {
         if let Some(found) = beyond_counting(&value) {
             return Err(foreign(found));
         }
-        serde_json::from_value(value).map_err(|error| foreign(error.to_string()))
+        let evidence: Self = serde_json::from_value(value).map_err(|error| foreign(error.to_string()))?;
+        match evidence.ranks.ran().and_then(RanksEvidence::missing) {
+            Some(found) => Err(foreign(found)),
+            None => Ok(evidence),
+        }
     }
 }

@@ -20,6 +20,7 @@ mod log;
 mod machine;
 mod model;
 mod parameters;
+mod ranks;
 mod refusal;
 mod run;
 mod slot;
@@ -44,6 +45,7 @@ pub use machine::{
 };
 pub use model::{ModelEvidence, Quantization, StopRow, StopToken};
 pub use parameters::{AdapterEvidence, GroupChange, ModuleUpdate, ParameterEvidence, TensorChange};
+pub use ranks::{LostRank, RankUpdate, RanksEvidence, RanksUpdate, VectorSketch};
 pub use refusal::{Refusal, RefusalKind};
 pub use run::{FineTuneKind, RunEnvironment, RunSettings};
 pub use slot::Slot;
@@ -61,7 +63,7 @@ pub use training::{
 use serde::{Deserialize, Serialize};
 
 /// Version of the evidence format; raised whenever a field is added, renamed or changes meaning.
-pub const EVIDENCE_SCHEMA_VERSION: u32 = 4;
+pub const EVIDENCE_SCHEMA_VERSION: u32 = 5;
 
 /// Everything one run measured, in the order of the five phases.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -95,6 +97,8 @@ pub struct Evidence {
     pub memory: Slot<MemoryEvidence>,
     /// Phase 2: the short training run.
     pub training: Slot<TrainingEvidence>,
+    /// Phase 2: what each of several processes did; `Skipped` when one trained alone.
+    pub ranks: Slot<RanksEvidence>,
     /// Phase 2: how well rows of the data are predicted before and after.
     pub fit: Slot<FitComparison>,
     /// Phase 3: parameters before against after.

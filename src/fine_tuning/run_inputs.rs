@@ -1,11 +1,10 @@
 //! What a run reads and does not keep, by checksums: a run that goes on needs the same again.
 
-use flate2::Crc;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use super::plan::Plan;
-use crate::data::Example;
+use crate::data::Dataset;
 
 /// Checksums of what a run was given.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -41,8 +40,8 @@ impl RunInputs {
     pub fn of(plan: &Plan) -> Self {
         Self {
             model: plan.model_fingerprint,
-            rows: checksum(&plan.train.examples),
-            validation_rows: plan.validation.as_ref().map(|rows| checksum(&rows.examples)),
+            rows: plan.train.checksum(),
+            validation_rows: plan.validation.as_ref().map(Dataset::checksum),
             updates: plan.updates,
         }
     }
@@ -69,16 +68,4 @@ impl RunInputs {
         };
         Err(OtherInputs { what, found })
     }
-}
-
-fn checksum(examples: &[Example]) -> u32 {
-    let mut checksum = Crc::new();
-    for example in examples {
-        checksum.update(&(example.tokens.len() as u64).to_le_bytes());
-        for (token, supervised) in example.tokens.iter().zip(&example.supervised) {
-            checksum.update(&token.to_le_bytes());
-            checksum.update(&[u8::from(*supervised)]);
-        }
-    }
-    checksum.sum()
 }

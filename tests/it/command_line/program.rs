@@ -403,7 +403,7 @@ fn checks_alone_do_not_look_like_a_run_that_failed() {
 
 #[rstest]
 #[case::text("not json")]
-#[case::another_object("{\"schema_version\": 4}")]
+#[case::another_object("{\"schema_version\": 5}")]
 fn a_file_that_is_no_evidence_is_refused_with_a_remedy(#[case] contents: &str) {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("evidence.json");
