@@ -9,7 +9,9 @@ use crate::adapter::{AdapterFileError, AttachError, LoraSettings, attach, fuse, 
 use crate::data::{Batch, Dataset};
 use crate::memory::system_memory;
 use crate::model::{CausalModel, StopSet};
-use crate::train::{AdamW, AdamWSettings, Lanes, LossAndGradients, Optimizer, Schedule, loss_and_gradients};
+use crate::train::{
+    AdamW, AdamWSettings, DataParallel, Lanes, LossAndGradients, Optimizer, Schedule, loss_and_gradients,
+};
 
 /// How a run prepares its data, attaches adapters, trains, generates, saves and fuses.
 pub trait Workflow {
@@ -36,6 +38,11 @@ pub trait Workflow {
     /// The learning rate of each step.
     fn schedule(&self, schedule: Schedule) -> Schedule {
         schedule
+    }
+
+    /// The processes that make the same updates; `None` leaves them as they are.
+    fn among<'others>(&self, _others: &'others dyn DataParallel) -> Option<Box<dyn DataParallel + 'others>> {
+        None
     }
 
     /// The loss of a batch and its gradient for every trainable parameter.

@@ -6,8 +6,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context, Result, anyhow};
-use clap::Args;
+use clap::{Args, CommandFactory};
 
+use super::arguments::Arguments;
 use super::output::{note, print, without_controls};
 use super::run::listen_for_interrupt;
 use crate::distributed::{Hosts, Launch, PrintLine, Program, RankEnd, STARTING_PORT, Stream};
@@ -17,6 +18,8 @@ use crate::report::{EXIT_HEALTHY, EXIT_INCOMPLETE};
 const EXAMPLES: &str = "Examples:
   Two processes on this machine:
     diagnose launch -n 2 -- train start ./my-model ./my-data --out pirate
+  A diagnosis that two processes train together:
+    diagnose launch -n 2 -- --model ./my-model --data ./my-data
   One on each machine of a host file of mlx.launch, reached by SSH:
     diagnose launch --hosts hosts.json -- train start ./my-model ./my-data --out pirate
 
@@ -47,8 +50,13 @@ pub struct LaunchArguments {
     #[arg(long, value_name = "PATH")]
     program: Option<PathBuf>,
     /// Arguments of this program for each process
-    #[arg(last = true, required = true, value_name = "ARGS")]
+    #[arg(last = true, value_name = "ARGS")]
     arguments: Vec<String>,
+}
+
+fn is_subcommand(word: &str) -> bool {
+    let command = Arguments::command();
+    command.get_subcommands().any(|known| known.get_name() == word)
 }
 
 /// Runs the command and returns the exit code: that of the processes where they have one, 2 where they end differently.
@@ -57,10 +65,10 @@ pub fn run(arguments: &LaunchArguments) -> Result<u8> {
         (Some(path), _) => Hosts::read(path, arguments.starting_port.unwrap_or(STARTING_PORT))?,
         (None, count) => Hosts::on_this_machine(count.map_or(1, NonZeroUsize::get), arguments.starting_port)?,
     };
-    if arguments.program.is_none() && arguments.arguments.first().is_some_and(|word| word != "train") {
+    let first = arguments.arguments.first().filter(|_| arguments.program.is_none());
+    if let Some(word) = first.filter(|word| *word != "train" && is_subcommand(word)) {
         return Err(anyhow!(
-            "processes share the work of `diagnose train` alone\n  found: `{}`\n  expected: `train start`, `train quick` or `train resume`",
-            arguments.arguments.join(" ")
+            "processes share the work of a diagnosis and of `diagnose train` alone\n  found: `{word}`\n  expected: the options of a diagnosis, `train start`, `train quick` or `train resume`"
         ));
     }
     let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);

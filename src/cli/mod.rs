@@ -11,6 +11,7 @@ mod compare_arguments;
 mod compare_models;
 mod compare_observer;
 mod convert;
+mod diagnose_together;
 mod environment;
 mod fuse;
 mod generate;

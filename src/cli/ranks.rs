@@ -5,22 +5,22 @@ use flate2::Crc;
 use serde_json::Value;
 
 use super::run::note_error;
-use crate::distributed::{Placement, PresenceLimits, Ranks};
+use crate::distributed::{Loss, Placement, PresenceLimits, Ranks};
 use crate::fine_tuning::{FineTuneSettings, Plan, RunInputs};
-use crate::report::EXIT_INCOMPLETE;
 
 /// Meets the processes that were started with this one; `None` where it was started alone.
 ///
-/// When one is lost, this process says which and ends at once: a collective that waits for it cannot be ended otherwise.
-pub fn meet() -> Result<Option<Ranks>> {
+/// When one is lost, this process says which and ends at once, with the exit code that `end` gives: a collective that waits for it
+/// cannot be ended otherwise.
+pub fn meet(end: impl FnOnce(&Loss) -> u8 + Send + 'static) -> Result<Option<Ranks>> {
     let Some(placement) = Placement::of_environment()? else {
         return Ok(None);
     };
-    let ranks = Ranks::meet(&placement, PresenceLimits::default(), |loss| {
+    let ranks = Ranks::meet(&placement, PresenceLimits::default(), move |loss| {
         note_error(&loss.to_string());
         // What was written is whole: files get their names when they are. `std::process::exit` would take apart what other
         // threads still compute with.
-        signal_hook::low_level::exit(EXIT_INCOMPLETE.into());
+        signal_hook::low_level::exit(end(&loss).into());
     })?;
     Ok(Some(ranks))
 }

@@ -1,26 +1,32 @@
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result, anyhow};
 use colored::Colorize;
+use tempfile::TempDir;
 
 use super::arguments::{
     Arguments, BackendArgument, Command, CrossCheckArgument, DiagnoseArguments, Format, OutputArguments,
 };
 use super::baseline::Baseline;
 use super::output::{choose_colour, note, print, without_controls};
+use super::ranks::told;
 use super::{
-    apply_fix, bench, bench_peers, compare, convert, environment, fuse, generate, launch, manual, models, progress,
-    selftest, serve, train, verification,
+    apply_fix, bench, bench_peers, compare, convert, diagnose_together, environment, fuse, generate, launch, manual,
+    models, progress, selftest, serve, train, verification,
 };
 use crate::adapter::LoraSettings;
 use crate::atomic_write::write_file;
 use crate::device::PrecisionChoice;
-use crate::diagnosis::{DataSource, DiagnosisOptions, FinishedAdapter, diagnose, diagnose_log};
+use crate::diagnosis::{
+    DataSource, DiagnosisOptions, FinishedAdapter, Known, Together, diagnose_log, diagnose_together as diagnose_among,
+};
 use crate::embedded;
 use crate::evidence::{Evidence, FineTuneKind, Refusal, RunSettings};
 use crate::external::{ExternalGenerator, ExternalTrainer};
+use crate::faults::Planted;
 use crate::interrupt::Interrupt;
 use crate::model::{HubSettings, ModelSource, TemplateChoice, WeightSet};
 use crate::python::Python;
@@ -117,13 +123,26 @@ fn dispatch(arguments: Arguments) -> Result<u8> {
 }
 
 fn run_phases(arguments: &DiagnoseArguments) -> Result<u8> {
+    let interrupt = listen_for_interrupt()?;
+    let known = Arc::new(Known::default());
+    let ranks = diagnose_together::meet(arguments, &known)?;
+    let together = ranks.as_ref().map(|ranks| Together::new(ranks, known));
+    let ended = match &together {
+        Some(together) if !together.leads() => diagnose_together::accompany(arguments, together, &interrupt),
+        _ => run_and_file(arguments, together.as_ref(), &interrupt),
+    };
+    drop(together);
+    told(ranks, ended)
+}
+
+fn run_and_file(arguments: &DiagnoseArguments, together: Option<&Together<'_>>, interrupt: &Interrupt) -> Result<u8> {
     let Some(folder) = &arguments.out else {
-        return run_and_judge(arguments);
+        return run_and_judge(arguments, together, interrupt);
     };
     check_writable(folder)?;
     check_adapter_is_ours(folder)?;
     let begun = SystemTime::now();
-    run_and_judge(arguments).map_err(|error| {
+    run_and_judge(arguments, together, interrupt).map_err(|error| {
         // Nobody shall take the report of an earlier run for that of one that could not be made.
         let path = folder.join("report.json");
         let written = path.metadata().and_then(|metadata| metadata.modified());
@@ -149,14 +168,25 @@ fn judge_log(arguments: &DiagnoseArguments, log: &Path) -> Result<u8> {
     compared.and(stored).map(|()| code)
 }
 
-fn run_and_judge(arguments: &DiagnoseArguments) -> Result<u8> {
-    let is_alone = arguments.model.is_none() && arguments.data.is_none() && arguments.trainer.is_none();
-    if let Some(log) = arguments.log.as_deref().filter(|_| is_alone) {
-        return judge_log(arguments, log);
+/// What a diagnosis is asked to do, and what it needs for as long as it runs.
+pub(super) struct Prepared {
+    pub(super) options: DiagnosisOptions,
+    planted: Option<Planted>,
+    /// Dropping it removes the unpacked model.
+    _unpacked: Option<TempDir>,
+}
+
+impl Prepared {
+    pub(super) fn workflow(&self) -> &dyn Workflow {
+        match &self.planted {
+            Some(planted) => &*planted.fault,
+            None => &ReferenceWorkflow,
+        }
     }
-    let interrupt = listen_for_interrupt()?;
-    // Held until the run is over: dropping it removes the unpacked model.
-    let (_unpacked, source) = if let Some(model) = &arguments.model {
+}
+
+pub(super) fn prepared(arguments: &DiagnoseArguments) -> Result<Prepared> {
+    let (unpacked, source) = if let Some(model) = &arguments.model {
         (None, resolve_model(model)?)
     } else {
         let (guard, folder) = embedded::unpack_model().context("cannot unpack the embedded model")?;
@@ -178,16 +208,26 @@ fn run_and_judge(arguments: &DiagnoseArguments) -> Result<u8> {
         Some(injection) => Some(injection.operator.plant(injection.severity, &mut options)?),
         None => None,
     };
-    let workflow: &dyn Workflow = match &planted {
-        Some(planted) => &*planted.fault,
-        None => &ReferenceWorkflow,
-    };
+    Ok(Prepared {
+        options,
+        planted,
+        _unpacked: unpacked,
+    })
+}
+
+fn run_and_judge(arguments: &DiagnoseArguments, together: Option<&Together<'_>>, interrupt: &Interrupt) -> Result<u8> {
+    let is_alone = arguments.model.is_none() && arguments.data.is_none() && arguments.trainer.is_none();
+    if let Some(log) = arguments.log.as_deref().filter(|_| is_alone) {
+        return judge_log(arguments, log);
+    }
+    let prepared = prepared(arguments)?;
+    let (options, workflow) = (&prepared.options, prepared.workflow());
     let settings = options.settings();
     // A finished adapter brings settings of its own, which are compared once it is read.
     let known = options.adapter.is_none().then_some(&settings);
     let baseline = Baseline::of(arguments, known)?;
-    let evidence = diagnose(&options, workflow, &interrupt, &mut *progress::progress());
-    let report = report_of(&evidence, arguments.out.as_deref(), &options);
+    let evidence = diagnose_among(options, workflow, interrupt, &mut *progress::progress(), together);
+    let report = report_of(&evidence, arguments.out.as_deref(), options);
     let (report, compared) = baseline.judge(report, &evidence);
     let remedy = arguments.apply_fix.then(|| report.remedy()).flatten();
     if arguments.apply_fix && remedy.is_none() {
@@ -217,7 +257,7 @@ fn run_and_judge(arguments: &DiagnoseArguments) -> Result<u8> {
         adapter_folder: folder.as_ref().map(|folder| folder.join(ADAPTER)),
         ..options.clone()
     };
-    let evidence = apply_fix::repeat(&remedy, &options, workflow, &interrupt)?;
+    let evidence = apply_fix::repeat(&remedy, &options, workflow, interrupt)?;
     let fixed = report_of(&evidence, folder.as_deref(), &options);
     let code = conclude(&evidence, &fixed, folder.as_deref(), &arguments.output)?;
     apply_fix::note_result(&remedy, &report, &fixed);
@@ -235,7 +275,12 @@ fn report_of(evidence: &Evidence, folder: Option<&Path>, options: &DiagnosisOpti
 }
 
 /// Prints the report and files it; returns the exit code.
-fn conclude(evidence: &Evidence, report: &Report, folder: Option<&Path>, output: &OutputArguments) -> Result<u8> {
+pub(super) fn conclude(
+    evidence: &Evidence,
+    report: &Report,
+    folder: Option<&Path>,
+    output: &OutputArguments,
+) -> Result<u8> {
     // Printed even when a file cannot be written: the run may have taken long.
     let written = folder.map_or(Ok(()), |folder| write_outputs(folder, evidence, report));
     if let Some(refusal) = &evidence.refusal {
@@ -453,7 +498,7 @@ fn check_adapter_is_ours(folder: &Path) -> Result<()> {
     Ok(())
 }
 
-fn output_paths(folder: &Path) -> Vec<PathBuf> {
+pub(super) fn output_paths(folder: &Path) -> Vec<PathBuf> {
     ["report.html", "report.json", "report.md", "evidence.json"]
         .map(|name| folder.join(name))
         .to_vec()

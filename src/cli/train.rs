@@ -132,7 +132,7 @@ fn together(errors: &[Option<anyhow::Error>]) -> anyhow::Error {
 fn start(configuration: &Configuration) -> Result<u8> {
     // Processes may take long to meet.
     let interrupt = listen_for_interrupt()?;
-    let ranks = meet()?;
+    let ranks = meet(|_| EXIT_INCOMPLETE)?;
     let ended = start_among(configuration, &interrupt, ranks.as_ref());
     told(ranks, ended)
 }
@@ -192,7 +192,7 @@ fn planned(settings: FineTuneSettings, source: &ModelSource, ranks: Option<&Rank
 
 fn resume(path: &Path) -> Result<u8> {
     let interrupt = listen_for_interrupt()?;
-    let ranks = meet()?;
+    let ranks = meet(|_| EXIT_INCOMPLETE)?;
     let ended = resume_among(path, &interrupt, ranks.as_ref());
     told(ranks, ended)
 }

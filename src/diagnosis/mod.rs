@@ -19,11 +19,13 @@ mod run;
 mod state;
 mod step_recorder;
 mod swap;
+mod together;
 mod training;
 mod validation_course;
 
 pub use log_alone::diagnose_log;
 pub use options::{DataSource, DiagnosisOptions, FinishedAdapter, UnknownDtype};
 pub use progress::{Progress, Silent};
-pub use run::diagnose;
+pub use run::{diagnose, diagnose_together};
 pub use step_recorder::StepRecorder;
+pub use together::{Known, Together};

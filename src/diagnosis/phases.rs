@@ -9,11 +9,13 @@ use super::inputs::{reference_answers, unusable_rows};
 use super::run::DiagnosisError;
 use super::state::StatePhase;
 use super::training::TrainingRun;
-use super::{DiagnosisOptions, Progress};
+use super::{DiagnosisOptions, Progress, Together};
 use crate::adapter::{StoredAdapter, target_modules};
 use crate::data::{Dataset, Example};
 use crate::device::{Backend, BackendKind, TrainedPart, TrainingMemory, TrainingSize, fitting_batch};
-use crate::evidence::{Evidence, FineTuneKind, GenerationEvidence, MemoryEvidence, ParameterEvidence, Slot};
+use crate::evidence::{
+    Evidence, FineTuneKind, GenerationEvidence, MemoryEvidence, ParameterEvidence, Slot, TrainingEvidence,
+};
 use crate::interrupt::Interrupt;
 use crate::model::{CausalModel, LoadedModel, Precision, StopSet, Tokenizer};
 use crate::param_snapshot::ParameterSnapshot;
@@ -45,6 +47,8 @@ pub(super) struct Run<'run> {
     pub(super) tokenizer: &'run Tokenizer,
     pub(super) stop_set: &'run StopSet,
     pub(super) prompts: &'run [Prompt],
+    /// The processes that train with this one; `None` where it trains alone.
+    pub(super) together: Option<&'run Together<'run>>,
     /// What another trainer left, for as long as somebody may read it.
     pub(super) left: Option<LeftAdapter>,
 }
@@ -68,6 +72,10 @@ impl Run<'_> {
     pub(super) fn phases(&mut self, evidence: &mut Evidence) {
         if self.backend.kind == BackendKind::Torch {
             return self.phases_by_torch(evidence);
+        }
+        if self.together.is_some_and(|together| !together.leads()) {
+            self.train(evidence);
+            return;
         }
         evidence.baseline = self.answer(Phase::Baseline, &self.loaded.model.clone());
         if self.interrupted(evidence, Phase::Baseline) {
@@ -108,11 +116,12 @@ impl Run<'_> {
             }
         };
         let memory = self.memory(&subject);
-        match too_little(&memory) {
+        let too_little = too_little(&memory);
+        evidence.memory = Slot::Ran(memory);
+        match too_little {
             Some(reason) => evidence.training = Slot::skipped(reason),
             None => self.make_steps(&mut subject, evidence),
         }
-        evidence.memory = Slot::Ran(memory);
         Some(subject)
     }
 
@@ -270,10 +279,18 @@ impl Run<'_> {
             evidence.training = Slot::skipped("no parameter is trainable");
             return;
         }
+        if let Some(hindrance) = self.hindrance(subject, evidence) {
+            evidence.training = hindrance;
+            return;
+        }
         let Some(optimizer) = &mut subject.optimizer else {
             return;
         };
-        let trained = TrainingRun {
+        let changed = self.together.and_then(|together| together.of(self.workflow));
+        let others = self
+            .together
+            .map(|together| (together, changed.as_deref().unwrap_or(together.plain())));
+        let run = TrainingRun {
             dataset: self.dataset,
             validation: self.validation,
             stop_ids: &self.stop_set.ids(),
@@ -281,14 +298,25 @@ impl Run<'_> {
             backend: self.backend,
             options: self.options,
             interrupt: self.interrupt,
+            together: others,
+        };
+        if self.together.is_some_and(|together| !together.leads()) {
+            match run.accompany(&mut subject.model, &mut **optimizer) {
+                Ok(Some(ranks)) => evidence.ranks = Slot::Ran(ranks),
+                Ok(None) => {}
+                Err(error) => evidence.training = Slot::crashed(error),
+            }
+            return;
         }
-        .run(&mut subject.model, &mut **optimizer, self.progress);
-        match trained {
+        match run.run(&mut subject.model, &mut **optimizer, self.progress) {
             Ok(trained) => {
                 self.progress
                     .finish(&format!("{:.0} tokens/s", trained.training.tokens_per_second));
                 evidence.costs.extend(trained.costs);
                 evidence.fit = Slot::Ran(trained.fit);
+                if let Some(ranks) = trained.ranks {
+                    evidence.ranks = Slot::Ran(ranks);
+                }
                 evidence.training = Slot::Ran(trained.training);
             }
             Err(error) => {
@@ -296,6 +324,19 @@ impl Run<'_> {
                 evidence.training = Slot::crashed(error);
             }
         }
+    }
+
+    /// Why the processes do not train together, if they were to.
+    fn hindrance(&self, subject: &Subject, evidence: &Evidence) -> Option<Slot<TrainingEvidence>> {
+        let together = self.together?;
+        match together.can_train() {
+            Err(error) => return Some(Slot::crashed(error)),
+            Ok(false) => return Some(Slot::crashed("another process cannot train; it has said why")),
+            Ok(true) => {}
+        }
+        together.know(evidence);
+        let agreed = together.agree(&evidence.settings, &subject.base, self.dataset);
+        agreed.err().map(Slot::crashed)
     }
 
     /// Compares the parameters with those before training; what it costs beyond that is added to `costs`.

@@ -14,13 +14,13 @@ use super::inputs::{Inputs, ModelSizes};
 use super::phases::Run;
 use super::prompts::PromptError;
 use super::refusal::refusal;
-use super::{DiagnosisOptions, Progress};
+use super::{DiagnosisOptions, Progress, Together};
 use crate::adapter::{AttachError, check_rank, target_modules};
 use crate::data::{DataError, ExampleError};
 use crate::device::{Backend, BackendError, BackendKind, Selection};
 use crate::evidence::{
     EVIDENCE_SCHEMA_VERSION, Evidence, FineTuneKind, ModelEvidence, ProbeCost, Quantization, RunEnvironment,
-    RunSettings, Slot, StopRow,
+    RunSettings, Slot,
 };
 use crate::interrupt::Interrupt;
 use crate::model::{
@@ -99,6 +99,35 @@ pub fn diagnose(
     interrupt: &Interrupt,
     progress: &mut dyn Progress,
 ) -> Evidence {
+    diagnose_together(options, workflow, interrupt, progress, None)
+}
+
+/// As [`diagnose`], with a training that all processes of `together` make: those that do not lead do nothing else.
+///
+/// Nothing but this program's trainer on MLX trains with others.
+pub fn diagnose_together(
+    options: &DiagnosisOptions,
+    workflow: &dyn Workflow,
+    interrupt: &Interrupt,
+    progress: &mut dyn Progress,
+    together: Option<&Together<'_>>,
+) -> Evidence {
+    let mut evidence = diagnose_own_part(options, workflow, interrupt, progress, together);
+    if let Some(together) = together
+        && let Err(error) = together.end()
+    {
+        evidence.ranks = Slot::crashed(error);
+    }
+    evidence
+}
+
+fn diagnose_own_part(
+    options: &DiagnosisOptions,
+    workflow: &dyn Workflow,
+    interrupt: &Interrupt,
+    progress: &mut dyn Progress,
+    together: Option<&Together<'_>>,
+) -> Evidence {
     progress.phase(Phase::Baseline, None);
     let selection = match Selection::of(options.backend) {
         Ok(selection) => selection,
@@ -110,7 +139,15 @@ pub fn diagnose(
         false,
     );
     let mut evidence = nothing_measured(options.settings(), environment, "the inputs cannot be used");
-    if let Err(error) = check_and_run(options, workflow, interrupt, progress, &selection, &mut evidence) {
+    if let Err(error) = check_and_run(
+        options,
+        workflow,
+        interrupt,
+        progress,
+        &selection,
+        together,
+        &mut evidence,
+    ) {
         evidence.refusal = Some(refusal(&error));
     }
     evidence
@@ -172,6 +209,7 @@ fn check_and_run(
     interrupt: &Interrupt,
     progress: &mut dyn Progress,
     selection: &Selection,
+    together: Option<&Together<'_>>,
     evidence: &mut Evidence,
 ) -> Result<(), DiagnosisError> {
     let backend = selection.backend;
@@ -231,13 +269,7 @@ fn check_and_run(
     let loaded = files.load(configuration, precision)?;
     evidence.environment = selection.environment(precision, options.precision, !loaded.packings.is_empty());
     evidence.environment.reasons.extend(loaded.notes());
-    let started = Instant::now();
-    let stop_rows = stop_rows::measure(&loaded.model, &stop_set, &tokenizer)?;
-    evidence.costs.push(ProbeCost {
-        probe: "stop-rows".to_owned(),
-        seconds: started.elapsed().as_secs_f64(),
-    });
-    evidence.model = Slot::Ran(examine(&loaded, &stop_set, stop_rows, &tokenizer)?);
+    evidence.model = Slot::Ran(examine(&loaded, &stop_set, &tokenizer, &mut evidence.costs)?);
     check_adaptation(options, given.as_ref(), &loaded, evidence)?;
     if let Some(python) = &options.cross_check {
         let check = CrossCheck {
@@ -270,6 +302,7 @@ fn check_and_run(
         tokenizer: &tokenizer,
         stop_set: &stop_set,
         prompts: &prompts,
+        together,
         left: None,
     }
     .phases(evidence);
@@ -303,6 +336,7 @@ pub(super) fn nothing_measured(settings: RunSettings, environment: RunEnvironmen
         baseline: Slot::skipped(reason),
         memory: Slot::skipped(reason),
         training: Slot::skipped(reason),
+        ranks: Slot::skipped("one process trained alone"),
         fit: Slot::skipped(reason),
         parameters: Slot::skipped(reason),
         generation: Slot::skipped(reason),
@@ -327,9 +361,15 @@ pub(super) fn skip_phases(evidence: &mut Evidence, reason: &str) {
 fn examine(
     loaded: &LoadedModel,
     stop_set: &StopSet,
-    stop_rows: Vec<StopRow>,
     tokenizer: &Tokenizer,
+    costs: &mut Vec<ProbeCost>,
 ) -> Result<ModelEvidence, DiagnosisError> {
+    let started = Instant::now();
+    let stop_rows = stop_rows::measure(&loaded.model, stop_set, tokenizer)?;
+    costs.push(ProbeCost {
+        probe: "stop-rows".to_owned(),
+        seconds: started.elapsed().as_secs_f64(),
+    });
     let configuration = &loaded.configuration;
     let snapshot = ParameterSnapshot::capture(&loaded.model);
     let expected = configuration.expected_tensors();

@@ -1,15 +1,18 @@
 use std::cell::RefCell;
 use std::time::Instant;
 
+use mlx_rs::error::Exception;
+
 use super::costs::Costs;
 use super::row_fit::RowFit;
 use super::step_recorder::StepRecorder;
 use super::validation_course::ValidationCourse;
-use super::{DiagnosisOptions, Progress};
-use crate::data::{Batches, Dataset};
+use super::{DiagnosisOptions, Progress, Together};
+use crate::data::{Batch, Batches, Dataset};
 use crate::device::Backend;
+use crate::distributed::RanksRecorder;
 use crate::evidence::{
-    FitComparison, GradientCheck, LossCheck, OptimizerEvidence, ProbeCost, ReadLoss, Slot, StoppedEarly,
+    FitComparison, GradientCheck, LossCheck, OptimizerEvidence, ProbeCost, RanksEvidence, ReadLoss, Slot, StoppedEarly,
     TrainingEvidence,
 };
 use crate::interrupt::Interrupt;
@@ -18,7 +21,10 @@ use crate::param_snapshot::ParameterSnapshot;
 use crate::probes::gradient_check::GradientRecorder;
 use crate::probes::optimizer_recorder::OptimizerRecorder;
 use crate::probes::{loss_check, optimizer_replay};
-use crate::train::{Lanes, Optimizer, TrainError, TrainSettings, Trainer, TrainingOutcome, TrainingStep};
+use crate::train::{
+    DataParallel, Lanes, LossFunction, Observe, Optimizer, TrainError, TrainSettings, Trainer, TrainingOutcome,
+    TrainingStep,
+};
 use crate::workflow::Workflow;
 
 /// What a training run uses, beside the model and its optimizer.
@@ -37,12 +43,16 @@ pub struct TrainingRun<'run> {
     pub options: &'run DiagnosisOptions,
     /// The user's wish to stop.
     pub interrupt: &'run Interrupt,
+    /// The processes that train with this one, and how they make an update; `None` where it trains alone.
+    pub together: Option<(&'run Together<'run>, &'run dyn DataParallel)>,
 }
 
 /// What a training run showed.
 pub struct Trained {
     /// The steps.
     pub training: TrainingEvidence,
+    /// What each process did; `None` where one trained alone.
+    pub ranks: Option<RanksEvidence>,
     /// The rows before and after.
     pub fit: FitComparison,
     /// What measuring cost.
@@ -60,6 +70,7 @@ impl TrainingRun<'_> {
         let started = Instant::now();
         let mut costs = Costs::default();
         let settings = self.options.training();
+        let ranks = self.begin_together(model)?;
         let lanes = self.backend.lanes();
         let first_batch = self.batches().next();
         let dropout_acts = loss_check::dropout_acts(model)?;
@@ -79,28 +90,19 @@ impl TrainingRun<'_> {
         let outcome = {
             let mut observe = |step: &TrainingStep, model: &CausalModel| {
                 steps.record(step, gradients.borrow().kept_bytes());
+                record_ranks(ranks.as_ref(), step, model, &mut costs)?;
                 progress.advance(
                     step.step,
                     &format!("loss {:.4}, gradient norm {:.3}", step.loss, step.gradient_norm),
                 );
                 validation.after_update(step.step, model, &lanes)
             };
-            Trainer {
-                optimizer: &mut recorder,
-                loss: &|model, batch, lanes| {
-                    let pass = self.workflow.loss_and_gradients(model, batch, lanes)?;
-                    gradients.borrow_mut().record(model, batch, &pass);
-                    Ok(pass)
-                },
-                lanes: self.backend.lanes(),
-                others: None,
-                settings: TrainSettings {
-                    schedule: self.workflow.schedule(settings.schedule),
-                    ..settings
-                },
-                interrupt: self.interrupt,
-            }
-            .train(model, &mut self.batches(), &mut observe)?
+            let loss = |model: &CausalModel, batch: &Batch, lanes: &Lanes| {
+                let pass = self.workflow.loss_and_gradients(model, batch, lanes)?;
+                gradients.borrow_mut().record(model, batch, &pass);
+                Ok(pass)
+            };
+            self.train(model, &mut recorder, &loss, &mut observe)?
         };
         let peak_memory = mlx_rs::memory::peak_memory()? as u64;
         let recording = recorder.finish();
@@ -143,9 +145,55 @@ impl TrainingRun<'_> {
         };
         Ok(Trained {
             training: evidence,
+            ranks: ranks.map(|ranks| ranks.evidence()),
             fit,
             costs: costs.into_list(),
         })
+    }
+
+    /// Makes the updates of the process that leads, and measures what all have to.
+    pub fn accompany(
+        &self,
+        model: &mut CausalModel,
+        optimizer: &mut dyn Optimizer,
+    ) -> Result<Option<RanksEvidence>, TrainError> {
+        let ranks = self.begin_together(model)?;
+        let mut costs = Costs::default();
+        let loss =
+            |model: &CausalModel, batch: &Batch, lanes: &Lanes| self.workflow.loss_and_gradients(model, batch, lanes);
+        let mut observe =
+            |step: &TrainingStep, model: &CausalModel| record_ranks(ranks.as_ref(), step, model, &mut costs);
+        self.train(model, optimizer, &loss, &mut observe)?;
+        Ok(ranks.map(|ranks| ranks.evidence()))
+    }
+
+    fn begin_together(&self, model: &mut CausalModel) -> Result<Option<RanksRecorder<'_>>, Exception> {
+        let Some((together, others)) = self.together else {
+            return Ok(None);
+        };
+        together.begin(model, others).map(Some)
+    }
+
+    fn train(
+        &self,
+        model: &mut CausalModel,
+        optimizer: &mut dyn Optimizer,
+        loss: &LossFunction<'_>,
+        observe: &mut Observe<'_>,
+    ) -> Result<TrainingOutcome, TrainError> {
+        let settings = self.options.training();
+        Trainer {
+            optimizer,
+            loss,
+            lanes: self.backend.lanes(),
+            others: self.together.map(|(_, others)| others),
+            settings: TrainSettings {
+                schedule: self.workflow.schedule(settings.schedule),
+                ..settings
+            },
+            interrupt: self.interrupt,
+        }
+        .train(model, &mut self.batches(), observe)
     }
 
     fn batches(&self) -> Batches<'_> {
@@ -167,6 +215,20 @@ impl TrainingRun<'_> {
             _ => Slot::skipped("training ended before its last step"),
         }
     }
+}
+
+/// Tells the other processes what this one did in a step, and hears it from them.
+fn record_ranks(
+    ranks: Option<&RanksRecorder<'_>>,
+    step: &TrainingStep,
+    model: &CausalModel,
+    costs: &mut Costs,
+) -> Result<(), Exception> {
+    let Some(ranks) = ranks else {
+        return Ok(());
+    };
+    let trained = ParameterSnapshot::capture_trainable(model);
+    costs.of("ranks", || ranks.record(step, &trained)).map(drop)
 }
 
 /// What the first step reported, beside what the batch gives.

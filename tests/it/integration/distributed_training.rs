@@ -248,7 +248,7 @@ fn commands_that_share_no_work_are_not_launched() {
     let said = text(&output.stderr);
     assert_eq!(output.status.code(), Some(2), "{said}");
     assert!(
-        said.contains("processes share the work of `diagnose train` alone"),
+        said.contains("processes share the work of a diagnosis and of `diagnose train` alone"),
         "{said}"
     );
 }
