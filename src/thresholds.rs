@@ -186,6 +186,55 @@ thresholds! {
     /// Three: two can be chance.
     pub const GROWING_STEPS: usize = 3;
 
+    /// Updates that must tell before the gradients of several processes are judged.
+    ///
+    /// Three: a number is within one in a hundred of another by chance in one update of fifty or so, and in two of three in one run
+    /// of a thousand.
+    pub const FEWEST_SHARED_UPDATES: usize = 3;
+
+    /// Distance of an applied gradient from the mean over all targets, as a share of its length, that is rounding in f32.
+    ///
+    /// One in ten thousand: sums in another order were measured below one in a million.
+    pub const ROUNDED_GRADIENT: f64 = 1e-4;
+
+    /// Distance of an applied gradient from what it should be, as a share of its length, above which it is another one.
+    ///
+    /// One in a hundred: gradients that travel in bfloat16 are rounded by up to one in 256 each, which adds up to about one in a
+    /// thousand of the length.
+    pub const OTHER_GRADIENT: f64 = 0.01;
+
+    /// How much nearer another reading of an applied gradient must be for it to be the true one.
+    ///
+    /// A tenth of the distance: where the processes have nearly as many targets each, the readings are near each other, but the
+    /// true one is as near as rounding allows.
+    pub const TRUER_READING: f64 = 0.1;
+
+    /// Factor between the targets of two processes from which on it matters that their means count the same.
+    ///
+    /// 1.1: less is below what the choice of rows does to a batch.
+    pub const LOPSIDED_TARGETS: f64 = 1.1;
+
+    /// Distance between the trained values of two processes, as a share of their length, above which they are not the same but for
+    /// rounding.
+    ///
+    /// One in a million is some roundings of f32: backends that add in another order on each process leave less.
+    pub const ROUNDED_APART: f64 = 1e-6;
+
+    /// How many times as long as every other process one must compute, for its rows and for each position, to be slow.
+    ///
+    /// 1.5: cores that other work shares differ by a fifth from update to update.
+    pub const SLOWER_RANK: f64 = 1.5;
+
+    /// Share of the updates after the first in which the same process must be slow.
+    ///
+    /// Three quarters: other work on a machine comes and goes, a slow machine stays.
+    pub const SLOW_UPDATES: f64 = 0.75;
+
+    /// Updates after the first that must have been timed before a process is called slow.
+    ///
+    /// Four: three of them are three quarters.
+    pub const FEWEST_TIMED_UPDATES: usize = 4;
+
     /// Rise of the loss of one batch, in nats per token, from which on training counts as diverged.
     ///
     /// One nat nearly triples the perplexity of text the model has just been trained on, which no run that learns does.

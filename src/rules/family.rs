@@ -38,6 +38,10 @@ pub static FAMILIES: &[Family] = &[
         subject: "Gradients, optimizer and loss",
     },
     Family {
+        prefix: "RANK",
+        subject: "Several processes that train together",
+    },
+    Family {
         prefix: "NUM",
         subject: "Numbers that are not finite or not precise",
     },

@@ -18,6 +18,7 @@ mod rerun;
 mod rounding;
 mod row_fit;
 mod rule;
+mod shared_gradient;
 mod still_learning;
 mod swapped_generator;
 mod unusable;
@@ -80,6 +81,7 @@ mod generator_failed;
 mod generator_without_adapter;
 mod gradient_spike;
 mod gradient_wrong;
+mod gradients_not_averaged;
 mod gradients_not_cleared;
 mod gradients_not_flowing;
 mod labels_not_shifted;
@@ -107,14 +109,19 @@ mod parameter_tree_incomplete;
 mod parameters_unchanged;
 mod passes_differ;
 mod prompt_not_masked;
+mod rank_lost;
+mod rank_weighting_wrong;
+mod ranks_diverged;
 mod repetition_loop;
 mod resumed_adapter_not_loaded;
 mod rows_cut;
 mod rows_without_answer;
 mod rows_without_end;
+mod same_data_on_every_rank;
 mod scale_too_high;
 mod shards_missing;
 mod stop_token_ignored;
+mod straggler;
 mod tensors_mismatch;
 mod thinking_asked_differently;
 mod tied_output_mismatch;
@@ -195,6 +202,12 @@ pub static RULES: &[&Rule] = &[
     &answers_not_to_their_prompts::ANSWERS_NOT_TO_THEIR_PROMPTS,
     &training_does_not_fit::TRAINING_DOES_NOT_FIT,
     &memory_grows::MEMORY_GROWS,
+    &rank_lost::RANK_LOST,
+    &same_data_on_every_rank::SAME_DATA_ON_EVERY_RANK,
+    &gradients_not_averaged::GRADIENTS_NOT_AVERAGED,
+    &rank_weighting_wrong::RANK_WEIGHTING_WRONG,
+    &ranks_diverged::RANKS_DIVERGED,
+    &straggler::STRAGGLER,
     &trainer_failed::TRAINER_FAILED,
     &resumed_adapter_not_loaded::RESUMED_ADAPTER_NOT_LOADED,
     &finished_adapter_unreadable::FINISHED_ADAPTER_UNREADABLE,
