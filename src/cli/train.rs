@@ -428,7 +428,7 @@ fn write_loss_plot(folder: &RunFolder, plan: &Plan, metrics: &[MetricsLine]) -> 
         name(Path::new(&plan.settings.model)),
         name(&plan.settings.data)
     );
-    write_text(&folder.loss_plot(), &curves_to_html(&title, &course))
+    write_text(&folder.loss_plot(), &curves_to_html(&title, &course, None))
 }
 
 fn write_text(path: &Path, text: &str) -> Result<()> {

@@ -4,7 +4,7 @@ use super::indicator::indicators;
 use super::phase::phases;
 use super::signal::signals;
 use super::verdict::incomplete_because;
-use super::{AnswerPair, Curves, Indicator, PhaseReport, Signal, Swap, UpdateMap, Verdict};
+use super::{AnswerPair, Curves, Indicator, PhaseReport, RankTable, Signal, Swap, UpdateMap, Verdict};
 use crate::evidence::{Evidence, RunEnvironment, RunSettings, Slot};
 use crate::regression::Comparison;
 use crate::rules::wording::counted;
@@ -14,7 +14,7 @@ use serde_json::{Map, Value};
 use std::path::PathBuf;
 
 /// Version of the report format; raised whenever a field is added, renamed or changes meaning.
-pub const REPORT_SCHEMA_VERSION: u32 = 3;
+pub const REPORT_SCHEMA_VERSION: u32 = 4;
 
 /// How a check ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -94,6 +94,8 @@ pub struct Report {
     pub signals: Vec<Signal>,
     /// Every rule's answer, in causal order.
     pub checks: Vec<ReportedCheck>,
+    /// The processes that trained together; `None` where one trained alone.
+    pub ranks: Option<RankTable>,
     /// The answers to every prompt.
     pub answers: Vec<AnswerPair>,
     /// The user's trainer and generator in the place of the reference's; `None` when neither was given.
@@ -140,6 +142,7 @@ impl Report {
             findings: diagnosis.causes.iter().map(reported_finding).collect(),
             signals,
             checks: diagnosis.checks.iter().map(reported_check).collect(),
+            ranks: RankTable::of(evidence),
             answers: answer_pairs(evidence),
             swap,
             environment: evidence.environment.clone(),

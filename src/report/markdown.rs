@@ -3,7 +3,7 @@ use super::regression;
 use super::swap::{answered_by, trained_by};
 use super::text::subject;
 use super::wrap::printable;
-use super::{CheckOutcome, IndicatorStatus, PhaseStatus, Report, ReportedFinding};
+use super::{CheckOutcome, IndicatorStatus, PhaseStatus, RankTable, Report, ReportedFinding};
 use std::fmt::Write as _;
 
 /// The report as Markdown.
@@ -19,6 +19,7 @@ pub fn to_markdown(report: &Report) -> String {
             indicators(report)
         },
         phases(report),
+        ranks(report),
         answers(report),
         swap(report),
         checks(report),
@@ -54,6 +55,19 @@ fn head(report: &Report) -> String {
     section.push_str("| | |\n| --- | --- |\n");
     for (name, value) in rows {
         let _ = writeln!(section, "| {name} | {} |", cell(&value));
+    }
+    section
+}
+
+fn ranks(report: &Report) -> String {
+    let Some(ranks) = &report.ranks else {
+        return String::new();
+    };
+    let mut section = "## Ranks\n\n".to_owned();
+    let _ = writeln!(section, "| {} |", RankTable::TITLES.join(" | "));
+    let _ = writeln!(section, "| {}--- |", "---: | ".repeat(RankTable::TITLES.len() - 1));
+    for line in ranks.cells() {
+        let _ = writeln!(section, "| {} |", line.join(" | "));
     }
     section
 }

@@ -3,8 +3,8 @@ use super::regression;
 use super::swap::{answered_by, trained_by};
 use super::wrap::{printable, wrapped, wrapped_command};
 use super::{
-    AnswerPair, CheckOutcome, Costs, Indicator, IndicatorStatus, PhaseReport, PhaseStatus, Report, ReportedFinding,
-    Swap, Verdict,
+    AnswerPair, CheckOutcome, Costs, Indicator, IndicatorStatus, PhaseReport, PhaseStatus, RankTable, Report,
+    ReportedFinding, Swap, Verdict,
 };
 use crate::evidence::{CellState, FineTuneKind};
 use crate::rules::Severity;
@@ -32,6 +32,9 @@ pub fn to_text(report: &Report, width: usize) -> String {
         if !check_only || !phase.figures.is_empty() || phase.status == PhaseStatus::Crashed {
             page.phase(index + 1, phase, check_only);
         }
+    }
+    if let Some(ranks) = &report.ranks {
+        page.ranks(ranks);
     }
     page.answers(&report.answers);
     if let Some(swap) = &report.swap {
@@ -152,6 +155,31 @@ impl Page {
         }
         for figure in &phase.figures {
             self.entry(2, figure.label, &figure.text);
+        }
+    }
+
+    fn ranks(&mut self, ranks: &RankTable) {
+        self.title("Ranks");
+        let cells = ranks.cells();
+        let lines = std::iter::once(RankTable::TITLES.map(str::to_owned)).chain(cells);
+        let widths = |lines: &[[String; RankTable::TITLES.len()]]| -> Vec<usize> {
+            (0..RankTable::TITLES.len())
+                .map(|column| lines.iter().map(|line| line[column].chars().count()).max().unwrap_or(0))
+                .collect()
+        };
+        let lines: Vec<_> = lines.collect();
+        let widths = widths(&lines);
+        for (index, line) in lines.iter().enumerate() {
+            let columns = line.iter().zip(&widths).enumerate();
+            let padded: Vec<String> = columns
+                .map(|(column, (cell, &width))| match column {
+                    // The last one is words.
+                    _ if column + 1 == line.len() => cell.clone(),
+                    _ => format!("{cell:>width$}"),
+                })
+                .collect();
+            let text = format!("  {}", padded.join("  "));
+            self.line(&if index == 0 { text.dimmed().to_string() } else { text });
         }
     }
 

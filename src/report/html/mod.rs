@@ -6,6 +6,7 @@ mod curves;
 mod findings;
 mod markup;
 mod page;
+mod ranks;
 mod swap;
 mod update_map;
 

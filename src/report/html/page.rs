@@ -1,9 +1,9 @@
 use super::markup::{escaped, folded, prose, section, table, unfolded};
-use super::{answers, curves, findings, swap, update_map};
+use super::{answers, curves, findings, ranks, swap, update_map};
 use crate::report::costs::{duration, probe_in_words};
 use crate::report::regression;
 use crate::report::text::subject;
-use crate::report::{CheckOutcome, Curves, IndicatorStatus, PhaseReport, PhaseStatus, Report, Verdict};
+use crate::report::{CheckOutcome, Curves, IndicatorStatus, PhaseReport, PhaseStatus, RankTable, Report, Verdict};
 use crate::rules::wording::counted;
 use std::fmt::Write as _;
 
@@ -27,14 +27,16 @@ pub fn to_html(report: &Report) -> String {
     document(&title, &body)
 }
 
-/// The course of a training as a page of its own, as [`to_html`] makes one; `summary` says what was trained.
-pub fn curves_to_html(summary: &str, course: &Curves) -> String {
+/// The course of a training as a page of its own, as [`to_html`] makes one; `summary` says what was trained, `ranks` by which processes
+/// where there were several.
+pub fn curves_to_html(summary: &str, course: &Curves, ranks: Option<&RankTable>) -> String {
     let body = format!(
         "<header>\n<p class=\"program\">mlx-diagnose {} <span class=\"aside\">training</span></p>\n<h1>{}</h1>\n</header>\n\
-         <main>\n{}</main>\n",
+         <main>\n{}{}</main>\n",
         env!("CARGO_PKG_VERSION"),
         escaped(summary),
-        section("training", "Training", &curves::curves(course))
+        section("training", "Training", &curves::curves(course)),
+        section("ranks", "Ranks", &ranks.map_or_else(String::new, ranks::ranks))
     );
     document(summary, &body)
 }
@@ -71,6 +73,11 @@ fn sections(report: &Report) -> Vec<Part> {
         ("run", "Run", run(report)),
         ("indicators", "Indicators", indicators(report)),
         ("training", "Training", training),
+        (
+            "ranks",
+            "Ranks",
+            report.ranks.as_ref().map_or_else(String::new, ranks::ranks),
+        ),
         ("updates", "Updates", updates),
         ("answers", "Answers", answers::answers(&report.answers)),
         (

@@ -127,6 +127,7 @@ fn all_weights() -> Evidence {
 #[test]
 fn a_page_reads_well() {
     snapshots().bind(|| assert_snapshot!("report_learning-rate-one.html", page(&learning_rate_one())));
+    snapshots().bind(|| assert_snapshot!("report_gradients-kept.html", page(&gradients_kept())));
 }
 
 #[rstest]

@@ -38,6 +38,7 @@ fn plain_text(report: &Report, width: usize) -> String {
 #[case("cause-unknown", cause_unknown())]
 #[case("notes", information_only())]
 #[case("swapped-generator", swapped_generator())]
+#[case("gradients-kept", gradients_kept())]
 fn a_report_reads_well_in_every_format(#[case] name: &str, #[case] evidence: Evidence) {
     let report = report(&evidence);
     let json = to_json(&report).expect("a report is JSON");
@@ -265,7 +266,7 @@ fn two_reports_on_the_same_evidence_are_equal() {
 #[test]
 fn json_has_the_fields_that_programs_rely_on() {
     let json = serde_json::to_value(report(&learning_rate_one())).expect("a report is JSON");
-    assert_eq!(json["schema_version"], 3);
+    assert_eq!(json["schema_version"], 4);
     assert_eq!(json["verdict"], "findings");
     let phases = json["phases"].as_array().expect("phases");
     let names: Vec<&str> = phases.iter().filter_map(|phase| phase["name"].as_str()).collect();

@@ -21,6 +21,15 @@ pub fn changed(change: impl FnOnce(&mut Evidence)) -> Evidence {
     evidence
 }
 
+/// Two processes whose gradients were not averaged.
+pub fn gradients_kept() -> Evidence {
+    let cases: serde_json::Value =
+        serde_json::from_str(include_str!("../../../../fixtures/rules/gradients-not-averaged.json")).expect("JSON");
+    changed(|evidence| {
+        evidence.ranks = serde_json::from_value(cases["fires"][0]["set"]["/ranks"].clone()).expect("ranks");
+    })
+}
+
 /// A run that stopped before anything was measured.
 pub fn nothing_measured() -> Evidence {
     changed(|evidence| {
