@@ -1,4 +1,4 @@
-use anyhow::Result;
+use anyhow::{Context, Result};
 
 use super::arguments::SelftestArguments;
 use super::output::print;
@@ -21,6 +21,7 @@ pub fn run(arguments: SelftestArguments, interrupt: &Interrupt) -> Result<u8> {
         extent: if arguments.full { Extent::Full } else { Extent::Quick },
         seed: arguments.seed,
         only: arguments.only,
+        program: std::env::current_exe().context("this program does not know its own path")?,
         out: arguments.out,
     };
     let summary = selftest(

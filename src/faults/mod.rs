@@ -10,6 +10,7 @@ mod loss;
 mod operator;
 mod optimizer;
 mod planted;
+mod ranks;
 mod rows;
 mod saving;
 mod settings;
@@ -103,6 +104,15 @@ pub static OPERATORS: &[&Operator] = &[
     &settings::UPDATES_ROUNDED_AWAY,
     &settings::MEMORY_SHORT,
     &optimizer::MEMORY_LEAK,
+    &ranks::START_NOT_SHARED,
+    &ranks::REDUCTION_NOISY,
+    &ranks::GRADIENTS_KEPT,
+    &ranks::GRADIENTS_PARTLY_KEPT,
+    &ranks::GRADIENTS_SUMMED,
+    &ranks::MEANS_AVERAGED,
+    &ranks::SAME_ROWS,
+    &ranks::SLOW_PROCESS,
+    &ranks::PROCESS_KILLED,
     &generation::STALE_GENERATION,
     &generation::ADAPTER_NOT_LOADED,
     &generation::DROPOUT_ON,

@@ -81,6 +81,8 @@ pub enum Family {
     Numeric,
     /// Memory.
     Memory,
+    /// Processes that train together.
+    Ranks,
     /// The model that answers.
     Generation,
     /// Saving, loading and fusing.
@@ -101,6 +103,7 @@ impl Family {
             Self::Scale => "scale",
             Self::Numeric => "numeric",
             Self::Memory => "memory",
+            Self::Ranks => "ranks",
             Self::Generation => "generation",
             Self::Saving => "saving",
         }
@@ -116,6 +119,8 @@ pub enum Needs {
     DenseFiles,
     /// A model whose files are packed.
     PackedFiles,
+    /// Several processes that train together.
+    Processes,
 }
 
 /// A fault that can be planted in a run, more or less severely.

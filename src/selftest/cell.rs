@@ -13,6 +13,9 @@ pub const SLOTS: usize = 6;
 /// The slot whose packed runs compute on the packed weights, which takes four times as long on a CPU.
 const KEPT_PACKED_SLOT: usize = 3;
 
+/// Processes of a trial at most, as many as it has rows in a step at least.
+const PROCESSES_AT_MOST: usize = 4;
+
 /// Rows to train on.
 const TRAINING_ROWS: usize = 16;
 /// Rows to validate with.
@@ -88,6 +91,8 @@ pub enum Need {
     PackedFiles,
     /// All weights are trained.
     FullFineTuning,
+    /// Several processes.
+    Processes,
 }
 
 impl Need {
@@ -97,6 +102,7 @@ impl Need {
             Needs::Adapters => Vec::new(),
             Needs::DenseFiles => vec![Self::DenseFiles],
             Needs::PackedFiles => vec![Self::PackedFiles],
+            Needs::Processes => vec![Self::Processes],
         }
     }
 }
@@ -152,6 +158,8 @@ impl Cell {
         needs.iter().all(|need| match need {
             Need::DenseFiles | Need::FullFineTuning => !self.packed,
             Need::PackedFiles => self.packed,
+            // Rows are shared: each process needs some in every step.
+            Need::Processes => self.hyper_parameters().batch_size >= PROCESSES_AT_MOST,
         })
     }
 

@@ -48,6 +48,8 @@ pub struct Setup {
     pub files: RunFiles,
     /// The rows of its cell, which `files` hold as conversations.
     pub rows: Rows,
+    /// Processes that train together.
+    pub processes: usize,
 }
 
 impl Setup {
@@ -345,6 +347,24 @@ pub static CONTROLS: &[Control] = &[
             setup.options.prompts = ["Hello!", "Who are you?", "What is the capital of France?"]
                 .map(str::to_owned)
                 .to_vec();
+            Ok(())
+        },
+    },
+    Control {
+        name: "two-processes",
+        summary: "two processes train together",
+        needs: &[Need::Processes],
+        set: |setup| {
+            setup.processes = 2;
+            Ok(())
+        },
+    },
+    Control {
+        name: "four-processes",
+        summary: "four processes train together",
+        needs: &[Need::Processes],
+        set: |setup| {
+            setup.processes = 4;
             Ok(())
         },
     },

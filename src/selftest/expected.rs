@@ -9,6 +9,8 @@ pub enum Acts {
     OnInputs,
     /// A step of the workflow: it combines with faults on inputs.
     OnSteps,
+    /// What processes have in common: such a run is one of several processes, in which no other fault is planted.
+    AmongProcesses,
 }
 
 /// What a right diagnosis of an operator says.
@@ -139,6 +141,23 @@ pub static EXPECTED: &[Expectation] = &[
     named("updates-rounded-away", &["updates-lost-to-rounding"], Acts::OnInputs),
     named("memory-short", &["training-does-not-fit"], Acts::BeforeAnyStep),
     named("memory-leak", &["memory-grows"], Acts::OnSteps),
+    named("start-not-shared", &["ranks-diverged"], Acts::AmongProcesses),
+    named(
+        "reduction-noisy",
+        &["ranks-diverged", "gradients-not-averaged"],
+        Acts::AmongProcesses,
+    ),
+    named("gradients-kept", &["gradients-not-averaged"], Acts::AmongProcesses),
+    named(
+        "gradients-partly-kept",
+        &["gradients-not-averaged"],
+        Acts::AmongProcesses,
+    ),
+    named("gradients-summed", &["gradients-not-averaged"], Acts::AmongProcesses),
+    named("means-averaged", &["rank-weighting-wrong"], Acts::AmongProcesses),
+    named("same-rows", &["same-data-on-every-rank"], Acts::AmongProcesses),
+    named("slow-process", &["straggler"], Acts::AmongProcesses),
+    named("process-killed", &["rank-lost"], Acts::AmongProcesses),
     named(
         "stale-generation",
         &["trained-state-not-used-in-generation"],

@@ -28,6 +28,7 @@ mod session;
 mod summary;
 mod text;
 mod times;
+mod together;
 
 pub use base::{Bases, LayOutError, TinyModel};
 pub use catalogue::{Catalogue, CatalogueError};

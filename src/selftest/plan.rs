@@ -5,7 +5,7 @@ use super::cell::{Cell, Need, SLOTS};
 use super::control::Control;
 use super::draw::shuffled;
 use super::expected::Acts;
-use crate::faults::Operator;
+use crate::faults::{Needs, Operator};
 
 /// Cells of each operator at its reference severity.
 const REFERENCE_CELLS: usize = 6;
@@ -16,12 +16,12 @@ const HARM_CELLS: usize = 5;
 /// Cells of each control but the first, which has all of them.
 const CONTROL_CELLS: usize = 14;
 /// Healthy runs of a quick self-test.
-const QUICK_HEALTHY_RUNS: usize = 30;
+const QUICK_HEALTHY_RUNS: usize = 32;
 
 /// How much is done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Extent {
-    /// Every operator once and 30 healthy runs: minutes, for every change.
+    /// Every operator once and 32 healthy runs: minutes, for every change.
     Quick,
     /// The whole design: an hour, for the record.
     Full,
@@ -82,6 +82,15 @@ impl Trial {
         match self.purpose {
             Purpose::Fault { operator, .. } | Purpose::Harm(Some(operator)) => Some(operator),
             Purpose::Control(_) | Purpose::Pair { .. } | Purpose::Harm(None) => None,
+        }
+    }
+
+    /// Processes that train together.
+    pub fn processes(&self) -> usize {
+        match self.needs.contains(&Need::Processes) {
+            true if self.cell.slot.is_multiple_of(2) => 2,
+            true => 4,
+            false => 1,
         }
     }
 
@@ -238,9 +247,9 @@ fn pairs(catalogue: &Catalogue, seed: u64) -> Vec<Trial> {
     let mut trials = Vec::new();
     for (index, &first) in catalogue.operators.iter().enumerate() {
         let needs = |partner: &Operator| [Need::of(first.needs), Need::of(partner.needs)].concat();
-        let can_be_first = catalogue
-            .expectation(first)
-            .is_some_and(|expectation| expectation.acts != Acts::BeforeAnyStep && !expectation.names.is_empty());
+        let can_be_first = catalogue.expectation(first).is_some_and(|expectation| {
+            matches!(expectation.acts, Acts::OnInputs | Acts::OnSteps) && !expectation.names.is_empty()
+        });
         let partner = (0..partners.len())
             .filter(|&partner| can_be_first && partners[partner].family != first.family)
             .filter(|&partner| !spread(index, &needs(partners[partner]), 1).is_empty())
@@ -263,7 +272,11 @@ fn pairs(catalogue: &Catalogue, seed: u64) -> Vec<Trial> {
 fn harm(operators: &[(usize, &'static Operator)]) -> Vec<Trial> {
     let mut trials = Vec::new();
     let mut compared = BTreeSet::new();
-    for &(index, operator) in operators {
+    // What several processes lose is not the result of one.
+    let alone = operators
+        .iter()
+        .filter(|(_, operator)| operator.needs != Needs::Processes);
+    for &(index, operator) in alone {
         for cell in spread(index, &Need::of(operator.needs), HARM_CELLS) {
             let with = Trial {
                 cell,

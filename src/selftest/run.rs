@@ -1,5 +1,5 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use super::base::{Bases, LayOutError};
@@ -10,6 +10,7 @@ use super::monitors::MONITORS;
 use super::pair::Pair;
 use super::plan::{Purpose, Trial};
 use super::record::{Cure, Ending, Record, Root};
+use super::together::Together;
 use crate::diagnosis::{DiagnosisOptions, Silent, diagnose};
 use crate::evidence::Evidence;
 use crate::faults::{Fault, RunFiles};
@@ -21,13 +22,16 @@ use crate::workflow::{ReferenceWorkflow, Workflow};
 /// How much longer a run is that is to show harm.
 const LONGER: usize = 4;
 
-/// Runs trials one after the other in this process, since MLX is not made for models on several threads.
+/// Runs trials one after the other in this process, since MLX is not made for models on several threads; what several processes
+/// train is started as a user starts it.
 #[derive(Debug)]
 pub struct Runner {
     /// The bases that runs copy.
     pub bases: Bases,
     /// The seed of the whole self-test.
     pub seed: u64,
+    /// This program, which trials of several processes start.
+    pub program: PathBuf,
     /// The user's wish to stop.
     pub interrupt: Interrupt,
 }
@@ -66,13 +70,17 @@ impl Runner {
             options: trial.cell.options(self.seed, &files, &rows, &trial.needs),
             files,
             rows,
+            processes: trial.processes(),
         };
         let started = Instant::now();
         let workflow = match make(trial, &mut setup) {
             Ok(workflow) => workflow,
             Err(error) => return Ok(Some(failed(Ending::NotMade, without(&error, folder.path()), started))),
         };
-        let judged = self.judge(&setup.options, &*workflow);
+        let judged = match setup.processes {
+            1 => self.judge(&setup.options, &*workflow),
+            _ => self.judge_together(trial, &setup, folder.path()),
+        };
         let seconds = started.elapsed().as_secs_f64();
         if self.interrupt.is_requested() {
             return Ok(None);
@@ -83,8 +91,7 @@ impl Runner {
                 return Ok(Some(failed(ending, without(&error, folder.path()), started)));
             }
         };
-        let cure = trial
-            .is_reference()
+        let cure = (trial.is_reference() && setup.processes == 1)
             .then(|| self.cure(&report, &setup.options, &*workflow))
             .flatten();
         if self.interrupt.is_requested() {
@@ -119,6 +126,28 @@ impl Runner {
         match diagnosed {
             Ok((evidence, report)) => Judged::Judged(Box::new(evidence), report),
             Err(panic) => Judged::Failed(Ending::Crashed, panic_message(&*panic)),
+        }
+    }
+
+    /// Diagnoses in several processes, in each of which the fault is planted.
+    fn judge_together(&self, trial: &Trial, setup: &Setup, folder: &Path) -> Judged {
+        let together = Together {
+            program: &self.program,
+            processes: setup.processes,
+            options: &setup.options,
+            fault: match trial.purpose {
+                Purpose::Fault { operator, severity } => Some((operator, severity)),
+                Purpose::Control(_) | Purpose::Pair { .. } | Purpose::Harm(_) => None,
+            },
+            folder,
+            interrupt: &self.interrupt,
+        };
+        match together.diagnose() {
+            Ok(evidence) => {
+                let report = Report::new(&evidence, Vec::new());
+                Judged::Judged(Box::new(evidence), Box::new(report))
+            }
+            Err((ending, error)) => Judged::Failed(ending, error),
         }
     }
 

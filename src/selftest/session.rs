@@ -33,6 +33,8 @@ pub struct SelftestOptions {
     pub seed: u64,
     /// Names of the only operators and controls wanted; empty for all.
     pub only: Vec<String>,
+    /// This program, for trials of several processes.
+    pub program: PathBuf,
     /// Where results are written; `None` for nowhere.
     pub out: Option<PathBuf>,
 }
@@ -78,6 +80,7 @@ pub fn selftest(
     let runner = Runner {
         bases: Bases::unpack()?,
         seed: options.seed,
+        program: options.program.clone(),
         interrupt: interrupt.clone(),
     };
     let asked = Asked {

@@ -22,6 +22,7 @@ mod support {
 mod integration {
     pub mod architecture_parity;
     pub mod distributed;
+    pub mod distributed_diagnosis;
     pub mod distributed_training;
     pub mod external_generators;
     pub mod external_trainers;
