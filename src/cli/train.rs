@@ -16,7 +16,7 @@ use crate::data::DataFiles;
 use crate::device::{PrecisionChoice, dtype_named};
 use crate::diagnosis::{DataSource, DiagnosisOptions, Silent, diagnose};
 use crate::distributed::Ranks;
-use crate::evidence::{Evidence, FineTuneKind, RunSettings};
+use crate::evidence::{Evidence, FineTuneKind, RanksEvidence, RanksUpdate, RunSettings};
 use crate::fine_tuning::{
     Configuration, FineTuneSettings, Method, MetricsLine, Observer, Origin, Plan, RunCheckpoint, RunEnd, RunFolder,
     RunInputs, RunRecord, prepare, profile, run as run_plan,
@@ -24,8 +24,8 @@ use crate::fine_tuning::{
 use crate::interrupt::Interrupt;
 use crate::model::ModelSource;
 use crate::report::{
-    CurvePoint, CurveStep, Curves, EXIT_FAULT, EXIT_HEALTHY, EXIT_INCOMPLETE, Report, curves_to_html, findings_to_text,
-    to_markdown,
+    CurvePoint, CurveStep, Curves, EXIT_FAULT, EXIT_HEALTHY, EXIT_INCOMPLETE, RankTable, Report, curves_to_html,
+    findings_to_text, to_markdown,
 };
 use crate::rules::Severity;
 use crate::train::OptimizerSettings;
@@ -405,6 +405,7 @@ fn write_loss_plot(folder: &RunFolder, plan: &Plan, metrics: &[MetricsLine]) -> 
         uniform_loss: Some((plan.loaded.configuration.vocab_size as f64).ln()),
         clip_norm: plan.settings.clip_norm.map(f64::from),
     };
+    let mut ranks: Vec<RanksUpdate> = Vec::new();
     for line in metrics {
         match line {
             MetricsLine::Update(step) => course.steps.push(CurveStep {
@@ -417,6 +418,11 @@ fn write_loss_plot(folder: &RunFolder, plan: &Plan, metrics: &[MetricsLine]) -> 
                 updates: record.update,
                 loss: record.loss,
             }),
+            MetricsLine::Ranks(update) => {
+                // A run that was resumed on another number of processes goes on with other ones.
+                ranks.retain(|earlier| earlier.ranks.len() == update.ranks.len());
+                ranks.push(update.clone());
+            }
         }
     }
     if course.steps.is_empty() {
@@ -428,7 +434,15 @@ fn write_loss_plot(folder: &RunFolder, plan: &Plan, metrics: &[MetricsLine]) -> 
         name(Path::new(&plan.settings.model)),
         name(&plan.settings.data)
     );
-    write_text(&folder.loss_plot(), &curves_to_html(&title, &course, None))
+    let ranks = ranks.first().map(|first| first.ranks.len()).map(|size| {
+        RankTable::new(&RanksEvidence {
+            size,
+            start: Vec::new(),
+            updates: ranks,
+            lost: None,
+        })
+    });
+    write_text(&folder.loss_plot(), &curves_to_html(&title, &course, ranks.as_ref()))
 }
 
 fn write_text(path: &Path, text: &str) -> Result<()> {

@@ -310,13 +310,13 @@ pub fn summary(plan: &Plan, folder: &RunFolder, ended: &RunSummary) -> String {
 fn training_loss(line: &MetricsLine) -> Option<f64> {
     match line {
         MetricsLine::Update(step) => step.loss,
-        MetricsLine::Validation(_) => None,
+        MetricsLine::Validation(_) | MetricsLine::Ranks(_) => None,
     }
 }
 
 fn validation(line: &MetricsLine) -> Option<&ValidationRecord> {
     match line {
-        MetricsLine::Update(_) => None,
+        MetricsLine::Update(_) | MetricsLine::Ranks(_) => None,
         MetricsLine::Validation(record) => Some(record),
     }
 }

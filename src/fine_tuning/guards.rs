@@ -3,7 +3,7 @@
 use mlx_rs::error::Exception;
 
 use crate::diagnosis::StepRecorder;
-use crate::evidence::{Evidence, Listing, OptimizerEvidence, Slot, StoppedEarly, TrainingEvidence};
+use crate::evidence::{Evidence, Listing, OptimizerEvidence, RanksEvidence, Slot, StoppedEarly, TrainingEvidence};
 use crate::model::CausalModel;
 use crate::param_snapshot::ParameterSnapshot;
 use crate::probes::parameters::ParameterProbe;
@@ -13,18 +13,23 @@ use crate::train::{Optimizer, TrainingOutcome, TrainingStep};
 /// Rules that can judge a run before its end, each with the updates it needs to see first.
 ///
 /// The others judge what only a whole run shows, or a course that one unlucky batch can feign.
-const WATCHING: [(&str, usize); 8] = [
+const WATCHING: [(&str, usize); 11] = [
     ("loss-not-finite", 0),
     ("gradients-not-flowing", 3),
     ("adapter-not-attached", 3),
     ("adapter-never-moved", 3),
     ("base-not-frozen", 3),
+    ("same-data-on-every-rank", 3),
+    ("gradients-not-averaged", 3),
+    ("ranks-diverged", 1),
     ("optimizer-not-stepping", 3),
     ("parameters-unchanged", 3),
     // A loss of few batches may rise by chance.
     ("training-diverged", 20),
 ];
 
+/// The rules on processes that train together.
+const FAMILY_OF_RANKS: &str = "RANK";
 /// Updates after which the parameters are compared, once.
 const COMPARED_AFTER: usize = 5;
 
@@ -65,6 +70,29 @@ impl Guards {
     /// Takes notice of one update.
     pub fn record(&mut self, step: &TrainingStep) {
         self.steps.record(step, 0);
+    }
+
+    /// Takes notice of what several processes did so far.
+    pub fn hear_of(&mut self, ranks: RanksEvidence) {
+        self.evidence.ranks = Slot::Ran(ranks);
+    }
+
+    /// What the rule book holds against the processes of the run, a line each.
+    pub fn of_ranks(&self) -> Vec<String> {
+        let causes = rules::diagnose(&self.evidence).causes;
+        let of_ranks = |cause: &&rules::Cause| {
+            cause.is_root() && cause.severity > Severity::Info && cause.rule.family() == FAMILY_OF_RANKS
+        };
+        causes
+            .iter()
+            .filter(of_ranks)
+            .map(|cause| {
+                format!(
+                    "{}: {}; {}",
+                    cause.rule.name, cause.finding.headline, cause.finding.found
+                )
+            })
+            .collect()
     }
 
     /// Judges the run so far.

@@ -1,4 +1,4 @@
-//! `metrics.jsonl`: one line for every update and every measurement of held-out rows.
+//! `metrics.jsonl`: one line for every update, every measurement of held-out rows, and every look at several processes.
 
 use std::fs::{File, OpenOptions};
 use std::io::Write;
@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::atomic_write::write_file;
-use crate::evidence::StepRecord;
+use crate::evidence::{RanksUpdate, StepRecord};
 
 /// One measurement of held-out rows.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -32,6 +32,8 @@ pub enum MetricsLine {
     Update(StepRecord),
     /// A measurement of held-out rows.
     Validation(ValidationRecord),
+    /// What each of several processes did in an update.
+    Ranks(RanksUpdate),
 }
 
 impl MetricsLine {
@@ -40,6 +42,7 @@ impl MetricsLine {
         match self {
             Self::Update(step) => step.step,
             Self::Validation(record) => record.update,
+            Self::Ranks(ranks) => ranks.update,
         }
     }
 }

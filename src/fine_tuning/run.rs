@@ -21,7 +21,7 @@ use crate::adapter::{attached_modules, save_adapter};
 use crate::atomic_write::replace_file;
 use crate::data::{Batch, Batches};
 use crate::diagnosis::StepRecorder;
-use crate::distributed::Ranks;
+use crate::distributed::{Ranks, RanksRecorder};
 use crate::evidence::{Evidence, StepRecord};
 use crate::interrupt::Interrupt;
 use crate::model::{
@@ -77,6 +77,8 @@ pub struct RunSummary {
     pub result: PathBuf,
 }
 
+/// Updates at the beginning of a run after each of which several processes are looked at.
+const FIRST_LOOKS: usize = 5;
 /// Factor on the loss that 16-bit training begins with, as in PyTorch's `GradScaler`.
 const FIRST_LOSS_SCALE: f64 = 65536.0;
 /// Distance between the random seeds of two runs whose own seeds are neighbours: room for 256 processes.
@@ -101,6 +103,7 @@ struct Run<'run> {
     observer: &'run mut dyn Observer,
     interrupt: &'run Interrupt,
     ranks: Option<&'run Ranks>,
+    recorder: Option<RanksRecorder<'run>>,
 }
 
 /// Runs `plan` in `folder`, from the beginning or from a checkpoint; `before` is what was known before training, for the
@@ -127,9 +130,9 @@ pub fn run(
         None => Progress::default(),
         Some(checkpoint) => restore(&mut model, &mut *optimizer, checkpoint)?,
     };
-    if let Some(ranks) = ranks {
-        begin_alike(ranks, &mut model, &*optimizer, progress.update)?;
-    }
+    let recorder = ranks
+        .map(|ranks| begin_alike(ranks, &mut model, &*optimizer, progress.update))
+        .transpose()?;
     let was_over = plan.is_over(&progress);
     let (metrics_file, metrics) = if Ranks::leads(ranks) {
         let (file, metrics) = MetricsFile::resume(&folder.metrics(), progress.update)?;
@@ -162,6 +165,7 @@ pub fn run(
         observer,
         interrupt,
         ranks,
+        recorder,
     };
     mlx_rs::memory::reset_peak_memory()?;
     let end = run.updates()?;
@@ -169,19 +173,23 @@ pub fn run(
     run.finish(end, (!was_over).then_some(peak_memory))
 }
 
-/// Lets every process begin with the values of the first, and refuses those that go on from something else.
-fn begin_alike(
-    ranks: &Ranks,
+/// Lets every process begin with the values of the first, and refuses those that go on from something else; records what each does
+/// from then on.
+fn begin_alike<'run>(
+    ranks: &'run Ranks,
     model: &mut CausalModel,
     optimizer: &dyn StoredOptimizer,
     updates: usize,
-) -> Result<(), FineTuningError> {
+) -> Result<RanksRecorder<'run>, FineTuningError> {
     ranks.agree("checkpoint", updates as u32)?;
     ranks.agree_on_bits("state of the optimizer", &optimizer.stored())?;
     let of_first = ranks.of_first(&ParameterSnapshot::capture_trainable(model).into_parameters())?;
     put(model, &of_first)?;
     ranks.agree_on_bits("values to be trained", &of_first)?;
-    Ok(())
+    Ok(RanksRecorder::begin(
+        ranks,
+        &ParameterSnapshot::capture_trainable(model),
+    )?)
 }
 
 /// What is said where the figures of updates that were made are lost.
@@ -334,7 +342,26 @@ impl Run<'_> {
         }
         let record = StepRecorder::record_of(step, 0);
         self.observer.updated(&record, &self.progress, self.plan);
-        self.file(MetricsLine::Update(record))
+        self.file(MetricsLine::Update(record))?;
+        self.record_ranks(step)
+    }
+
+    /// Looks at what every process did: in the first updates, and then as often as figures are reported. Trained values are read
+    /// for it, all of them.
+    fn record_ranks(&mut self, step: &TrainingStep) -> Result<(), FineTuningError> {
+        let update = step.step;
+        let is_looked_at = update <= FIRST_LOOKS || update.is_multiple_of(self.plan.settings.report_every);
+        let Some(recorder) = self.recorder.as_ref().filter(|_| is_looked_at) else {
+            return Ok(());
+        };
+        let update = recorder.record(step, &ParameterSnapshot::capture_trainable(&self.model))?;
+        if let Some(guards) = &mut self.guards {
+            guards.hear_of(recorder.evidence());
+        }
+        match update {
+            Some(ranks) => self.file(MetricsLine::Ranks(ranks)),
+            None => Ok(()),
+        }
     }
 
     fn file(&mut self, line: MetricsLine) -> Result<(), FineTuningError> {
@@ -500,6 +527,9 @@ impl Run<'_> {
 
     /// Leaves the result where it is looked for.
     fn finish(mut self, end: RunEnd, peak_memory: Option<u64>) -> Result<RunSummary, FineTuningError> {
+        for line in self.guards.as_ref().map_or_else(Vec::new, Guards::of_ranks) {
+            self.observer.note(&line);
+        }
         let result = if self.writes() {
             self.write_result()?
         } else {

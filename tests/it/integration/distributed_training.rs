@@ -5,6 +5,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use approx::assert_relative_eq;
+use mlx_diagnose::evidence::RanksUpdate;
 use rstest::rstest;
 use serde_json::Value;
 
@@ -48,10 +49,19 @@ fn launched(processes: usize, folder: &Path, options: &[&str]) -> Command {
 /// The losses of updates and of held-out rows, in order.
 fn losses(folder: &Path) -> Vec<f64> {
     let loss = |line: &Value| {
-        let table = line.as_object().unwrap().values().next().unwrap();
-        table["loss"].as_f64().unwrap()
+        let table = line.get("update").or_else(|| line.get("validation"))?;
+        table["loss"].as_f64()
     };
-    metrics(folder).iter().map(loss).collect()
+    metrics(folder).iter().filter_map(loss).collect()
+}
+
+/// What the processes of a run did, where it was looked at.
+fn looks(folder: &Path) -> Vec<RanksUpdate> {
+    let lines = metrics(folder);
+    let looks = lines.iter().filter_map(|line| line.get("ranks"));
+    looks
+        .map(|look| serde_json::from_value(look.clone()).unwrap())
+        .collect()
 }
 
 #[track_caller]
@@ -124,6 +134,19 @@ fn several_processes_make_the_updates_of_one(#[case] processes: usize) {
     assert!(said.lines().all(|line| line.starts_with("[0] ")), "{said}");
     let shared = format!("processes    {processes}, which share the rows of each batch");
     assert!(said.contains(&shared), "{said}");
+    // The first five updates and every tenth are looked at.
+    let looks = looks(&together);
+    assert_eq!(
+        looks.iter().map(|look| look.update).collect::<Vec<_>>(),
+        [1, 2, 3, 4, 5, 10, 20]
+    );
+    for look in looks {
+        assert_eq!(look.ranks.len(), processes);
+        let values: Vec<u32> = look.ranks.iter().map(|rank| rank.parameters).collect();
+        assert_eq!(values, vec![values[0]; processes], "update {}", look.update);
+    }
+    let page = std::fs::read_to_string(together.join("loss.html")).unwrap();
+    assert!(page.contains("Where the time of an update goes"));
 }
 
 #[test]
