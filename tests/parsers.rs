@@ -170,6 +170,7 @@ nothing_breaks! {
     model_configuration
     npz
     peft_configuration
+    rank_records
     rows_array
     rows_lines
     run_folder

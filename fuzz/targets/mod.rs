@@ -11,6 +11,7 @@ mod comparison;
 mod evidence;
 mod fine_tuning;
 mod model_files;
+mod rank_records;
 mod requests;
 mod rows;
 mod scratch;
@@ -76,7 +77,7 @@ impl Target {
 }
 
 /// All of them, sorted by name.
-pub const TARGETS: [Target; 23] = [
+pub const TARGETS: [Target; 24] = [
     Target::new("adapter_configuration", adapters::mlx_lm),
     Target::new("adapter_tensors", adapters::tensors),
     Target::new("bench_results", bench_results::read),
@@ -89,6 +90,7 @@ pub const TARGETS: [Target; 23] = [
     Target::new("model_configuration", model_files::configuration),
     Target::new("npz", weights::npz),
     Target::new("peft_configuration", adapters::peft),
+    Target::new("rank_records", rank_records::judge),
     Target::new("rows_array", rows::array),
     Target::new("rows_lines", rows::lines),
     Target::new("run_folder", fine_tuning::run_folder),

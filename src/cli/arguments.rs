@@ -148,7 +148,7 @@ pub struct SelftestArguments {
     /// List the faults and healthy controls, and run nothing
     #[arg(long, conflicts_with_all = ["quick", "full", "out", "only"])]
     pub list: bool,
-    /// Every fault once and 30 healthy runs: minutes [default]
+    /// Every fault once and 32 healthy runs: minutes [default]
     #[arg(long, conflicts_with = "full")]
     pub quick: bool,
     /// The whole design, with severities, pairs and longer runs: an hour
@@ -420,9 +420,9 @@ pub struct DiagnoseArguments {
     /// Seconds that the generator may take for an answer
     #[arg(long, value_name = "N", default_value_t = 600, requires = "generator", value_parser = at_least_one, allow_negative_numbers = true)]
     pub generator_timeout: usize,
-    /// What its trainer wrote: the output of mlx-lm or transformers, `trainer_state.json`, JSON lines or CSV; judged alone
-    /// where nothing else is given
-    #[arg(long, value_name = "FILE")]
+    /// What its trainer wrote: the output of mlx-lm or transformers, `trainer_state.json`, JSON lines or CSV, or a folder with the
+    /// records of each of several processes; judged alone where nothing else is given
+    #[arg(long, value_name = "FILE|DIR")]
     pub log: Option<PathBuf>,
     /// File with one prompt on each line [default: two general questions and the first two of the data]
     #[arg(long, value_name = "FILE")]

@@ -5,12 +5,13 @@ use crate::device::{Backend, PrecisionChoice};
 use crate::evidence::{Evidence, RunSettings, Slot};
 use crate::training_log::{self, LogError};
 
-/// Judges a training by what its trainer wrote alone, without its model, its data or what it left.
+/// Judges a training by what its trainer wrote alone, without its model, its data or what it left: a log, or a folder of what each of
+/// several processes recorded.
 ///
 /// # Errors
 /// The log cannot be read, or holds no loss.
 pub fn diagnose_log(path: &Path) -> Result<Evidence, LogError> {
-    let log = training_log::read(path)?;
+    let is_of_ranks = path.is_dir();
     let settings = RunSettings {
         log: Some(path.display().to_string()),
         ..RunSettings::default()
@@ -19,6 +20,10 @@ pub fn diagnose_log(path: &Path) -> Result<Evidence, LogError> {
     let choice = PrecisionChoice::default();
     let environment = backend.environment(backend.precision_of(None, choice), choice, false);
     let mut evidence = nothing_measured(settings, environment, "only a log was given");
-    evidence.log = Slot::Ran(log);
+    if is_of_ranks {
+        evidence.ranks = Slot::Ran(training_log::read_ranks(path)?);
+    } else {
+        evidence.log = Slot::Ran(training_log::read(path)?);
+    }
     Ok(evidence)
 }

@@ -1,7 +1,8 @@
 //! Reads what trainers write while they run: mlx-lm's lines, transformers' output and `trainer_state.json`, JSON lines and
-//! CSV.
+//! CSV; and what each process of a training recorded.
 
 mod mlx_lm;
+mod ranks;
 mod records;
 
 use std::collections::BTreeSet;
@@ -10,6 +11,7 @@ use std::path::{Path, PathBuf};
 use thiserror::Error;
 
 use crate::evidence::{Listing, LogEntry, LogEvidence};
+pub use ranks::read as read_ranks;
 use records::Records;
 
 /// The name of a format that is told in two ways.
@@ -29,6 +31,12 @@ pub enum LogError {
     /// No line of it is one of a training.
     #[error("`{}` holds no losses\n  expected: the output of mlx-lm or transformers, trainer_state.json, or JSON lines or CSV with `step` and `loss`", path.display())]
     NoLosses {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A rank of a training has left no records.
+    #[error("there is no `{}`\n  expected: a file of records for each rank of a training, as examples/record_ranks.py writes them\n  hint: give the folder that holds them, or the file of a log", path.display())]
+    NoRecords {
         /// The file.
         path: PathBuf,
     },

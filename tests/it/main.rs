@@ -48,6 +48,7 @@ mod compatibility {
     pub mod model_files;
     pub mod pack_folder;
     pub mod packing_modes;
+    pub mod rank_records;
     pub mod training_logs;
     pub mod weight_conversion;
     pub mod weight_files;
