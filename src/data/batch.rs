@@ -2,8 +2,6 @@
 
 use std::cmp::Reverse;
 
-use flate2::Crc;
-
 use super::example::Example;
 
 /// Id in padded positions. Nothing depends on it: attention is causal, padding comes last, and it is never a target.
@@ -144,19 +142,6 @@ impl Batch {
             .flat_map(|position| &values[position * self.columns..position * self.columns + columns])
             .copied()
             .collect()
-    }
-
-    /// A checksum of each row's tokens.
-    pub fn checksums(&self) -> Vec<u32> {
-        let rows = self.tokens.chunks(self.columns.max(1)).zip(&self.lengths);
-        rows.map(|(row, &length)| {
-            let mut checksum = Crc::new();
-            for token in &row[..length] {
-                checksum.update(&token.to_le_bytes());
-            }
-            checksum.sum()
-        })
-        .collect()
     }
 
     /// The shape of the arrays: rows, columns.

@@ -1,7 +1,7 @@
 use serde::{Deserialize, Serialize};
 
 /// More processes than any run has; a file that names more, and has nothing of them, is none of this program's.
-const MOST_RANKS: usize = 1 << 16;
+const MOST_RANKS: usize = 1 << 12;
 
 /// The length of a vector, and its product with random signs that all processes have alike: the product of a sum is the sum of
 /// the products.
@@ -22,8 +22,9 @@ pub struct RankUpdate {
     pub parameters: u32,
     /// The trained values after the update, by the same signs in every update; `None` when one is not finite.
     pub trained: Option<VectorSketch>,
-    /// A checksum of the tokens of each row that it computed, in ascending order.
-    pub rows: Vec<u32>,
+    /// Which rows it computed, in ascending order: their places in the data from 0, or checksums of their tokens where only these are
+    /// known.
+    pub rows: Vec<usize>,
     /// Targets in these rows.
     pub supervised_tokens: usize,
     /// Positions of these rows, padding counted.
@@ -91,6 +92,12 @@ impl RanksEvidence {
     /// What lacks a process, where not every update has all of them; `None` in evidence as this program makes it.
     pub(super) fn missing(&self) -> Option<String> {
         let size = self.size;
+        if size == 0 {
+            return Some("no rank".to_owned());
+        }
+        if let Some(lost) = self.lost.as_ref().filter(|lost| lost.rank >= size) {
+            return Some(format!("rank {} of {size} was lost", lost.rank));
+        }
         if !self.start.is_empty() && self.start.len() != size {
             return Some(format!("`start` of {} ranks where `size` is {size}", self.start.len()));
         }

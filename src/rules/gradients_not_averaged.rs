@@ -80,7 +80,7 @@ fn check(evidence: &Evidence) -> Outcome {
     Finding::new(
         headline,
         format!(
-            "{what} on {} of {}, {} of its length from the mean over all targets, by the median of {}",
+            "{what} on {} of {}, off the mean over all targets by {} of the gradients' length, by the median of {}",
             wrong.len(),
             counted(readings.len(), "rank"),
             percentage(farthest),

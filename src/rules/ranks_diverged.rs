@@ -1,5 +1,5 @@
 use super::rule::declare_rule;
-use super::wording::{counted, shortest};
+use super::wording::{difference, out_of};
 use super::{Finding, Fix, Outcome, Severity};
 use crate::evidence::{Evidence, Listing, RankUpdate, RanksEvidence, RanksUpdate, Slot};
 use crate::thresholds::ROUNDED_APART;
@@ -48,10 +48,10 @@ fn check(evidence: &Evidence) -> Outcome {
     let Slot::Ran(ranks) = &evidence.ranks else {
         return Outcome::not_measured("training by several ranks", &evidence.ranks);
     };
-    if ranks.updates.is_empty() {
+    let at_start = others_than_first(&ranks.start);
+    if ranks.updates.is_empty() && at_start.is_empty() {
         return Outcome::not_applicable("no update was made by all ranks");
     }
-    let at_start = others_than_first(&ranks.start);
     let first_apart = ranks.updates.iter().find(|update| !apart(update).is_empty());
     let (others, since) = match (at_start.as_slice(), first_apart) {
         ([], None) => return Outcome::Pass,
@@ -65,13 +65,13 @@ fn check(evidence: &Evidence) -> Outcome {
             update => format!("the trained values differ from rank to rank from update {update} on"),
         },
         format!(
-            "{} of {} has other values than rank 0{}",
-            others.len(),
-            counted(ranks.size, "rank"),
-            distance.map_or_else(
-                || ", some of them not finite".to_owned(),
-                |distance| format!(", up to {} of their length apart", shortest(distance))
-            )
+            "other values than on rank 0 on {}{}",
+            out_of(others.len(), ranks.size, "rank"),
+            match distance {
+                Some(_) if ranks.updates.is_empty() => String::new(),
+                Some(distance) => format!(", up to {} of their length apart", difference(Some(distance))),
+                None => ", some of them not finite".to_owned(),
+            }
         ),
         "the same bits on every rank after every update",
     )
@@ -86,7 +86,7 @@ fn check(evidence: &Evidence) -> Outcome {
              whether all of them receive the same gradients"
         }
     }));
-    if distance.is_some_and(|distance| distance <= ROUNDED_APART) {
+    if !ranks.updates.is_empty() && distance.is_some_and(|distance| distance <= ROUNDED_APART) {
         return finding.lowered_to(Severity::Warning).into();
     }
     finding.into()

@@ -3,7 +3,7 @@ use std::collections::BTreeSet;
 use super::rule::declare_rule;
 use super::wording::{counted, out_of};
 use super::{Finding, Fix, Outcome};
-use crate::evidence::{Evidence, Listing, RanksUpdate, Slot};
+use crate::evidence::{Evidence, Listing, RankUpdate, RanksUpdate, Slot};
 use crate::thresholds::MOST;
 
 declare_rule! {
@@ -18,8 +18,9 @@ declare_rule! {
     ///
     /// ## Evidence
     ///
-    /// A checksum of the tokens of every row that each process computes. It counts when in more than `MOST` of the
-    /// updates more than half of the rows of one process are among those of another.
+    /// Which rows each process computes, by their places in the data, or by checksums of their tokens where the
+    /// trainer does not know these. It counts when in more than `MOST` of the updates more than half of the rows of
+    /// one process are among those of another.
     ///
     /// ## How to fix
     ///
@@ -49,6 +50,9 @@ fn check(evidence: &Evidence) -> Outcome {
     let Slot::Ran(ranks) = &evidence.ranks else {
         return Outcome::not_measured("training by several ranks", &evidence.ranks);
     };
+    if ranks.updates.iter().any(has_copies) {
+        return Outcome::not_applicable("the data has rows that cannot be told apart");
+    }
     let judged: Vec<&RanksUpdate> = ranks.updates.iter().filter(|update| with_rows(update) > 1).collect();
     if judged.is_empty() {
         return Outcome::not_applicable("in no update two ranks had rows");
@@ -67,7 +71,7 @@ fn check(evidence: &Evidence) -> Outcome {
     Finding::new(
         format!("{} of {} ranks compute the same rows", concerned.len(), ranks.size),
         format!(
-            "the same rows on several ranks in {}, so that {} were computed by any",
+            "the same rows on several ranks in {}; only {} of these updates were computed by some rank",
             out_of(shared.len(), judged.len(), "update"),
             out_of(computed, meant, "row")
         ),
@@ -79,11 +83,17 @@ fn check(evidence: &Evidence) -> Outcome {
     .with("rows_computed", computed)
     .with("rows_meant", meant)
     .fix(Fix::by_hand(format!(
-        "divide each batch among the {}: every {}th row from the rank's own number on",
+        "divide each batch among the {}: to each every n-th row from its own number on, n being {}",
         counted(ranks.size, "rank"),
         ranks.size
     )))
     .into()
+}
+
+/// Whether one rank has a row twice in one update.
+fn has_copies(update: &RanksUpdate) -> bool {
+    let repeats = |rank: &RankUpdate| rank.rows.windows(2).any(|pair| pair[0] == pair[1]);
+    update.ranks.iter().any(repeats)
 }
 
 fn with_rows(update: &RanksUpdate) -> usize {
@@ -91,7 +101,7 @@ fn with_rows(update: &RanksUpdate) -> usize {
 }
 
 fn distinct_rows(update: &RanksUpdate) -> usize {
-    let rows: BTreeSet<u32> = update.ranks.iter().flat_map(|rank| rank.rows.iter().copied()).collect();
+    let rows: BTreeSet<usize> = update.ranks.iter().flat_map(|rank| rank.rows.iter().copied()).collect();
     rows.len()
 }
 

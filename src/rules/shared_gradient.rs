@@ -78,7 +78,8 @@ fn distances(update: &RanksUpdate) -> Option<Vec<Distances>> {
     }
     let sum: f64 = own.iter().map(|own| own.projection).sum();
     let over_targets: f64 = own.iter().zip(&shares).map(|(own, share)| own.projection * share).sum();
-    let over_ranks = sum / own.len() as f64;
+    let with_targets = shares.iter().filter(|&&share| share > 0.0).count();
+    let over_ranks = sum / with_targets as f64;
     update
         .ranks
         .iter()

@@ -49,8 +49,8 @@ pub trait DataParallel {
 /// What one of several processes gave to an update, and what it got.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Share {
-    /// A checksum of the tokens of each row that it computed, in ascending order.
-    pub rows: Vec<u32>,
+    /// The places in the data of the rows that it computed, from 0, in ascending order.
+    pub rows: Vec<usize>,
     /// Rows of all processes.
     pub rows_of_all: usize,
     /// Targets in these rows.

@@ -251,11 +251,11 @@ impl Trainer<'_> {
         let of_own = pass.as_ref().map(sketch).transpose()?;
         let parameters = ParameterSnapshot::capture_trainable(model).into_parameters();
         let averaged = others.average(pass, tokens, &parameters)?;
-        let mut rows: Vec<u32> = own.iter().flat_map(Batch::checksums).collect();
+        let mut rows: Vec<usize> = own.iter().flat_map(Batch::examples).collect();
         rows.sort_unstable();
         let share = Share {
             rows,
-            rows_of_all: batches.iter().map(|batch| batch.rows.len()).sum(),
+            rows_of_all: batches.iter().map(|batch| batch.examples().len()).sum(),
             supervised_tokens: tokens,
             positions: own.iter().map(|batch| batch.tokens.len()).sum(),
             own: of_own,
