@@ -87,6 +87,13 @@ pub static CLASSES: &[Class] = &[
         reason: "They belong to the machine and the moment, not to the training; errors and reasons quote them.",
     },
     Class {
+        name: "several processes",
+        fields: &["ranks"],
+        tolerance: Tolerance::Unlimited,
+        reason: "What each process does is judged by rules: sums over processes have an order of their own, and how many train is no \
+                 property of the training.",
+    },
+    Class {
         name: "another backend",
         fields: &["cross_check"],
         tolerance: Tolerance::Unlimited,
