@@ -85,7 +85,14 @@ pub fn run(arguments: &LaunchArguments) -> Result<u8> {
     let is_lost = Arc::new(AtomicBool::new(false));
     let lost = Arc::clone(&is_lost);
     let line: Arc<PrintLine> = Arc::new(move |rank, stream, line| {
-        let line = without_controls(format!("[{rank}] {line}"));
+        // What rank 0 prints is the result of all, which may be a document.
+        let is_result = rank == 0 && matches!(stream, Stream::Output);
+        let line = if is_result {
+            line.to_owned()
+        } else {
+            format!("[{rank}] {line}")
+        };
+        let line = without_controls(line);
         match stream {
             Stream::Output if print(&format!("{line}\n")).is_err() => lost.store(true, Ordering::Relaxed),
             Stream::Output => {}

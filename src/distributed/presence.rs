@@ -98,8 +98,8 @@ impl fmt::Display for Loss {
             Self::Silent { rank, .. } => write!(
                 formatter,
                 "rank {rank} is lost\n  found: {}\n  expected: a sign several times in a second\n  hint: it \
-                 was killed or stopped, or the network between the two is cut; `diagnose train resume` goes on from the last \
-                 checkpoint",
+                 was killed or stopped, or the network between the two is cut; a training goes on from its last checkpoint with \
+                 `diagnose train resume`",
                 self.how()
             ),
             Self::Failed { rank } => write!(
