@@ -76,6 +76,17 @@ impl<'ranks> RanksRecorder<'ranks> {
         Arc::clone(&self.evidence)
     }
 
+    /// What is known of the latest updates, `count` at most.
+    pub fn latest(&self, count: usize) -> RanksEvidence {
+        let known = self.lock();
+        RanksEvidence {
+            updates: known.updates[known.updates.len().saturating_sub(count)..].to_vec(),
+            start: known.start.clone(),
+            lost: known.lost.clone(),
+            ..*known
+        }
+    }
+
     /// What is known until now.
     pub fn evidence(&self) -> RanksEvidence {
         self.lock().clone()

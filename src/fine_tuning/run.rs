@@ -77,6 +77,8 @@ pub struct RunSummary {
     pub result: PathBuf,
 }
 
+/// Looks at several processes that are judged, the latest ones: what goes wrong late is not hidden by what went well before.
+const LOOKS_JUDGED: usize = 100;
 /// Updates at the beginning of a run after each of which several processes are looked at.
 const FIRST_LOOKS: usize = 5;
 /// Factor on the loss that 16-bit training begins with, as in PyTorch's `GradScaler`.
@@ -356,7 +358,7 @@ impl Run<'_> {
         };
         let update = recorder.record(step, &ParameterSnapshot::capture_trainable(&self.model))?;
         if let Some(guards) = &mut self.guards {
-            guards.hear_of(recorder.evidence());
+            guards.hear_of(recorder.latest(LOOKS_JUDGED));
         }
         match update {
             Some(ranks) => self.file(MetricsLine::Ranks(ranks)),
