@@ -3,13 +3,15 @@
 use std::sync::Arc;
 
 use anyhow::{Result, anyhow};
+use flate2::Crc;
 
 use super::arguments::{BackendArgument, DiagnoseArguments};
-use super::output::without_controls;
+use super::output::{note, without_controls};
 use super::ranks;
 use super::run::{conclude, note_error, output_paths, prepared};
 use crate::diagnosis::{Known, Silent, Together, diagnose_together};
 use crate::distributed::Ranks;
+use crate::evidence::Slot;
 use crate::interrupt::Interrupt;
 use crate::report::{EXIT_HEALTHY, EXIT_INCOMPLETE, Report};
 
@@ -20,6 +22,12 @@ pub fn meet(arguments: &DiagnoseArguments, known: &Arc<Known>) -> Result<Option<
     let (known, folder, output) = (Arc::clone(known), arguments.out.clone(), arguments.output.clone());
     let met = ranks::meet(move |loss| {
         let Some(evidence) = known.with_loss(loss) else {
+            if let Some(earlier) = folder
+                .map(|folder| folder.join("report.json"))
+                .filter(|path| path.exists())
+            {
+                note(&format!("note: `{}` is that of an earlier run", earlier.display()));
+            }
             return EXIT_INCOMPLETE;
         };
         let paths = folder.as_deref().map_or_else(Vec::new, output_paths);
@@ -29,7 +37,25 @@ pub fn meet(arguments: &DiagnoseArguments, known: &Arc<Known>) -> Result<Option<
             EXIT_INCOMPLETE
         })
     })?;
-    if let (Some(ranks), Some(found)) = (&met, alone(arguments)) {
+    let Some(ranks) = met else {
+        return Ok(None);
+    };
+    let planted = arguments.inject.map_or_else(String::new, |injection| {
+        format!("{}={}", injection.operator.name, injection.severity)
+    });
+    let mut checksum = Crc::new();
+    checksum.update(planted.as_bytes());
+    ranks.agree("faults planted", checksum.sum())?;
+    if arguments.batch_size < ranks.size() {
+        ranks.all_end();
+        return Err(anyhow!(
+            "a batch has fewer rows than there are processes\n  found: {} for {} processes, which share the rows of each batch\n  hint: raise `--batch-size` to {} or a multiple of it",
+            arguments.batch_size,
+            ranks.size(),
+            ranks.size()
+        ));
+    }
+    if let Some(found) = alone(arguments) {
         // Each of them was given it.
         ranks.all_end();
         return Err(anyhow!(
@@ -37,7 +63,7 @@ pub fn meet(arguments: &DiagnoseArguments, known: &Arc<Known>) -> Result<Option<
             size = ranks.size()
         ));
     }
-    Ok(met)
+    Ok(Some(ranks))
 }
 
 /// What of the arguments nothing but a process of its own does.
@@ -68,10 +94,11 @@ pub fn accompany(arguments: &DiagnoseArguments, together: &Together<'_>, interru
     if evidence.ranks.ran().is_some() {
         return Ok(EXIT_HEALTHY);
     }
-    if let Some(refusal) = &evidence.refusal {
-        note_error(&without_controls(refusal.error.clone()));
-    } else if let Some(reason) = evidence.training.absence() {
-        note_error(&format!("not trained: {reason}"));
+    match (&evidence.refusal, &evidence.training) {
+        (Some(refusal), _) => note_error(&without_controls(refusal.error.clone())),
+        (None, Slot::Crashed { error }) => return Err(anyhow!("{error}")),
+        (None, Slot::Skipped { reason }) if !interrupt.is_requested() => note(&format!("not trained: {reason}")),
+        (None, _) => {}
     }
     Ok(EXIT_INCOMPLETE)
 }

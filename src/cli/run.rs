@@ -131,8 +131,16 @@ fn run_phases(arguments: &DiagnoseArguments) -> Result<u8> {
         Some(together) if !together.leads() => diagnose_together::accompany(arguments, together, &interrupt),
         _ => run_and_file(arguments, together.as_ref(), &interrupt),
     };
+    let has_failed = together.as_ref().is_some_and(Together::has_failed);
     drop(together);
-    told(ranks, ended)
+    match ranks {
+        // They may wait for an update.
+        Some(ranks) if has_failed => {
+            ranks.fail();
+            ended
+        }
+        ranks => told(ranks, ended),
+    }
 }
 
 fn run_and_file(arguments: &DiagnoseArguments, together: Option<&Together<'_>>, interrupt: &Interrupt) -> Result<u8> {

@@ -73,9 +73,17 @@ impl Run<'_> {
         if self.backend.kind == BackendKind::Torch {
             return self.phases_by_torch(evidence);
         }
-        if self.together.is_some_and(|together| !together.leads()) {
-            self.train(evidence);
-            return;
+        if let Some(together) = self.together {
+            if let Some(hindrance) = self.disagreement(together, evidence) {
+                evidence.training = hindrance;
+                self.interrupted(evidence, Phase::Baseline);
+                return;
+            }
+            together.know(evidence);
+            if !together.leads() {
+                self.train(evidence);
+                return;
+            }
         }
         evidence.baseline = self.answer(Phase::Baseline, &self.loaded.model.clone());
         if self.interrupted(evidence, Phase::Baseline) {
@@ -120,7 +128,9 @@ impl Run<'_> {
         evidence.memory = Slot::Ran(memory);
         match too_little {
             Some(reason) => evidence.training = Slot::skipped(reason),
-            None => self.make_steps(&mut subject, evidence),
+            None if self.make_steps(&mut subject, evidence) => {}
+            // Nothing of the training can be looked at, and other processes end.
+            None => return None,
         }
         Some(subject)
     }
@@ -271,20 +281,24 @@ impl Run<'_> {
         }
     }
 
-    fn make_steps(&mut self, subject: &mut Subject, evidence: &mut Evidence) {
+    /// Trains; `false` where other processes keep it from doing so.
+    fn make_steps(&mut self, subject: &mut Subject, evidence: &mut Evidence) -> bool {
         if ParameterSnapshot::capture_trainable(&subject.model)
             .parameters()
             .is_empty()
         {
             evidence.training = Slot::skipped("no parameter is trainable");
-            return;
+            return true;
         }
-        if let Some(hindrance) = self.hindrance(subject, evidence) {
-            evidence.training = hindrance;
-            return;
+        if let Some(together) = self.together {
+            if let Some(hindrance) = self.hindrance(together, together.can_train()) {
+                evidence.training = hindrance;
+                return false;
+            }
+            together.know(evidence);
         }
         let Some(optimizer) = &mut subject.optimizer else {
-            return;
+            return true;
         };
         let changed = self.together.and_then(|together| together.of(self.workflow));
         let others = self
@@ -306,7 +320,7 @@ impl Run<'_> {
                 Ok(None) => {}
                 Err(error) => evidence.training = Slot::crashed(error),
             }
-            return;
+            return true;
         }
         match run.run(&mut subject.model, &mut **optimizer, self.progress) {
             Ok(trained) => {
@@ -318,25 +332,40 @@ impl Run<'_> {
                     evidence.ranks = Slot::Ran(ranks);
                 }
                 evidence.training = Slot::Ran(trained.training);
+                true
             }
             Err(error) => {
                 evidence.fit = Slot::skipped("training failed");
                 evidence.training = Slot::crashed(error);
+                self.together.inspect(|together| together.fail()).is_none()
             }
         }
     }
 
-    /// Why the processes do not train together, if they were to.
-    fn hindrance(&self, subject: &Subject, evidence: &Evidence) -> Option<Slot<TrainingEvidence>> {
-        let together = self.together?;
-        match together.can_train() {
-            Err(error) => return Some(Slot::crashed(error)),
-            Ok(false) => return Some(Slot::crashed("another process cannot train; it has said why")),
-            Ok(true) => {}
+    /// Why the processes do not train together; asked before anything that takes long.
+    fn disagreement(&self, together: &Together<'_>, evidence: &Evidence) -> Option<Slot<TrainingEvidence>> {
+        self.hindrance(together, together.can_begin()).or_else(|| {
+            let base = ParameterSnapshot::capture(&self.loaded.model);
+            let agreed = together.agree(&evidence.settings, &base, self.dataset);
+            agreed.err().map(Slot::crashed)
+        })
+    }
+
+    /// What it means that all processes can train, or that one cannot.
+    fn hindrance(
+        &self,
+        together: &Together<'_>,
+        all_can: Result<bool, mlx_rs::error::Exception>,
+    ) -> Option<Slot<TrainingEvidence>> {
+        const OTHER: &str = "another process cannot train; it has said why";
+        match all_can {
+            Ok(true) => None,
+            Ok(false) if self.interrupt.is_requested() => Some(Slot::skipped("interrupted")),
+            // It is incomplete what is reported, and nothing failed in those that report nothing.
+            Ok(false) if together.leads() => Some(Slot::crashed(OTHER)),
+            Ok(false) => Some(Slot::skipped(OTHER)),
+            Err(error) => Some(Slot::crashed(error)),
         }
-        together.know(evidence);
-        let agreed = together.agree(&evidence.settings, &subject.base, self.dataset);
-        agreed.err().map(Slot::crashed)
     }
 
     /// Compares the parameters with those before training; what it costs beyond that is added to `costs`.

@@ -21,7 +21,9 @@ use crate::workflow::Workflow;
 pub struct Together<'ranks> {
     ranks: &'ranks Ranks,
     known: Arc<Known>,
-    has_answered: Cell<bool>,
+    /// Whether nobody asks any more who can train.
+    is_settled: Cell<bool>,
+    has_failed: Cell<bool>,
 }
 
 impl<'ranks> Together<'ranks> {
@@ -30,7 +32,8 @@ impl<'ranks> Together<'ranks> {
         Self {
             ranks,
             known,
-            has_answered: Cell::new(false),
+            is_settled: Cell::new(false),
+            has_failed: Cell::new(false),
         }
     }
 
@@ -39,22 +42,43 @@ impl<'ranks> Together<'ranks> {
         self.ranks.is_first()
     }
 
-    /// Whether all processes can train, of which this one can.
-    pub(super) fn can_train(&self) -> Result<bool, Exception> {
+    /// Whether the training failed here, for which the others may wait.
+    pub fn has_failed(&self) -> bool {
+        self.has_failed.get()
+    }
+
+    /// Notes that the training failed here.
+    pub(super) fn fail(&self) {
+        self.has_failed.set(true);
+    }
+
+    /// Whether the inputs of all processes can be used, as those of this one can; asked before anything that takes long.
+    pub(super) fn can_begin(&self) -> Result<bool, Exception> {
         self.answer(true)
     }
 
-    /// Tells the others that this process does not train, where they still wait to hear whether it does.
+    /// Whether all processes are ready to make an update, as this one is.
+    pub(super) fn can_train(&self) -> Result<bool, Exception> {
+        let all_can = self.answer(true);
+        self.is_settled.set(true);
+        all_can
+    }
+
+    /// Tells the others that this process does not train, where they may still ask.
     pub(super) fn end(&self) -> Result<(), Exception> {
-        if self.has_answered.get() {
+        if self.is_settled.get() {
             return Ok(());
         }
         self.answer(false).map(drop)
     }
 
-    fn answer(&self, can_train: bool) -> Result<bool, Exception> {
-        self.has_answered.set(true);
-        self.ranks.any(!can_train).map(|one_cannot| !one_cannot)
+    /// Answers a question that all ask; after a no there is no other one.
+    fn answer(&self, own: bool) -> Result<bool, Exception> {
+        let one_cannot = self.ranks.any(!own)?;
+        if one_cannot {
+            self.is_settled.set(true);
+        }
+        Ok(!one_cannot)
     }
 
     /// Refuses processes that would train something else.
@@ -64,9 +88,13 @@ impl<'ranks> Together<'ranks> {
         base: &ParameterSnapshot,
         dataset: &Dataset,
     ) -> Result<(), AgreementError> {
+        // Where they do not, all of them hear it and end.
+        self.is_settled.set(true);
         self.ranks.agree("settings", checksum_of_settings(settings))?;
         self.ranks.agree("rows", dataset.checksum())?;
-        self.ranks.agree_on_bits("model", base.parameters())
+        self.ranks.agree_on_bits("model", base.parameters())?;
+        self.is_settled.set(false);
+        Ok(())
     }
 
     /// The processes as `workflow` has them; `None` for as they are.

@@ -76,7 +76,7 @@ fn assert_right(ranks: &RanksEvidence, size: usize) {
     for update in &ranks.updates {
         let first = &update.ranks[0];
         assert!(update.ranks.iter().all(|rank| rank.parameters == first.parameters));
-        let mut rows: Vec<u32> = update.ranks.iter().flat_map(|rank| rank.rows.clone()).collect();
+        let mut rows: Vec<usize> = update.ranks.iter().flat_map(|rank| rank.rows.clone()).collect();
         assert_eq!(rows.len(), update.rows, "no row is lost");
         rows.sort_unstable();
         rows.dedup();
@@ -118,7 +118,7 @@ fn a_right_diagnosis_in_several_processes_is_silent_and_is_that_of_one(#[case] p
     }
     // One process alone speaks, and the report has a line for each.
     let printed = text(&output.stdout);
-    assert!(printed.lines().all(|line| line.starts_with("[0] ")), "{printed}");
+    assert!(!printed.contains("[0]") && !printed.contains("[1]"), "{printed}");
     assert!(printed.contains("as rank 0"), "{printed}");
     let page = std::fs::read_to_string(many.join("report.html")).unwrap();
     assert!(page.contains("Where the time of an update goes"));
@@ -152,6 +152,89 @@ fn a_lost_process_is_reported_with_what_was_known_until_then() {
     assert_eq!((lost.rank, lost.updates, ranks.updates.len()), (3, 2, 2));
     assert!(evidence.baseline.ran().is_some(), "what was measured before is kept");
     assert!(text(&output.stdout).contains("rank 3 was lost after 2 updates"));
+}
+
+#[test]
+fn a_process_that_is_lost_before_training_is_reported_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let (hosts, out) = (host_file(folder.path(), 2), folder.path().join("out"));
+    let prompts = folder.path().join("prompts.txt");
+    // Answered for much longer than it takes to notice.
+    std::fs::write(&prompts, "Tell me about the bakery.\n".repeat(2_000)).unwrap();
+    let process = |rank: usize| {
+        let mut command = Command::new(PROGRAM);
+        command.args(["--out", out.to_str().unwrap(), "--prompts", prompts.to_str().unwrap()]);
+        command.env("MLX_RANK", rank.to_string()).env("MLX_HOSTFILE", &hosts);
+        command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
+    };
+    let (mut first, mut second) = (process(0), process(1));
+    // Both have met and agreed by then.
+    std::thread::sleep(Duration::from_secs(3));
+    second.kill().unwrap();
+    assert_eq!(first.wait().unwrap().code(), Some(2));
+    second.wait().unwrap();
+    assert_eq!(roots(&out), ["rank-lost"]);
+}
+
+#[test]
+fn rows_that_are_copies_of_each_other_are_not_taken_for_the_same() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("copies.jsonl");
+    let text = std::fs::read_to_string(rows()).unwrap();
+    let three: Vec<&str> = text.lines().take(3).collect();
+    std::fs::write(&data, format!("{}\n", three.join("\n")).repeat(8)).unwrap();
+    let out = folder.path().join("out");
+    let output = Command::new(PROGRAM)
+        .args([
+            "launch",
+            "-n",
+            "2",
+            "--",
+            "--batch-size",
+            "8",
+            "--max-tokens",
+            "8",
+            "--data",
+        ])
+        .args([&data, &PathBuf::from("--out"), &out])
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", text_of(&output));
+    assert_eq!(roots(&out), ["duplicate-rows"]);
+}
+
+fn text_of(output: &Output) -> String {
+    [text(&output.stdout), text(&output.stderr)].concat()
+}
+
+#[test]
+fn a_report_of_several_processes_is_a_document_and_repeats() {
+    let folder = tempfile::tempdir().unwrap();
+    let baseline = folder.path().join("baseline.json");
+    let baseline = baseline.to_str().unwrap();
+    let stored = together(
+        2,
+        &folder.path().join("first"),
+        &[&BATCH[..], &["--save-baseline", baseline]].concat(),
+    );
+    assert!(stored.status.success(), "{}", text_of(&stored));
+    let options = [&BATCH[..], &["--baseline", baseline, "--format", "json"]].concat();
+    let repeated = together(2, &folder.path().join("second"), &options);
+    assert!(repeated.status.success(), "{}", text_of(&repeated));
+    let document: Value = serde_json::from_slice(&repeated.stdout).unwrap();
+    assert_eq!(document["ranks"]["ranks"].as_array().unwrap().len(), 2);
+}
+
+#[test]
+fn a_batch_with_fewer_rows_than_processes_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let output = together(4, &folder.path().join("out"), &["--batch-size", "2"]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(
+        text(&output.stderr).contains("2 for 4 processes"),
+        "{}",
+        text_of(&output)
+    );
 }
 
 /// The processes of a diagnosis with options of their own.
@@ -206,6 +289,7 @@ fn processes_with_other_settings_or_rows_train_nothing() {
     for (options, what) in [
         (["--learning-rate", "2e-4"], "other settings at rank 1"),
         (["--data", rows().to_str().unwrap()], "other rows at rank 1"),
+        (["--inject", "gradients-kept"], "other faults planted at rank 1"),
     ] {
         let folder = tempfile::tempdir().unwrap();
         let outputs = processes(folder.path(), &[&[], &options]);
