@@ -361,7 +361,7 @@ impl Run<'_> {
         match all_can {
             Ok(true) => None,
             Ok(false) if self.interrupt.is_requested() => Some(Slot::skipped("interrupted")),
-            // It is incomplete what is reported, and nothing failed in those that report nothing.
+            // The report is incomplete then; those that make none have nothing to say.
             Ok(false) if together.leads() => Some(Slot::crashed(OTHER)),
             Ok(false) => Some(Slot::skipped(OTHER)),
             Err(error) => Some(Slot::crashed(error)),
