@@ -22,7 +22,7 @@ use crate::probes::gradient_check::GradientRecorder;
 use crate::probes::optimizer_recorder::OptimizerRecorder;
 use crate::probes::{loss_check, optimizer_replay};
 use crate::train::{
-    DataParallel, Lanes, LossFunction, Observe, Optimizer, TrainError, TrainSettings, Trainer, TrainingOutcome,
+    DataParallel, Lanes, LossFunction, Observe, Optimizer, Others, TrainError, TrainSettings, Trainer, TrainingOutcome,
     TrainingStep,
 };
 use crate::workflow::Workflow;
@@ -186,7 +186,10 @@ impl TrainingRun<'_> {
             optimizer,
             loss,
             lanes: self.backend.lanes(),
-            others: self.together.map(|(_, others)| others),
+            others: self.together.map(|(_, processes)| Others {
+                processes,
+                wants_share: true,
+            }),
             settings: TrainSettings {
                 schedule: self.workflow.schedule(settings.schedule),
                 ..settings

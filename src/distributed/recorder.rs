@@ -41,7 +41,7 @@ impl<'ranks> RanksRecorder<'ranks> {
     }
 
     /// Takes notice of an update that led to these trained values, and returns what all did in it; all processes have to. `None` for
-    /// an update that this one made alone.
+    /// an update whose shares are not wanted.
     ///
     /// # Errors
     /// A process is lost.

@@ -30,7 +30,7 @@ use crate::model::{
 };
 use crate::param_snapshot::ParameterSnapshot;
 use crate::train::{
-    CompiledLoss, DataParallel, Lanes, LossScale, StoredOptimizer, TrainSettings, Trainer, TrainingOutcome,
+    CompiledLoss, DataParallel, Lanes, LossScale, Others, StoredOptimizer, TrainSettings, Trainer, TrainingOutcome,
     TrainingStep, UpdateOutcome, loss_and_gradients, mean_loss, recomputed_loss_and_gradients,
     scaled_loss_and_gradients,
 };
@@ -201,6 +201,12 @@ fn missing_figures(metrics: &[MetricsLine], updates: usize) -> Option<String> {
     (lost > 0).then(|| format!("metrics.jsonl lacks the figures of {lost} of the {updates} updates that were made"))
 }
 
+/// Whether it is looked at what every process does in an update: in the first ones, and then as often as figures are reported. All
+/// gradients and trained values are read for it.
+fn is_looked_at(update: usize, report_every: usize) -> bool {
+    update <= FIRST_LOOKS || update.is_multiple_of(report_every)
+}
+
 /// Puts what a checkpoint holds in the place of fresh values.
 fn restore(
     model: &mut CausalModel,
@@ -317,7 +323,10 @@ impl Run<'_> {
                 (None, Some(scale)) => scaled_loss_and_gradients(model, batch, lanes, scale),
             },
             lanes: std::mem::replace(&mut self.lanes, Lanes::single()),
-            others: self.ranks.map(|ranks| ranks as &dyn DataParallel),
+            others: self.ranks.map(|ranks| Others {
+                processes: ranks,
+                wants_share: is_looked_at(update, settings.report_every),
+            }),
             settings: TrainSettings {
                 steps: self.plan.updates,
                 schedule: settings.schedule.of_run(settings.learning_rate, self.plan.updates),
@@ -348,22 +357,18 @@ impl Run<'_> {
         self.record_ranks(step)
     }
 
-    /// Looks at what every process did: in the first updates, and then as often as figures are reported. Trained values are read
-    /// for it, all of them.
+    /// Hears what every process did, in an update that is looked at.
     fn record_ranks(&mut self, step: &TrainingStep) -> Result<(), FineTuningError> {
-        let update = step.step;
-        let is_looked_at = update <= FIRST_LOOKS || update.is_multiple_of(self.plan.settings.report_every);
-        let Some(recorder) = self.recorder.as_ref().filter(|_| is_looked_at) else {
+        let Some(recorder) = self.recorder.as_ref().filter(|_| step.share.is_some()) else {
             return Ok(());
         };
-        let update = recorder.record(step, &ParameterSnapshot::capture_trainable(&self.model))?;
+        let Some(ranks) = recorder.record(step, &ParameterSnapshot::capture_trainable(&self.model))? else {
+            return Ok(());
+        };
         if let Some(guards) = &mut self.guards {
             guards.hear_of(recorder.latest(LOOKS_JUDGED));
         }
-        match update {
-            Some(ranks) => self.file(MetricsLine::Ranks(ranks)),
-            None => Ok(()),
-        }
+        self.file(MetricsLine::Ranks(ranks))
     }
 
     fn file(&mut self, line: MetricsLine) -> Result<(), FineTuningError> {

@@ -46,6 +46,15 @@ pub trait DataParallel {
     ) -> Result<LossAndGradients, Exception>;
 }
 
+/// The processes that make an update with this one.
+#[derive(Clone, Copy)]
+pub struct Others<'run> {
+    /// What this process has to do among them.
+    pub processes: &'run dyn DataParallel,
+    /// Whether its [`Share`] is wanted, for which all gradients are looked at twice.
+    pub wants_share: bool,
+}
+
 /// What one of several processes gave to an update, and what it got.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Share {

@@ -12,7 +12,7 @@ mod sketch;
 mod trainer;
 
 pub use compiled::CompiledLoss;
-pub use data_parallel::{DataParallel, Share};
+pub use data_parallel::{DataParallel, Others, Share};
 pub use loss::{
     LossAndGradients, POSITIONS_PER_CHUNK, loss_and_gradients, mean_loss, row_losses, scaled_loss_and_gradients,
 };

@@ -8,7 +8,7 @@ use mlx_rs::ops::{multiply, square};
 use mlx_rs::transforms::eval;
 use thiserror::Error;
 
-use super::{DataParallel, Lanes, LossAndGradients, Optimizer, Schedule, Share, Sketch};
+use super::{Lanes, LossAndGradients, Optimizer, Others, Schedule, Share, Sketch};
 use crate::data::Batch;
 use crate::interrupt::Interrupt;
 use crate::model::CausalModel;
@@ -50,7 +50,7 @@ pub struct TrainingStep {
     pub positions: usize,
     /// Seconds taken.
     pub seconds: f64,
-    /// This process's part, where several make the update together.
+    /// This process's part, where several make the update together and it is wanted.
     pub share: Option<Share>,
 }
 
@@ -103,7 +103,7 @@ pub struct Trainer<'run> {
     /// Where the parts of a batch are computed.
     pub lanes: Lanes,
     /// The other processes that make the same updates; `None` where this one makes them alone.
-    pub others: Option<&'run dyn DataParallel>,
+    pub others: Option<Others<'run>>,
     /// Steps, learning rates and clipping.
     pub settings: TrainSettings,
     /// The user's wish to stop, looked at before each step.
@@ -228,7 +228,7 @@ impl Trainer<'_> {
     /// Whether the user of any process wants to stop: none may make an update that another does not.
     fn is_interrupted(&self) -> Result<bool, Exception> {
         let own = self.interrupt.is_requested();
-        self.others.map_or(Ok(own), |others| others.any(own))
+        self.others.map_or(Ok(own), |others| others.processes.any(own))
     }
 
     /// The loss and gradients of `batches`, to which other processes contribute theirs in update number `step`.
@@ -238,19 +238,22 @@ impl Trainer<'_> {
         batches: &[Batch],
         step: usize,
     ) -> Result<(LossAndGradients, Option<Share>), Exception> {
-        let Some(others) = self.others else {
+        let Some(Others { processes, wants_share }) = self.others else {
             return Ok((self.accumulated(model, batches)?, None));
         };
         let started = Instant::now();
-        let own: Vec<Batch> = batches.iter().map(|batch| others.own_rows(batch)).collect();
+        let own: Vec<Batch> = batches.iter().map(|batch| processes.own_rows(batch)).collect();
         let tokens = own.iter().map(Batch::supervised_tokens).sum();
         let pass = (tokens > 0).then(|| self.accumulated(model, &own)).transpose()?;
         let seconds = started.elapsed().as_secs_f64();
         // Other signs in every update: what they do not tell apart in one they do in the next.
         let sketch = |pass: &LossAndGradients| Sketch::of(&pass.gradients, step as u64);
-        let of_own = pass.as_ref().map(sketch).transpose()?;
+        let of_own = pass.as_ref().filter(|_| wants_share).map(sketch).transpose()?;
         let parameters = ParameterSnapshot::capture_trainable(model).into_parameters();
-        let averaged = others.average(pass, tokens, &parameters)?;
+        let averaged = processes.average(pass, tokens, &parameters)?;
+        if !wants_share {
+            return Ok((averaged, None));
+        }
         let mut rows: Vec<usize> = own.iter().flat_map(Batch::examples).collect();
         rows.sort_unstable();
         let share = Share {
