@@ -40,6 +40,7 @@ struct Records {
 pub fn read(folder: &Path) -> Result<RanksEvidence, LogError> {
     let first = records(&file(folder, 0), 0)?;
     let size = first.size;
+    let recorded_first: Vec<usize> = first.updates.keys().copied().collect();
     let mut all = vec![first];
     for rank in 1..size {
         let path = file(folder, rank);
@@ -51,12 +52,10 @@ pub fn read(folder: &Path) -> Result<RanksEvidence, LogError> {
         all.push(records);
     }
     let start = all.iter().map(|records| records.start).collect();
-    let (first, others) = all.split_at_mut(1);
     let mut updates = Vec::new();
-    for (update, own) in std::mem::take(&mut first[0].updates) {
-        let rest: Option<Vec<RankUpdate>> = others.iter_mut().map(|rank| rank.updates.remove(&update)).collect();
-        if let Some(rest) = rest {
-            let ranks: Vec<RankUpdate> = std::iter::once(own).chain(rest).collect();
+    for update in recorded_first {
+        let did: Option<Vec<RankUpdate>> = all.iter_mut().map(|rank| rank.updates.remove(&update)).collect();
+        if let Some(ranks) = did {
             updates.push(RanksUpdate {
                 update,
                 rows: ranks.iter().map(|rank| rank.rows.len()).sum(),
