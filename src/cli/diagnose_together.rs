@@ -3,11 +3,10 @@
 use std::sync::Arc;
 
 use anyhow::{Result, anyhow};
-use flate2::Crc;
 
 use super::arguments::{BackendArgument, DiagnoseArguments};
 use super::output::{note, without_controls};
-use super::ranks;
+use super::ranks::{self, check_batch};
 use super::run::{conclude, note_error, output_paths, prepared};
 use crate::diagnosis::{Known, Silent, Together, diagnose_together};
 use crate::distributed::Ranks;
@@ -43,18 +42,8 @@ pub fn meet(arguments: &DiagnoseArguments, known: &Arc<Known>) -> Result<Option<
     let planted = arguments.inject.map_or_else(String::new, |injection| {
         format!("{}={}", injection.operator.name, injection.severity)
     });
-    let mut checksum = Crc::new();
-    checksum.update(planted.as_bytes());
-    ranks.agree("faults planted", checksum.sum())?;
-    if arguments.batch_size < ranks.size() {
-        ranks.all_end();
-        return Err(anyhow!(
-            "a batch has fewer rows than there are processes\n  found: {} for {} processes, which share the rows of each batch\n  hint: raise `--batch-size` to {} or a multiple of it",
-            arguments.batch_size,
-            ranks.size(),
-            ranks.size()
-        ));
-    }
+    ranks.agree_on_text("faults planted", &planted)?;
+    check_batch(&ranks, arguments.batch_size, &arguments.batch_size.to_string())?;
     if let Some(found) = alone(arguments) {
         // Each of them was given it.
         ranks.all_end();

@@ -1,7 +1,6 @@
 //! The other processes of a run, where a launcher started several.
 
 use anyhow::{Result, anyhow};
-use flate2::Crc;
 use serde_json::Value;
 
 use super::run::note_error;
@@ -37,16 +36,11 @@ pub fn told<T>(ranks: Option<Ranks>, ended: Result<T>) -> Result<T> {
 
 /// Refuses processes that would not make the same updates.
 pub fn check_plan(ranks: &Ranks, plan: &Plan) -> Result<()> {
-    let (rows, processes) = (plan.settings.batch_size, ranks.size());
-    if rows < processes {
-        ranks.all_end();
-        return Err(anyhow!(
-            "a batch has fewer rows than there are processes\n  found: `batch_size: {rows}` for {processes} processes, which share the rows of each batch\n  hint: raise `--batch-size` to {processes} or a multiple of it"
-        ));
-    }
+    let rows = plan.settings.batch_size;
+    check_batch(ranks, rows, &format!("`batch_size: {rows}`"))?;
+    ranks.agree_on_text("settings", &without_paths(&plan.settings))?;
     let inputs = RunInputs::of(plan);
     for (what, checksum) in [
-        ("settings", settings_checksum(&plan.settings)),
         ("model", inputs.model),
         ("rows", inputs.rows),
         // The checksum of nothing.
@@ -57,13 +51,23 @@ pub fn check_plan(ranks: &Ranks, plan: &Plan) -> Result<()> {
     Ok(())
 }
 
-/// Of everything but the paths, which may differ from machine to machine: what lies there is compared for itself.
-fn settings_checksum(settings: &FineTuneSettings) -> u32 {
+/// Refuses batches of too few `rows` for every process to have one; `written` is how the user wrote their number.
+pub fn check_batch(ranks: &Ranks, rows: usize, written: &str) -> Result<()> {
+    let processes = ranks.size();
+    if rows >= processes {
+        return Ok(());
+    }
+    ranks.all_end();
+    Err(anyhow!(
+        "a batch has fewer rows than there are processes\n  found: {written} for {processes} processes, which share the rows of each batch\n  hint: raise `--batch-size` to {processes} or a multiple of it"
+    ))
+}
+
+/// All but the paths, which may differ from machine to machine: what lies there is compared for itself.
+fn without_paths(settings: &FineTuneSettings) -> String {
     let mut table = settings.to_json();
     for path in ["model", "data", "adapter_path", "resume_adapter_file"] {
         table[path] = Value::Null;
     }
-    let mut checksum = Crc::new();
-    checksum.update(table.to_string().as_bytes());
-    checksum.sum()
+    table.to_string()
 }

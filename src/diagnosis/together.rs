@@ -4,7 +4,6 @@ use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use flate2::Crc;
 use mlx_rs::error::Exception;
 use mlx_rs::module::update_parameters;
 
@@ -90,7 +89,14 @@ impl<'ranks> Together<'ranks> {
     ) -> Result<(), AgreementError> {
         // Where they do not, all of them hear it and end.
         self.is_settled.set(true);
-        self.ranks.agree("settings", checksum_of_settings(settings))?;
+        // Paths may differ from machine to machine: what lies there is compared for itself.
+        let anywhere = RunSettings {
+            model: String::new(),
+            data: String::new(),
+            prompts: None,
+            ..settings.clone()
+        };
+        self.ranks.agree_on_text("settings", &format!("{anywhere:?}"))?;
         self.ranks.agree("rows", dataset.checksum())?;
         self.ranks.agree_on_bits("model", base.parameters())?;
         self.is_settled.set(false);
@@ -127,19 +133,6 @@ impl<'ranks> Together<'ranks> {
             self.known.before_training(evidence.clone(), self.ranks.size());
         }
     }
-}
-
-/// Of everything but the paths, which may differ from machine to machine: what lies there is compared for itself.
-fn checksum_of_settings(settings: &RunSettings) -> u32 {
-    let anywhere = RunSettings {
-        model: String::new(),
-        data: String::new(),
-        prompts: None,
-        ..settings.clone()
-    };
-    let mut checksum = Crc::new();
-    checksum.update(format!("{anywhere:?}").as_bytes());
-    checksum.sum()
 }
 
 /// What the first process knows while all of them train, for the thread that hears of a loss.

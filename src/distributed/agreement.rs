@@ -73,6 +73,16 @@ impl Ranks {
         Err(AgreementError::Differs { what, others })
     }
 
+    /// Refuses processes whose `text` of `what` is another one than that of the first.
+    ///
+    /// # Errors
+    /// [`AgreementError`].
+    pub fn agree_on_text(&self, what: &'static str, text: &str) -> Result<(), AgreementError> {
+        let mut checksum = Crc::new();
+        checksum.update(text.as_bytes());
+        self.agree(what, checksum.sum())
+    }
+
     /// The first process's values of `arrays`, whose names and shapes are the same in all of them.
     ///
     /// # Errors
