@@ -118,18 +118,26 @@ mod diagnosis {
 mod engine {
     pub mod batching;
     pub mod requests;
+    pub mod running_server;
     pub mod sampler;
     pub mod scheduler;
     pub mod serving;
+    pub mod serving_lifetime;
+    pub mod serving_refusals;
     pub mod text_stream;
 }
 
 /// `diagnose compare`.
 mod compare {
     pub mod analysis;
+    pub mod analysis_completeness;
     pub mod analysis_leak;
+    pub mod analysis_quality;
     pub mod analysis_records;
+    pub mod analysis_sides;
     pub mod analysis_statistics;
+    pub mod analysis_verdict;
+    pub mod analysis_warnings;
     pub mod client;
     pub mod fake_server;
     pub mod memory;
