@@ -27,7 +27,7 @@
 //! | `thresholds` | |
 //! | `param_snapshot` | |
 //! | `param_diff` | `param_snapshot`, `readback` |
-//! | `evidence` | `counts`, `thresholds` |
+//! | `evidence` | `counts`, `quantile`, `thresholds` |
 //! | `checks` | `evidence`, `model`, `param_diff`, `param_snapshot`, `readback`, `suggestion` |
 //! | `model` | `atomic_write`, `evidence`, `readback`, `shell_word`, `suggestion` |
 //! | `data` | `evidence`, `model`, `suggestion` |
@@ -40,17 +40,17 @@
 //! | `external` | `excerpt`, `interrupt`, `python`, `shell_word`, `suggestion` |
 //! | `faults` | `adapter`, `atomic_write`, `data`, `diagnosis`, `evidence`, `model`, `param_snapshot`, `suggestion`, `train`, `workflow` |
 //! | `torch` | `data`, `interrupt`, `line_process`, `model`, `python` |
-//! | `probes` | `adapter`, `data`, `engine`, `evidence`, `interrupt`, `model`, `param_diff`, `param_snapshot`, `readback`, `torch`, `train` |
-//! | `rules` | `evidence`, `shell_word`, `suggestion`, `thresholds` |
+//! | `probes` | `adapter`, `data`, `engine`, `evidence`, `interrupt`, `model`, `param_diff`, `param_snapshot`, `quantile`, `readback`, `torch`, `train` |
+//! | `rules` | `evidence`, `quantile`, `shell_word`, `suggestion`, `thresholds` |
 //! | `regression` | `evidence` |
-//! | `report` | `evidence`, `regression`, `rules`, `thresholds` |
-//! | `diagnosis` | `adapter`, `as_written`, `data`, `device`, `distributed`, `engine`, `evidence`, `external`, `interrupt`, `model`, `param_snapshot`, `probes`, `python`, `readback`, `rules`, `torch`, `train`, `training_log`, `workflow` |
+//! | `report` | `evidence`, `quantile`, `regression`, `rules`, `thresholds` |
+//! | `diagnosis` | `adapter`, `as_written`, `data`, `device`, `distributed`, `engine`, `evidence`, `external`, `interrupt`, `model`, `param_snapshot`, `probes`, `python`, `quantile`, `readback`, `rules`, `torch`, `train`, `training_log`, `workflow` |
 //! | `training_log` | `counts`, `evidence` |
 //! | `fine_tuning` | `adapter`, `as_written`, `atomic_write`, `data`, `device`, `diagnosis`, `distributed`, `evidence`, `interrupt`, `memory`, `model`, `param_snapshot`, `probes`, `rules`, `suggestion`, `train`, `yaml` |
 //! | `bench` | `adapter`, `atomic_write`, `counts`, `data`, `device`, `diagnosis`, `engine`, `evidence`, `fine_tuning`, `interrupt`, `memory`, `model`, `param_diff`, `param_snapshot`, `quantile`, `report`, `rules`, `suggestion`, `thresholds`, `time_stamp`, `train`, `workflow` |
 //! | `compare` | `atomic_write`, `counts`, `excerpt`, `interrupt`, `python`, `quantile`, `report`, `suggestion`, `time_stamp`, `yaml` |
 //! | `serving` | `adapter`, `device`, `engine`, `model`, `suggestion` |
-//! | `selftest` | `adapter`, `atomic_write`, `data`, `device`, `diagnosis`, `embedded`, `evidence`, `external`, `faults`, `interrupt`, `model`, `panic_message`, `report`, `rules`, `shell_word`, `suggestion`, `train`, `workflow` |
+//! | `selftest` | `adapter`, `atomic_write`, `data`, `device`, `diagnosis`, `embedded`, `evidence`, `external`, `faults`, `interrupt`, `model`, `panic_message`, `quantile`, `report`, `rules`, `shell_word`, `suggestion`, `train`, `workflow` |
 //! | `verification` | `adapter`, `checks`, `data`, `device`, `double_precision`, `embedded`, `engine`, `evidence`, `interrupt`, `memory`, `model`, `panic_message`, `param_snapshot`, `probes`, `readback`, `report`, `rules`, `suggestion`, `train` |
 //! | `peers` | `adapter`, `bench`, `data`, `device`, `engine`, `interrupt`, `line_process`, `memory`, `model`, `param_snapshot`, `python`, `serving`, `thresholds`, `train` |
 //! | `cli` | `adapter`, `as_written`, `atomic_write`, `bench`, `compare`, `data`, `device`, `diagnosis`, `distributed`, `embedded`, `engine`, `evidence`, `external`, `faults`, `fine_tuning`, `interrupt`, `memory`, `model`, `peers`, `probes`, `python`, `regression`, `report`, `rules`, `selftest`, `serving`, `shell_word`, `suggestion`, `torch`, `train`, `verification`, `workflow`, `yaml` |

@@ -3,6 +3,7 @@ use std::collections::BTreeSet;
 use crate::evidence::{GradientEvidence, Listing, StepRecord, StoppedEarly};
 use crate::model::CausalModel;
 use crate::param_snapshot::ParameterSnapshot;
+use crate::quantile::upper_median;
 use crate::train::{TrainingOutcome, TrainingStep};
 
 /// Collects what the steps show.
@@ -114,8 +115,6 @@ impl StepRecorder {
         } else {
             &self.steps
         };
-        let mut rates: Vec<f64> = later.iter().map(|step| step.tokens as f64 / step.seconds).collect();
-        rates.sort_by(f64::total_cmp);
-        rates.get(rates.len() / 2).copied().unwrap_or(0.0)
+        upper_median(later.iter().map(|step| step.tokens as f64 / step.seconds)).unwrap_or(0.0)
     }
 }

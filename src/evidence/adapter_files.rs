@@ -1,5 +1,6 @@
-use super::Listing;
 use serde::{Deserialize, Serialize};
+
+use super::Listing;
 
 /// A finished adapter as its files hold it, and what became of them on the base.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -1,5 +1,6 @@
-use super::Listing;
 use serde::{Deserialize, Serialize};
+
+use super::Listing;
 
 /// A way to read a batch that gives a loss.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

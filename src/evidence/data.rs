@@ -1,5 +1,6 @@
-use super::{Listing, Slot};
 use serde::{Deserialize, Serialize};
+
+use super::{Listing, Slot};
 
 /// The training rows after tokenisation and masking.
 ///

@@ -1,5 +1,6 @@
-use super::Slot;
 use serde::{Deserialize, Serialize};
+
+use super::Slot;
 
 /// How well a model predicts the first rows of the first batch, up to 256 tokens, token by token, with the true tokens
 /// before each.

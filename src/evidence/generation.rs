@@ -1,5 +1,6 @@
-use crate::thresholds::{DISTINCT_RUNS, LOOPED_SHARE};
 use serde::{Deserialize, Serialize};
+
+use crate::thresholds::{DISTINCT_RUNS, LOOPED_SHARE};
 
 /// Why an answer ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

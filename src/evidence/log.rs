@@ -1,5 +1,6 @@
-use super::Listing;
 use serde::{Deserialize, Serialize};
+
+use super::Listing;
 
 /// A number as a log has it.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]

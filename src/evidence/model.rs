@@ -1,5 +1,6 @@
-use super::Listing;
 use serde::{Deserialize, Serialize};
+
+use super::Listing;
 
 /// How the checkpoint's weights are packed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

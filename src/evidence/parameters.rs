@@ -1,5 +1,7 @@
-use super::Listing;
 use serde::{Deserialize, Serialize};
+
+use super::Listing;
+use crate::quantile::upper_median;
 
 /// One tensor before against after.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -83,12 +85,12 @@ pub struct AdapterEvidence {
 impl AdapterEvidence {
     /// Median of [`ModuleUpdate::relative`] over the layers that have one, the upper of two in the middle.
     pub fn median_update(&self) -> Option<f64> {
-        median(self.updates.iter().filter_map(|update| update.relative))
+        upper_median(self.updates.iter().filter_map(|update| update.relative))
     }
 
     /// Median of [`ModuleUpdate::quantization_steps`] over the layers that have one, the upper of two in the middle.
     pub fn median_quantization_steps(&self) -> Option<f64> {
-        median(self.updates.iter().filter_map(|update| update.quantization_steps))
+        upper_median(self.updates.iter().filter_map(|update| update.quantization_steps))
     }
 }
 
@@ -100,14 +102,8 @@ impl ParameterEvidence {
             .changes
             .iter()
             .filter(|change| change.changed_values > 0 && change.norm_before > 0.0);
-        median(changed.filter_map(|change| change.norm_difference.map(|norm| norm / change.norm_before)))
+        upper_median(changed.filter_map(|change| change.norm_difference.map(|norm| norm / change.norm_before)))
     }
-}
-
-fn median(values: impl Iterator<Item = f64>) -> Option<f64> {
-    let mut values: Vec<f64> = values.collect();
-    values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied()
 }
 
 /// Parameters before training against after.

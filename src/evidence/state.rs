@@ -1,5 +1,6 @@
-use super::{Listing, Slot};
 use serde::{Deserialize, Serialize};
+
+use super::{Listing, Slot};
 
 /// Ways of forcing MLX's lazy work to be done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

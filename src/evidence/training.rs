@@ -1,5 +1,6 @@
-use super::{GradientCheck, Listing, LossCheck, OptimizerCheck, Slot};
 use serde::{Deserialize, Serialize};
+
+use super::{GradientCheck, Listing, LossCheck, OptimizerCheck, Slot};
 
 /// One optimizer step.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -6,6 +6,7 @@ use mlx_rs::{Array, Dtype};
 
 use crate::evidence::StopRow;
 use crate::model::{CausalModel, StopSet, Tokenizer};
+use crate::quantile::lower_median;
 
 /// Rows of the output layer in plain form at one time.
 const ROWS_AT_ONCE: u32 = 4096;
@@ -15,7 +16,7 @@ const ROWS_AT_ONCE: u32 = 4096;
 /// Empty when no stop token has a row, or when most rows of the output layer are zero.
 pub fn measure(model: &CausalModel, stop_set: &StopSet, tokenizer: &Tokenizer) -> Result<Vec<StopRow>> {
     let vocabulary = model.model.embed_tokens.vocabulary_size() as u32;
-    let typical = median(norms_of_all(model, vocabulary)?);
+    let typical = lower_median(norms_of_all(model, vocabulary)?.into_iter().map(f64::from)).unwrap_or(0.0);
     let stops: Vec<_> = stop_set.tokens().iter().filter(|token| token.id < vocabulary).collect();
     if stops.is_empty() || typical == 0.0 {
         return Ok(Vec::new());
@@ -85,12 +86,4 @@ fn values(array: &Array) -> Result<Vec<f32>> {
     array
         .to_vec_exact::<f32>()
         .map_err(|error| Exception::custom(error.to_string()))
-}
-
-/// The lower one of two in the middle; 0 of nothing.
-fn median(mut values: Vec<f32>) -> f64 {
-    values.sort_by(f32::total_cmp);
-    values
-        .get(values.len().saturating_sub(1) / 2)
-        .map_or(0.0, |&value| f64::from(value))
 }

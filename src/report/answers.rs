@@ -1,7 +1,8 @@
+use serde::Serialize;
+
 use super::wrap::printable;
 use crate::evidence::{Answer, Evidence, FinishReason};
 use crate::rules::wording::counted;
-use serde::Serialize;
 
 /// One answer as a report shows it.
 #[derive(Debug, Clone, PartialEq, Serialize)]

@@ -1,6 +1,7 @@
+use serde::Serialize;
+
 use super::PhaseReport;
 use crate::evidence::ProbeCost;
-use serde::Serialize;
 
 /// What the probes cost.
 #[derive(Debug, Clone, PartialEq, Serialize)]

@@ -1,3 +1,8 @@
+use std::path::PathBuf;
+
+use serde::Serialize;
+use serde_json::{Map, Value};
+
 use super::answers::answer_pairs;
 use super::costs::Costs;
 use super::indicator::indicators;
@@ -9,9 +14,6 @@ use crate::evidence::{Evidence, RunEnvironment, RunSettings, Slot};
 use crate::regression::Comparison;
 use crate::rules::wording::counted;
 use crate::rules::{Cause, Check, Diagnosis, Fix, Outcome, Phase, Severity, diagnose};
-use serde::Serialize;
-use serde_json::{Map, Value};
-use std::path::PathBuf;
 
 /// Version of the report format; raised whenever a field is added, renamed or changes meaning.
 pub const REPORT_SCHEMA_VERSION: u32 = 4;

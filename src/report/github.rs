@@ -1,9 +1,10 @@
+use std::fmt::Write as _;
+
 use super::regression;
 use super::wrap::printable;
 use super::{Report, ReportedFinding, Verdict};
 use crate::rules::Severity;
 use crate::rules::wording::counted;
-use std::fmt::Write as _;
 
 /// The report as workflow commands of GitHub Actions, one line each, which it shows as annotations; then the verdict on a
 /// plain line.

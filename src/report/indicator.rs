@@ -1,7 +1,8 @@
+use serde::Serialize;
+
 use crate::evidence::{Evidence, FineTuneKind, GenerationEvidence, GenerationSummary, ParameterEvidence};
 use crate::rules::wording::{counted, grouped};
 use crate::thresholds::VOICE_FALL;
-use serde::Serialize;
 
 /// How an indicator stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]

@@ -1,11 +1,13 @@
+use std::time::Duration;
+
+use quick_junit::{NonSuccessKind, TestCase, TestCaseStatus, TestSuite};
+
 use super::junit_case::{case, printable_lines, skipped, unsuccessful};
 use super::phase::PhaseStatus;
 use super::regression;
 use super::wrap::printable;
 use super::{CheckOutcome, PhaseReport, Report, ReportedCheck, ReportedFinding, Verdict};
 use crate::rules::{FAMILIES, Severity};
-use quick_junit::{NonSuccessKind, TestCase, TestCaseStatus, TestSuite};
-use std::time::Duration;
 
 /// A report that cannot be written as XML.
 #[derive(Debug, thiserror::Error)]

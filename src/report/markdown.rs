@@ -1,10 +1,11 @@
+use std::fmt::Write as _;
+
 use super::costs::{duration, probe_in_words};
 use super::regression;
 use super::swap::{answered_by, trained_by};
 use super::text::subject;
 use super::wrap::printable;
 use super::{CheckOutcome, IndicatorStatus, PhaseStatus, RankTable, Report, ReportedFinding};
-use std::fmt::Write as _;
 
 /// The report as Markdown.
 pub fn to_markdown(report: &Report) -> String {

@@ -1,3 +1,6 @@
+use serde::Serialize;
+use serde_json::{Map, Value, json};
+
 use super::signal::means_in_words;
 use crate::evidence::{
     AdapterFilesEvidence, CrossCheckEvidence, DataEvidence, Evidence, FineTuneKind, FitComparison, GenerationEvidence,
@@ -5,8 +8,6 @@ use crate::evidence::{
 };
 use crate::rules::Phase;
 use crate::rules::wording::{bytes, counted, difference, grouped, nats, shortest};
-use serde::Serialize;
-use serde_json::{Map, Value, json};
 
 /// How a phase went.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]

@@ -1,6 +1,8 @@
-use crate::evidence::{Evidence, LostRank, RankUpdate, RanksEvidence, VectorSketch};
-use crate::rules::wording::{bytes, grouped, percentage};
 use serde::Serialize;
+
+use crate::evidence::{Evidence, LostRank, RankUpdate, RanksEvidence, VectorSketch};
+use crate::quantile::upper_median;
+use crate::rules::wording::{bytes, grouped, percentage};
 
 /// One process over all updates; what is measured in each update is the median.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -98,18 +100,17 @@ impl RankTable {
 fn row(ranks: &RanksEvidence, rank: usize) -> RankRow {
     let own = || ranks.updates.iter().filter_map(move |update| update.ranks.get(rank));
     let norm = |sketch: fn(&RankUpdate) -> Option<VectorSketch>| {
-        median(own().filter_map(sketch).map(|sketch| sketch.norm).collect())
+        upper_median(own().filter_map(sketch).map(|sketch| sketch.norm))
     };
     RankRow {
         rank,
         rows: own().map(|update| update.rows.len()).sum(),
         supervised_tokens: own().map(|update| update.supervised_tokens).sum(),
-        own_seconds: median(own().map(|update| update.own_seconds).collect()),
-        waiting: median(
+        own_seconds: upper_median(own().map(|update| update.own_seconds)),
+        waiting: upper_median(
             own()
                 .filter(|update| update.seconds > 0.0)
-                .map(|update| 1.0 - update.own_seconds / update.seconds)
-                .collect(),
+                .map(|update| 1.0 - update.own_seconds / update.seconds),
         ),
         own_gradient: norm(|update| update.own),
         applied_gradient: norm(|update| update.applied),
@@ -127,10 +128,4 @@ fn apart_since(ranks: &RanksEvidence, rank: usize) -> Option<usize> {
         values(rank) != values(0)
     });
     apart.map(|update| update.update)
-}
-
-/// The middle value, the upper one of two; `None` without any.
-fn median(mut values: Vec<f64>) -> Option<f64> {
-    values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied()
 }

@@ -1,8 +1,9 @@
 //! The comparison with a stored run, in words.
 
+use serde_json::Value;
+
 use crate::regression::{Comparison, EnvironmentChange, Movement};
 use crate::rules::wording::{counted, grouped, shortest};
-use serde_json::Value;
 
 /// The figures on one line.
 pub(super) fn summary(comparison: &Comparison) -> String {

@@ -1,8 +1,9 @@
+use serde::Serialize;
+
 use crate::evidence::{Evaluation, EvaluationMeans, Evidence, FineTuneKind, Side};
 use crate::rules::Diagnosis;
 use crate::rules::wording::{counted, difference as in_words};
 use crate::thresholds::{ABNORMAL_REFERENCE_RISE, ABNORMAL_RISE, MOST, VISIBLE_UPDATE, logit_tolerance};
-use serde::Serialize;
 
 /// A measurement that no healthy run shows, whatever its cause.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]

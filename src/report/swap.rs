@@ -1,7 +1,8 @@
+use serde::Serialize;
+
 use super::answers::on_one_line;
 use crate::evidence::{CellState, Evidence, Party, Side, Slot, SwapCell, SwapEvidence};
 use crate::rules::wording::{factor, nats};
-use serde::Serialize;
 
 /// One cell of the two-by-two.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]

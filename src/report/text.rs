@@ -1,3 +1,7 @@
+use std::fmt::Write as _;
+
+use colored::{ColoredString, Colorize};
+
 use super::costs::{duration, probe_in_words};
 use super::regression;
 use super::swap::{answered_by, trained_by};
@@ -9,8 +13,6 @@ use super::{
 use crate::evidence::{CellState, FineTuneKind};
 use crate::rules::Severity;
 use crate::rules::wording::{counted, shortest};
-use colored::{ColoredString, Colorize};
-use std::fmt::Write as _;
 
 /// Narrowest page that still holds the labels and some text.
 const NARROWEST: usize = 60;

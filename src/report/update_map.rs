@@ -1,5 +1,6 @@
-use crate::evidence::{Evidence, ModuleUpdate, ParameterEvidence, TensorChange};
 use std::collections::{BTreeMap, BTreeSet};
+
+use crate::evidence::{Evidence, ModuleUpdate, ParameterEvidence, TensorChange};
 
 /// Layers beyond this number get no row: no model has as many, and a file may say anything.
 const MOST_LAYERS: usize = 1000;

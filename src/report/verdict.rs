@@ -1,7 +1,8 @@
+use serde::Serialize;
+
 use super::Signal;
 use crate::evidence::{Evidence, Slot};
 use crate::rules::{Diagnosis, Outcome, Severity};
-use serde::Serialize;
 
 /// The run in one word.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]

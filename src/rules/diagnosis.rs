@@ -1,6 +1,7 @@
+use std::cmp::Reverse;
+
 use super::{Finding, Outcome, RULES, Rule, Severity};
 use crate::evidence::Evidence;
-use std::cmp::Reverse;
 
 /// What one rule said.
 #[derive(Debug, Clone)]

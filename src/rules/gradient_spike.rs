@@ -3,6 +3,7 @@ use super::rule::declare_rule;
 use super::wording::{factor, nats};
 use super::{Finding, Fix, Outcome, Severity};
 use crate::evidence::{Evidence, Listing, LogEntry, Slot, StepRecord};
+use crate::quantile::lower_median;
 use crate::thresholds::{ABNORMAL_RISE, BURST_RATIO, SPIKE_RATIO};
 
 declare_rule! {
@@ -132,8 +133,8 @@ fn spikes(steps: &[Step], uniform_loss: f64) -> Vec<(&Step, f64)> {
         let (Some(norm), Some(loss)) = (step.gradient_norm, step.loss) else {
             break;
         };
-        if let (true, Some(usual_norm), Some(usual_loss)) =
-            (norms.len() >= USUAL_STEPS, median(&norms), median(&losses))
+        let usual = |values: &[f64]| lower_median(values.iter().copied());
+        if let (true, Some(usual_norm), Some(usual_loss)) = (norms.len() >= USUAL_STEPS, usual(&norms), usual(&losses))
         {
             // A loss above a uniform guess is no harder batch: something is wrong with the number.
             let harder = (loss.min(uniform_loss) / usual_loss).max(1.0);
@@ -148,11 +149,4 @@ fn spikes(steps: &[Step], uniform_loss: f64) -> Vec<(&Step, f64)> {
         losses.push(loss);
     }
     spikes
-}
-
-/// The lower one of two in the middle; `None` for no value.
-fn median(values: &[f64]) -> Option<f64> {
-    let mut sorted = values.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    sorted.get(sorted.len().saturating_sub(1) / 2).copied()
 }

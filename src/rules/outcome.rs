@@ -1,7 +1,8 @@
-use super::Severity;
-use crate::evidence::{Listing, RunSettings, Slot};
 use serde::Serialize;
 use serde_json::{Map, Value};
+
+use super::Severity;
+use crate::evidence::{Listing, RunSettings, Slot};
 
 /// What a rule says about one run.
 #[derive(Debug, Clone, PartialEq)]

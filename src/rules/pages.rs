@@ -1,5 +1,6 @@
-use super::{FAMILIES, RULES, Rule, page_of};
 use std::fmt::Write as _;
+
+use super::{FAMILIES, RULES, Rule, page_of};
 
 /// One Markdown file of the rule book.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -4,6 +4,7 @@ use super::shared_gradient::{Applied, read};
 use super::wording::{counted, factor};
 use super::{Finding, Fix, Outcome, Severity};
 use crate::evidence::{Evidence, RanksUpdate};
+use crate::quantile::upper_median;
 use crate::thresholds::LOPSIDED_TARGETS;
 
 declare_rule! {
@@ -54,12 +55,11 @@ fn check(evidence: &Evidence) -> Outcome {
     if readings.iter().all(|reading| reading.applied != Applied::MeanOverRanks) {
         return Outcome::Pass;
     }
-    let mut ratios: Vec<f64> = evidence.ranks.ran().map_or_else(Vec::new, |ranks| {
+    let ratios: Vec<f64> = evidence.ranks.ran().map_or_else(Vec::new, |ranks| {
         ranks.updates.iter().filter_map(lopsidedness).collect()
     });
-    ratios.sort_by(f64::total_cmp);
-    let median = ratios.get(ratios.len() / 2).copied().unwrap_or(1.0);
-    let largest = ratios.last().copied().unwrap_or(1.0);
+    let largest = ratios.iter().copied().reduce(f64::max).unwrap_or(1.0);
+    let median = upper_median(ratios).unwrap_or(1.0);
     let finding = Finding::new(
         "every rank's mean counts the same, whatever number of targets it has",
         format!(

@@ -1,8 +1,10 @@
+use std::fmt::Write as _;
+
+use serde_json::{Value, json};
+
 use super::{RULES, Rule};
 use crate::suggestion::closest;
 use crate::thresholds::TABLE;
-use serde_json::{Value, json};
-use std::fmt::Write as _;
 
 /// A rule was asked for that does not exist.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

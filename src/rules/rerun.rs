@@ -1,8 +1,9 @@
+use std::fmt;
+
 use super::FixCommand;
 use super::wording::shortest;
 use crate::evidence::{FineTuneKind, RunSettings};
 use crate::shell_word::quoted;
-use std::fmt;
 
 /// The command that repeats a run with some settings changed.
 #[derive(Debug, Clone)]

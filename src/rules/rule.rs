@@ -1,6 +1,7 @@
+use serde::Serialize;
+
 use super::Outcome;
 use crate::evidence::Evidence;
-use serde::Serialize;
 
 /// The phase whose measurements a rule judges.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]

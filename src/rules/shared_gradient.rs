@@ -2,6 +2,7 @@
 
 use super::Outcome;
 use crate::evidence::{Evidence, RanksUpdate, Slot, VectorSketch};
+use crate::quantile::upper_median;
 use crate::thresholds::{FEWEST_SHARED_UPDATES, OTHER_GRADIENT, ROUNDED_GRADIENT, TRUER_READING};
 
 /// What a process gave to its optimizer.
@@ -50,7 +51,8 @@ pub(super) fn read(evidence: &Evidence) -> Result<(Vec<Reading>, usize), Outcome
         )));
     }
     let reading = |rank: usize| {
-        let of_rank = |reading: usize| median(by_update.iter().map(|update| update[rank][reading]).collect());
+        let of_rank =
+            |reading: usize| upper_median(by_update.iter().map(|update| update[rank][reading])).unwrap_or(f64::NAN);
         reading_of(std::array::from_fn(of_rank))
     };
     Ok(((0..ranks.size).map(reading).collect(), by_update.len()))
@@ -103,10 +105,4 @@ fn reading_of(distances: Distances) -> Reading {
         _ => Applied::Another,
     };
     Reading { applied, distance }
-}
-
-/// The middle value, the upper one of two.
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
 }

@@ -1,7 +1,8 @@
+use std::path::Path;
+
 use super::rule::declare_rule;
 use super::{Finding, Fix, Outcome};
 use crate::evidence::{Evidence, ModelEvidence, Slot, StopToken};
-use std::path::Path;
 
 declare_rule! {
     /// ## What it finds

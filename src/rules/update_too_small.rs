@@ -2,6 +2,7 @@ use super::rule::declare_rule;
 use super::wording::{counted, factor, shortest};
 use super::{Applicability, Finding, Fix, Outcome, Rerun};
 use crate::evidence::{Evidence, FineTuneKind, ParameterEvidence, Slot};
+use crate::quantile::upper_median;
 use crate::thresholds::{ADAPTER_LEARNING_RATE, FITTED_LOSS, FULL_LEARNING_RATE, UPDATE_IN_ALL, UPDATE_PER_STEP};
 
 declare_rule! {
@@ -59,7 +60,7 @@ fn check(evidence: &Evidence) -> Outcome {
         return Outcome::not_applicable("the base had already fitted the data");
     }
     let sizes = relative_sizes(parameters);
-    let Some(in_all) = median(sizes).filter(|&size| size > 0.0) else {
+    let Some(in_all) = upper_median(sizes).filter(|&size| size > 0.0) else {
         return Outcome::not_applicable("no layer that was to be trained has a measured change");
     };
     // Warm-up makes some of the steps smaller than they were meant to be.
@@ -116,10 +117,4 @@ fn relative_sizes(parameters: &ParameterEvidence) -> Vec<f64> {
             .filter_map(|change| change.norm_difference.map(|norm| norm / change.norm_before))
             .collect(),
     }
-}
-
-/// The upper one of two in the middle; `None` for no value.
-fn median(mut values: Vec<f64>) -> Option<f64> {
-    values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied()
 }

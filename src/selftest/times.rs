@@ -1,6 +1,7 @@
 use serde::Serialize;
 
 use super::record::Trialled;
+use crate::quantile::upper_median;
 
 /// What a self-test cost: all that differs between two of the same seed.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -18,25 +19,17 @@ pub struct Times {
 impl Times {
     /// Sums up the runs, which took `seconds` in all.
     pub fn new(seconds: f64, runs: &[Trialled]) -> Self {
-        let sorted = |values: Vec<f64>| {
-            let mut values = values;
-            values.sort_by(f64::total_cmp);
-            values
-        };
-        let middle = |values: &[f64]| values.get(values.len() / 2).copied();
-        let seconds_of_runs = sorted(runs.iter().map(|run| run.record.seconds).collect());
-        let shares = sorted(
-            runs.iter()
-                .map(|run| (run.record.probe_seconds, run.record.seconds - run.record.probe_seconds))
-                .filter(|(_, without)| *without > 0.0)
-                .map(|(probes, without)| probes / without)
-                .collect(),
-        );
+        let of_runs = || runs.iter().map(|run| run.record.seconds);
+        let shares = runs
+            .iter()
+            .map(|run| (run.record.probe_seconds, run.record.seconds - run.record.probe_seconds))
+            .filter(|(_, without)| *without > 0.0)
+            .map(|(probes, without)| probes / without);
         Self {
             seconds,
-            median_run: middle(&seconds_of_runs).unwrap_or(0.0),
-            longest_run: seconds_of_runs.last().copied().unwrap_or(0.0),
-            median_probe_share: middle(&shares),
+            median_run: upper_median(of_runs()).unwrap_or(0.0),
+            longest_run: of_runs().fold(0.0, f64::max),
+            median_probe_share: upper_median(shares),
         }
     }
 }

@@ -1,10 +1,11 @@
 //! What the model said before and after, side by side.
 
+use std::fmt::Write as _;
+
 use super::markup::{escaped, folded};
 use crate::evidence::FinishReason;
 use crate::report::{AnswerPair, ShownAnswer};
 use crate::rules::wording::counted;
-use std::fmt::Write as _;
 
 /// Prompts that are shown unfolded.
 const UNFOLDED: usize = 8;

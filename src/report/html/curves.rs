@@ -1,10 +1,11 @@
 //! The course of training as two pictures: the loss and the norm of the gradients by step.
 
+use std::fmt::Write as _;
+
 use super::axis::{Axis, round_step};
 use super::markup::{escaped, folded, table};
 use crate::report::{CurvePoint, CurveStep, Curves};
 use crate::rules::wording::{counted, difference, nats, shortest};
-use std::fmt::Write as _;
 
 /// Size of a picture in its own units; on a wide page it is drawn a little larger.
 const WIDTH: f64 = 360.0;

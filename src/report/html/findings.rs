@@ -1,9 +1,10 @@
 //! What was found: root causes with what they explain, notes, and signals without a cause.
 
+use std::fmt::Write as _;
+
 use super::markup::{escaped, folded, prose};
 use crate::report::{Report, ReportedFinding};
 use crate::rules::{Fix, find};
-use std::fmt::Write as _;
 
 /// Every root cause with its evidence and its fixes.
 pub(super) fn findings(report: &Report) -> String {

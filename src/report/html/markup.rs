@@ -1,7 +1,8 @@
 //! Text as markup that is HTML and XML at once.
 
-use crate::report::wrap::{printable, steers};
 use std::fmt::Write as _;
+
+use crate::report::wrap::{printable, steers};
 
 /// Text in an element or an attribute, its line breaks kept; what could steer a page is left out.
 pub(crate) fn escaped(text: &str) -> String {

@@ -1,3 +1,5 @@
+use std::fmt::Write as _;
+
 use super::markup::{escaped, folded, prose, section, table, unfolded};
 use super::{answers, curves, findings, ranks, swap, update_map};
 use crate::report::costs::{duration, probe_in_words};
@@ -5,7 +7,6 @@ use crate::report::regression;
 use crate::report::text::subject;
 use crate::report::{CheckOutcome, Curves, IndicatorStatus, PhaseReport, PhaseStatus, RankTable, Report, Verdict};
 use crate::rules::wording::counted;
-use std::fmt::Write as _;
 
 /// No request of any kind, no script: only the style that the page carries.
 const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'";

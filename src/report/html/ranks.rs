@@ -1,9 +1,10 @@
 //! The processes of a training side by side: where their time goes, and what each computed.
 
+use std::fmt::Write as _;
+
 use super::markup::{escaped, table};
 use crate::report::{RankRow, RankTable};
 use crate::rules::wording::counted;
-use std::fmt::Write as _;
 
 /// Width of the picture in its own units.
 const WIDTH: f64 = 560.0;

@@ -1,10 +1,11 @@
 //! The two-by-two: every trainer with every generator.
 
+use std::fmt::Write as _;
+
 use super::markup::{escaped, folded, prose, table};
 use crate::evidence::CellState;
 use crate::report::Swap;
 use crate::report::swap::{answered_by, trained_by};
-use std::fmt::Write as _;
 
 /// The cells, what they say, and the answers behind them.
 pub(super) fn swap(swap: &Swap) -> String {

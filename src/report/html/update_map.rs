@@ -1,10 +1,12 @@
 //! How much every weight changed, as a picture with a row for each layer and a column for each projection.
 
+use std::fmt::Write as _;
+
 use super::axis::power_of_ten;
 use super::markup::{escaped, folded, table};
+use crate::quantile::upper_median;
 use crate::report::{UpdateKind, UpdateMap, UpdateSize};
 use crate::rules::wording::counted;
-use std::fmt::Write as _;
 
 /// Shades of the scale, from the smallest to the largest.
 const SHADES: usize = 8;
@@ -47,9 +49,12 @@ fn summary(map: &UpdateMap) -> String {
         UpdateKind::Adapters => "What the adapters add to each weight",
         UpdateKind::Weights => "What training changed in each weight",
     };
-    let mut ratios: Vec<f64> = map.ratios().collect();
-    ratios.sort_by(f64::total_cmp);
-    let (Some(smallest), Some(largest)) = (ratios.first(), ratios.last()) else {
+    let ratios = || map.ratios();
+    let (Some(smallest), Some(median), Some(largest)) = (
+        ratios().min_by(f64::total_cmp),
+        upper_median(ratios()),
+        ratios().max_by(f64::total_cmp),
+    ) else {
         return format!("{what}: no ratio could be measured.");
     };
     let cells = map.rows.iter().flatten().flatten().count();
@@ -57,9 +62,9 @@ fn summary(map: &UpdateMap) -> String {
         "{what}, as the ratio of the norms ‖ΔW‖ / ‖W‖: {} in {}, smallest {}, median {}, largest {}.",
         counted(cells + map.elsewhere.len(), "weight"),
         counted(map.rows.len(), "layer"),
-        number(*smallest),
-        number(ratios[ratios.len() / 2]),
-        number(*largest)
+        number(smallest),
+        number(median),
+        number(largest)
     )
 }
 
