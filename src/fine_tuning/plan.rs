@@ -1,5 +1,6 @@
 //! Model and data in memory, and how long the run will be.
 
+use mlx_rs::module::ModuleParameters;
 use thiserror::Error;
 
 use super::checkpoint::Progress;
@@ -21,7 +22,6 @@ use crate::model::{
 };
 use crate::param_snapshot::ParameterSnapshot;
 use crate::rules::wording::bytes;
-use mlx_rs::module::ModuleParameters;
 
 /// Why a run could not begin.
 #[derive(Debug, Error)]

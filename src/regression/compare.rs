@@ -1,8 +1,9 @@
+use serde::Serialize;
+use serde_json::Value;
+
 use super::identity::{self, OtherRun};
 use super::tolerance::{Tolerance, class_of};
 use crate::evidence::{Evidence, RunEnvironment};
-use serde::Serialize;
-use serde_json::Value;
 
 /// A measurement that is further from the stored one than its tolerance.
 #[derive(Debug, Clone, PartialEq, Serialize)]

@@ -1,6 +1,7 @@
-use crate::evidence::{Evidence, RunSettings};
 use serde::Serialize;
 use serde_json::{Value, json};
+
+use crate::evidence::{Evidence, RunSettings};
 
 /// What one run has and the other has not.
 #[derive(Debug, Clone, PartialEq, Serialize)]
