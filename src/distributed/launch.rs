@@ -195,8 +195,7 @@ impl Launch {
     fn look(&mut self, stopping: Stopping) -> io::Result<()> {
         for process in self.processes.iter_mut().filter(|process| process.end.is_none()) {
             if let Some(status) = process.child.try_wait()? {
-                // Its number may become that of another process.
-                process.lifeline = None;
+                process.part();
                 process.end = Some(match stopping {
                     Stopping::NotYet => RankEnd::of(status),
                     _ => RankEnd::Stopped,
@@ -230,6 +229,20 @@ impl Launch {
             .iter_mut()
             .filter(|process| process.end.is_none())
             .try_for_each(|process| process.child.kill())
+    }
+}
+
+impl Started {
+    /// Lets the shell beside a process that has ended remove the host file, and waits until it has.
+    fn part(&mut self) {
+        let Some(mut lifeline) = self.lifeline.take() else {
+            return;
+        };
+        let patience = Instant::now() + FAREWELL;
+        // A pipe cannot be written to once its reader is gone.
+        while writeln!(lifeline, "ENDED").is_ok() && Instant::now() < patience {
+            std::thread::sleep(LOOK / 10);
+        }
     }
 }
 
