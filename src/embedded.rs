@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use tempfile::TempDir;
+use crate::temporary_folder::TemporaryFolder;
 
 /// Two rows in a voice that the tiny model does not have.
 pub const MINIMAL_DATA: &str = include_str!("../fixtures/embedded/minimal/train.jsonl");
@@ -41,8 +41,8 @@ pub fn write_model(target: &Path) -> std::io::Result<()> {
 ///
 /// # Errors
 /// The system refuses.
-pub fn unpack_model() -> std::io::Result<(TempDir, PathBuf)> {
-    let folder = tempfile::tempdir()?;
+pub fn unpack_model() -> std::io::Result<(TemporaryFolder, PathBuf)> {
+    let folder = TemporaryFolder::new()?;
     write_model(folder.path())?;
     let path = folder.path().to_owned();
     Ok((folder, path))

@@ -10,7 +10,7 @@
 //! | `atomic_write` | |
 //! | `counts` | |
 //! | `double_precision` | |
-//! | `embedded` | |
+//! | `embedded` | `temporary_folder` |
 //! | `excerpt` | |
 //! | `interrupt` | |
 //! | `lanes` | |
@@ -22,13 +22,14 @@
 //! | `readback` | |
 //! | `shell_word` | |
 //! | `suggestion` | |
+//! | `temporary_folder` | |
 //! | `time_stamp` | |
 //! | `yaml` | |
 //! | `thresholds` | |
 //! | `param_snapshot` | |
 //! | `param_diff` | `param_snapshot`, `readback` |
 //! | `evidence` | `counts`, `quantile`, `thresholds` |
-//! | `checks` | `evidence`, `model`, `param_diff`, `param_snapshot`, `readback`, `suggestion` |
+//! | `checks` | `evidence`, `model`, `param_diff`, `param_snapshot`, `readback`, `suggestion`, `temporary_folder` |
 //! | `model` | `atomic_write`, `evidence`, `readback`, `shell_word`, `suggestion` |
 //! | `data` | `evidence`, `model`, `suggestion` |
 //! | `adapter` | `atomic_write`, `evidence`, `model`, `readback`, `suggestion` |
@@ -38,22 +39,22 @@
 //! | `device` | `double_precision`, `evidence`, `memory`, `model`, `readback`, `thresholds`, `train` |
 //! | `workflow` | `adapter`, `data`, `memory`, `model`, `train` |
 //! | `external` | `excerpt`, `interrupt`, `python`, `shell_word`, `suggestion` |
-//! | `faults` | `adapter`, `atomic_write`, `data`, `diagnosis`, `evidence`, `model`, `param_snapshot`, `suggestion`, `train`, `workflow` |
+//! | `faults` | `adapter`, `atomic_write`, `data`, `diagnosis`, `evidence`, `model`, `param_snapshot`, `suggestion`, `temporary_folder`, `train`, `workflow` |
 //! | `torch` | `data`, `interrupt`, `line_process`, `model`, `python` |
 //! | `probes` | `adapter`, `data`, `engine`, `evidence`, `interrupt`, `model`, `param_diff`, `param_snapshot`, `quantile`, `readback`, `torch`, `train` |
 //! | `rules` | `evidence`, `quantile`, `shell_word`, `suggestion`, `thresholds` |
 //! | `regression` | `evidence` |
 //! | `report` | `evidence`, `quantile`, `regression`, `rules`, `thresholds` |
-//! | `diagnosis` | `adapter`, `as_written`, `data`, `device`, `distributed`, `engine`, `evidence`, `external`, `interrupt`, `model`, `param_snapshot`, `probes`, `python`, `quantile`, `readback`, `rules`, `torch`, `train`, `training_log`, `workflow` |
+//! | `diagnosis` | `adapter`, `as_written`, `data`, `device`, `distributed`, `engine`, `evidence`, `external`, `interrupt`, `model`, `param_snapshot`, `probes`, `python`, `quantile`, `readback`, `rules`, `temporary_folder`, `torch`, `train`, `training_log`, `workflow` |
 //! | `training_log` | `counts`, `evidence` |
 //! | `fine_tuning` | `adapter`, `as_written`, `atomic_write`, `data`, `device`, `diagnosis`, `distributed`, `evidence`, `interrupt`, `memory`, `model`, `param_snapshot`, `probes`, `rules`, `suggestion`, `train`, `yaml` |
 //! | `bench` | `adapter`, `atomic_write`, `counts`, `data`, `device`, `diagnosis`, `engine`, `evidence`, `fine_tuning`, `interrupt`, `memory`, `model`, `param_diff`, `param_snapshot`, `quantile`, `report`, `rules`, `suggestion`, `thresholds`, `time_stamp`, `train`, `workflow` |
 //! | `compare` | `atomic_write`, `counts`, `excerpt`, `interrupt`, `python`, `quantile`, `report`, `suggestion`, `time_stamp`, `yaml` |
 //! | `serving` | `adapter`, `device`, `engine`, `model`, `suggestion` |
-//! | `selftest` | `adapter`, `atomic_write`, `data`, `device`, `diagnosis`, `embedded`, `evidence`, `external`, `faults`, `interrupt`, `model`, `panic_message`, `quantile`, `report`, `rules`, `shell_word`, `suggestion`, `train`, `workflow` |
-//! | `verification` | `adapter`, `checks`, `data`, `device`, `double_precision`, `embedded`, `engine`, `evidence`, `interrupt`, `memory`, `model`, `panic_message`, `param_snapshot`, `probes`, `readback`, `report`, `rules`, `suggestion`, `train` |
-//! | `peers` | `adapter`, `bench`, `data`, `device`, `engine`, `interrupt`, `line_process`, `memory`, `model`, `param_snapshot`, `python`, `serving`, `thresholds`, `train` |
-//! | `cli` | `adapter`, `as_written`, `atomic_write`, `bench`, `compare`, `data`, `device`, `diagnosis`, `distributed`, `embedded`, `engine`, `evidence`, `external`, `faults`, `fine_tuning`, `interrupt`, `memory`, `model`, `peers`, `probes`, `python`, `regression`, `report`, `rules`, `selftest`, `serving`, `shell_word`, `suggestion`, `torch`, `train`, `verification`, `workflow`, `yaml` |
+//! | `selftest` | `adapter`, `atomic_write`, `data`, `device`, `diagnosis`, `embedded`, `evidence`, `external`, `faults`, `interrupt`, `model`, `panic_message`, `quantile`, `report`, `rules`, `shell_word`, `suggestion`, `temporary_folder`, `train`, `workflow` |
+//! | `verification` | `adapter`, `checks`, `data`, `device`, `double_precision`, `embedded`, `engine`, `evidence`, `interrupt`, `memory`, `model`, `panic_message`, `param_snapshot`, `probes`, `readback`, `report`, `rules`, `suggestion`, `temporary_folder`, `train` |
+//! | `peers` | `adapter`, `bench`, `data`, `device`, `engine`, `interrupt`, `line_process`, `memory`, `model`, `param_snapshot`, `python`, `serving`, `temporary_folder`, `thresholds`, `train` |
+//! | `cli` | `adapter`, `as_written`, `atomic_write`, `bench`, `compare`, `data`, `device`, `diagnosis`, `distributed`, `embedded`, `engine`, `evidence`, `external`, `faults`, `fine_tuning`, `interrupt`, `memory`, `model`, `peers`, `probes`, `python`, `regression`, `report`, `rules`, `selftest`, `serving`, `shell_word`, `suggestion`, `temporary_folder`, `torch`, `train`, `verification`, `workflow`, `yaml` |
 
 pub mod adapter;
 pub mod as_written;
@@ -95,6 +96,7 @@ pub mod selftest;
 pub mod serving;
 pub mod shell_word;
 pub mod suggestion;
+pub mod temporary_folder;
 pub mod thresholds;
 pub mod time_stamp;
 pub mod torch;

@@ -8,6 +8,7 @@ use super::pattern::any_matches;
 use crate::param_diff::compare;
 use crate::param_snapshot::ParameterSnapshot;
 use crate::suggestion::closest;
+use crate::temporary_folder::TemporaryFolder;
 
 /// The name of the check.
 const CHECK: &str = "survives_saving";
@@ -32,7 +33,7 @@ pub fn survives_saving<M: ModuleParameters, S: Display, L: Display>(
         expected: "a model that is saved and loaded without an error".to_owned(),
         hint: "see that both know the same file names, and write to the folder that they are given".to_owned(),
     };
-    let folder = tempfile::tempdir().map_err(|error| failed("saved", error.to_string()))?;
+    let folder = TemporaryFolder::new().map_err(|error| failed("saved", error.to_string()))?;
     // Held before it is saved, in case that changes it.
     let before = ParameterSnapshot::capture(model);
     save(model, folder.path()).map_err(|error| failed("saved", error.to_string()))?;

@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
 use clap::{Args, ValueEnum};
-use tempfile::TempDir;
 
 use super::arguments::at_least_one;
 use super::output::note;
@@ -23,6 +22,7 @@ use crate::peers::{
 };
 use crate::python::Python;
 use crate::report::{EXIT_FAULT, EXIT_HEALTHY, EXIT_INCOMPLETE};
+use crate::temporary_folder::{TemporaryFolder, end_process};
 
 /// The results for programs.
 const RESULTS: &str = "pytorch_comparison_results.json";
@@ -132,7 +132,7 @@ impl Extent {
 
 /// Answers the jobs of standard input, as one of those that are compared.
 pub fn work() -> Result<()> {
-    end_with_parent(|| signal_hook::low_level::exit(EXIT_KILLED_BY_INTERRUPT));
+    end_with_parent(|| end_process(EXIT_KILLED_BY_INTERRUPT));
     serve_jobs(stdin().lock(), stdout().lock())
 }
 
@@ -273,7 +273,10 @@ fn workloads(arguments: &PeerArguments, tiny: bool) -> Vec<Workload> {
 }
 
 /// The model as a folder that everybody reads and, where there is one, as a GGUF file; the guard holds what was made.
-fn model_files(model: Option<&str>, gguf: Option<&Path>) -> Result<(Option<TempDir>, PathBuf, Option<PathBuf>)> {
+fn model_files(
+    model: Option<&str>,
+    gguf: Option<&Path>,
+) -> Result<(Option<TemporaryFolder>, PathBuf, Option<PathBuf>)> {
     let Some(model) = model else {
         let (guard, folder) = embedded::unpack_model().context("cannot unpack the embedded model")?;
         return Ok((Some(guard), folder, gguf.map(Path::to_owned)));
@@ -281,7 +284,7 @@ fn model_files(model: Option<&str>, gguf: Option<&Path>) -> Result<(Option<TempD
     match resolve_model(model)? {
         ModelSource::Folder(folder) => Ok((None, folder, gguf.map(Path::to_owned))),
         ModelSource::Gguf(file) => {
-            let guard = tempfile::tempdir()?;
+            let guard = TemporaryFolder::new()?;
             let folder = guard.path().join("float32");
             note("unpacking the model to a folder of float32, which everybody reads");
             plain_folder(&file, &folder)?;

@@ -17,6 +17,7 @@ use crate::engine::{EngineSettings, Event, FinishReason, Request, SamplingSettin
 use crate::fine_tuning::{Configuration, FineTuneSettings, Method, RunFolder};
 use crate::model::{Message, TemplateChoice, UnknownTemplate};
 use crate::serving::ServedModel;
+use crate::temporary_folder::end_process;
 
 /// The name under which the engine has the adapter.
 const ADAPTER: &str = "adapter";
@@ -104,7 +105,7 @@ impl AnswerInterrupt {
             if !(is_first && own.is_answering.load(Ordering::SeqCst)) {
                 // The terminal has written `^C` into the line.
                 note("");
-                signal_hook::low_level::exit(EXIT_KILLED_BY_INTERRUPT);
+                end_process(EXIT_KILLED_BY_INTERRUPT);
             }
         })
         .context("cannot listen for Ctrl-C")
@@ -143,7 +144,7 @@ pub fn run(arguments: &GenerateArguments) -> Result<()> {
             asked.chat(&[&system[..], &[Message::new("user", prompt)]].concat())?
         };
         if asked.told(tokens)?.is_interrupted {
-            signal_hook::low_level::exit(EXIT_KILLED_BY_INTERRUPT);
+            end_process(EXIT_KILLED_BY_INTERRUPT);
         }
     }
     Ok(())

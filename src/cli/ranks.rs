@@ -6,6 +6,7 @@ use serde_json::Value;
 use super::run::note_error;
 use crate::distributed::{Loss, Placement, PresenceLimits, Ranks};
 use crate::fine_tuning::{FineTuneSettings, Plan, RunInputs};
+use crate::temporary_folder::end_process;
 
 /// Meets the processes that were started with this one; `None` where it was started alone.
 ///
@@ -17,9 +18,8 @@ pub fn meet(end: impl FnOnce(&Loss) -> u8 + Send + 'static) -> Result<Option<Ran
     };
     let ranks = Ranks::meet(&placement, PresenceLimits::default(), move |loss| {
         note_error(&loss.to_string());
-        // What was written is whole: files get their names when they are. `std::process::exit` would take apart what other
-        // threads still compute with.
-        signal_hook::low_level::exit(end(&loss).into());
+        // What was written is whole: files get their names when they are.
+        end_process(end(&loss).into());
     })?;
     Ok(Some(ranks))
 }

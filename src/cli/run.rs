@@ -5,7 +5,6 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result, anyhow};
 use colored::Colorize;
-use tempfile::TempDir;
 
 use super::arguments::{
     Arguments, BackendArgument, Command, CrossCheckArgument, DiagnoseArguments, Format, OutputArguments,
@@ -35,6 +34,7 @@ use crate::report::{
     EXIT_HEALTHY, EXIT_INCOMPLETE, Report, exit_code, to_github, to_html, to_json, to_junit, to_markdown, to_text,
 };
 use crate::rules;
+use crate::temporary_folder::{TemporaryFolder, end_process};
 use crate::workflow::{ReferenceWorkflow, Workflow};
 
 /// Width of the report where there is no terminal to ask.
@@ -181,7 +181,7 @@ pub(super) struct Prepared {
     pub(super) options: DiagnosisOptions,
     planted: Option<Planted>,
     /// Dropping it removes the unpacked model.
-    _unpacked: Option<TempDir>,
+    _unpacked: Option<TemporaryFolder>,
 }
 
 impl Prepared {
@@ -474,9 +474,8 @@ pub(super) fn listen_for_interrupt() -> Result<Interrupt> {
     let raised = interrupt.clone();
     ctrlc::set_handler(move || {
         if raised.request() {
-            // The user asked twice, and a running MLX kernel cannot be ended otherwise. `std::process::exit` would take apart
-            // what other threads still compute with.
-            signal_hook::low_level::exit(EXIT_KILLED_BY_INTERRUPT);
+            // The user asked twice, and a running MLX kernel cannot be ended otherwise.
+            end_process(EXIT_KILLED_BY_INTERRUPT);
         }
         note("interrupted: finishing with a report of what was done; press Ctrl-C again to stop at once");
     })

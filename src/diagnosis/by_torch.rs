@@ -28,6 +28,7 @@ use crate::probes::state;
 use crate::python::Python;
 use crate::readback::vector;
 use crate::rules::Phase;
+use crate::temporary_folder::TemporaryFolder;
 use crate::torch::{AdamWSettings, GenerateRequest, Gradients, Rows, Worker, WorkerError};
 use crate::train::{TrainingOutcome, TrainingStep};
 
@@ -248,7 +249,7 @@ impl Run<'_> {
         row: &[Vec<u32>],
         worker: &mut Worker,
     ) -> Result<ReloadEvidence, ByTorchError> {
-        let temporary = tempfile::tempdir()?;
+        let temporary = TemporaryFolder::new()?;
         let folder: &Path = self.options.adapter_folder.as_deref().unwrap_or(temporary.path());
         let live = &subject.model;
         let saved = save_adapter(live, &self.options.lora, &self.options.model_name, folder)?;

@@ -8,6 +8,7 @@ use crate::adapter::StoredAdapter;
 use crate::evidence::{Evidence, ExternalTraining, Slot};
 use crate::external::{self, Assignment, Ending, ExternalTrainer, TemplateError, Watched, find_adapter};
 use crate::rules::Phase;
+use crate::temporary_folder::TemporaryFolder;
 use crate::training_log;
 
 /// The file in which a trainer's output is kept.
@@ -62,7 +63,7 @@ impl Run<'_> {
         trainer: &ExternalTrainer,
         evidence: &mut Evidence,
     ) -> Result<Option<LeftAdapter>, ElsewhereError> {
-        let temporary = tempfile::tempdir()?;
+        let temporary = TemporaryFolder::new()?;
         // Beside the report, where there is one: the user may want to look at it.
         let folder = match &self.options.adapter_folder {
             Some(adapter) => adapter.with_file_name("trainer"),
@@ -140,7 +141,7 @@ impl Run<'_> {
 /// Where a trainer's adapter lies, for as long as it is needed.
 pub(super) struct LeftAdapter {
     pub(super) adapter: PathBuf,
-    _temporary: tempfile::TempDir,
+    _temporary: TemporaryFolder,
 }
 
 /// A folder with the rows as mlx-lm reads them: the user's own where it does, otherwise one inside `folder`.

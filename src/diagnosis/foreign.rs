@@ -29,6 +29,7 @@ use crate::probes::foreign_base::{self, BaseReading, ForeignBaseError};
 use crate::probes::generation::{FREE_RUN_TOKENS, GenerationProbe};
 use crate::probes::next_token::{NextTokens, Reading, log_odds};
 use crate::rules::Phase;
+use crate::temporary_folder::TemporaryFolder;
 use crate::workflow::Workflow;
 
 /// Why Python mlx-lm measured nothing.
@@ -187,7 +188,7 @@ impl ForeignRun<'_> {
     }
 
     fn ask(&mut self, inputs: &Inputs, stored: &StoredAdapter, rows: &Rows) -> Result<WorkerResult, ForeignError> {
-        let folder = tempfile::tempdir()?;
+        let folder = TemporaryFolder::new()?;
         let tensors = folder.path().join("adapter.safetensors");
         save_safetensors(&stored.tensors, None, &tensors)?;
         let task = WorkerTask {

@@ -4,6 +4,7 @@ use thiserror::Error;
 
 use crate::evidence::CrossCheckWeights;
 use crate::model::{LoadedModel, ModelSource, WeightFileError, write_plain_folder};
+use crate::temporary_folder::TemporaryFolder;
 use crate::torch::{LoadRequest, Worker, WorkerError};
 
 /// Why PyTorch has no model.
@@ -35,7 +36,7 @@ pub(super) fn hand_over(
             Ok(CrossCheckWeights::ModelFolder)
         }
         ModelSource::Folder(_) | ModelSource::Gguf(_) => {
-            let folder = tempfile::tempdir()?;
+            let folder = TemporaryFolder::new()?;
             write_plain_folder(&loaded.model, &loaded.configuration, folder.path())?;
             load(folder.path())?;
             Ok(CrossCheckWeights::HandedOver)

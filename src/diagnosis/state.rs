@@ -19,6 +19,7 @@ use crate::probes::fuse::FuseProbe;
 use crate::probes::generation::Prompt;
 use crate::probes::reload::{ReloadProbe, Reloaded};
 use crate::probes::state::{self, ComparedLogits};
+use crate::temporary_folder::TemporaryFolder;
 use crate::train::Lanes;
 use crate::workflow::Workflow;
 
@@ -108,7 +109,7 @@ impl StatePhase<'_> {
         let folder: &Path = if let Some(folder) = &self.options.adapter_folder {
             folder
         } else {
-            temporary = tempfile::tempdir()?;
+            temporary = TemporaryFolder::new()?;
             temporary.path()
         };
         let live = &self.subject.model;

@@ -17,6 +17,7 @@ use crate::model::CausalModel;
 use crate::probes::generator_readings::ReadingProbe;
 use crate::probes::repetition;
 use crate::rules::Phase;
+use crate::temporary_folder::TemporaryFolder;
 
 /// Tokens by which a text that was cut may be shorter when it is counted anew: its last word can be half a token.
 const RECOUNT_SLACK: usize = 2;
@@ -187,8 +188,8 @@ impl Run<'_> {
     }
 
     /// Saves the reference's adapter in the format of theirs, for their generator to read.
-    fn save_reference(&self, rows: &mut [Row]) -> Result<tempfile::TempDir, SwapError> {
-        let folder = tempfile::tempdir()?;
+    fn save_reference(&self, rows: &mut [Row]) -> Result<TemporaryFolder, SwapError> {
+        let folder = TemporaryFolder::new()?;
         if rows.iter().all(|row| row.trainer == Party::Theirs) {
             return Ok(folder);
         }

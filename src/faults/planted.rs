@@ -1,16 +1,15 @@
 use std::path::{Path, PathBuf};
 
-use tempfile::TempDir;
-
 use super::{Fault, FaultError, Operator, RunFiles};
 use crate::diagnosis::{DataSource, DiagnosisOptions};
 use crate::model::ModelSource;
+use crate::temporary_folder::TemporaryFolder;
 
 /// A fault in place, with the inputs it changed; dropping it removes them.
 pub struct Planted {
     /// The steps of the faulty run.
     pub fault: Box<dyn Fault>,
-    _folder: TempDir,
+    _folder: TemporaryFolder,
 }
 
 impl Operator {
@@ -18,7 +17,7 @@ impl Operator {
     ///
     /// A model in one GGUF file is left where it is; faults in model folders are impossible there.
     pub fn plant(&self, severity: f64, options: &mut DiagnosisOptions) -> Result<Planted, FaultError> {
-        let folder = tempfile::tempdir().map_err(|source| io(Path::new("a temporary folder"), source))?;
+        let folder = TemporaryFolder::new().map_err(|source| io(Path::new("a temporary folder"), source))?;
         let files = RunFiles {
             model: folder.path().join("model"),
             data: folder.path().join("data"),

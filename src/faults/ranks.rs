@@ -13,6 +13,7 @@ use nix::unistd::Pid;
 
 use super::{Family, Fault, Needs, Operator};
 use crate::data::Batch;
+use crate::temporary_folder;
 use crate::train::{DataParallel, LossAndGradients};
 use crate::workflow::Workflow;
 
@@ -296,6 +297,8 @@ pub static PROCESS_KILLED: Operator = Operator {
         let ways = Ways {
             own_rows: |others, batch, _, update| {
                 if is_last(others) && update == FATAL_UPDATE {
+                    // Nobody does it for a process that is killed.
+                    temporary_folder::remove_all();
                     // A process that cannot be killed goes on, and is not missed.
                     let _ = kill(Pid::this(), Signal::SIGKILL);
                 }

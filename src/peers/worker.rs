@@ -4,13 +4,13 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use serde::de::DeserializeOwned;
-use tempfile::TempDir;
 use thiserror::Error;
 
 use super::contestant::{Contestant, Start};
 use super::protocol::{Answered, Asked, First, Greeting, Job, Loaded, PROTOCOL, Purpose};
 use crate::interrupt::Interrupt;
 use crate::line_process::{LineProcess, LineProcessError};
+use crate::temporary_folder::TemporaryFolder;
 
 /// The Python sides, by the names under which they import each other.
 const SCRIPTS: [(&str, &str); 4] = [
@@ -102,7 +102,7 @@ pub struct PeerWorker {
     asked: u64,
     started: Instant,
     timeout: Duration,
-    _scripts: TempDir,
+    _scripts: TemporaryFolder,
 }
 
 impl PeerWorker {
@@ -111,7 +111,7 @@ impl PeerWorker {
     /// # Errors
     /// It cannot be started.
     pub fn start(start: &Start, interrupt: &Interrupt, timeout: Duration) -> Result<Self, PeerError> {
-        let scripts = tempfile::tempdir()?;
+        let scripts = TemporaryFolder::new()?;
         let mut command = command(start, scripts.path())?;
         let started = Instant::now();
         let process =

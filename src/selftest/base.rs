@@ -1,11 +1,11 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use tempfile::TempDir;
 use thiserror::Error;
 
 use crate::embedded;
 use crate::model::{PackFolderError, Packing, pack_folder};
+use crate::temporary_folder::TemporaryFolder;
 
 /// How packed bases are packed, as `mlx_lm.convert -q` does.
 const PACKING: Packing = Packing::affine(64, 4);
@@ -69,7 +69,7 @@ pub enum LayOutError {
 /// The bases on disk; removed when dropped.
 #[derive(Debug)]
 pub struct Bases {
-    folder: TempDir,
+    folder: TemporaryFolder,
 }
 
 impl Bases {
@@ -78,7 +78,7 @@ impl Bases {
     /// # Errors
     /// [`LayOutError`] when the files cannot be written.
     pub fn unpack() -> Result<Self, LayOutError> {
-        let folder = tempfile::tempdir()?;
+        let folder = TemporaryFolder::new()?;
         let bases = Self { folder };
         for model in TinyModel::ALL {
             let dense = bases.path(model, false);

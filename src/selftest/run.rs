@@ -17,6 +17,7 @@ use crate::faults::{Fault, RunFiles};
 use crate::interrupt::Interrupt;
 use crate::panic_message::panic_message;
 use crate::report::{Report, Verdict};
+use crate::temporary_folder::TemporaryFolder;
 use crate::workflow::{ReferenceWorkflow, Workflow};
 
 /// How much longer a run is that is to show harm.
@@ -57,7 +58,7 @@ impl Runner {
     /// # Errors
     /// [`LayOutError`] when the files of the run cannot be written. Whatever the run itself does wrong is in the record.
     pub fn run(&self, trial: &Trial) -> Result<Option<Ran>, LayOutError> {
-        let folder = tempfile::tempdir()?;
+        let folder = TemporaryFolder::new()?;
         let files = RunFiles {
             model: folder.path().join("model"),
             data: folder.path().join("data"),

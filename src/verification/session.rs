@@ -5,7 +5,6 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use mlx_rs::{Array, Dtype};
-use tempfile::TempDir;
 
 use super::check::NotPassed;
 use super::golden_files::{GoldenModel, TransformersNumbers};
@@ -14,6 +13,7 @@ use crate::device::{Backend, BackendError, Selection};
 use crate::embedded;
 use crate::interrupt::Interrupt;
 use crate::model::{CausalModel, ModelSource, Precision, Tokenizer};
+use crate::temporary_folder::TemporaryFolder;
 
 /// Everything in f32, as the goldens were computed.
 pub(super) const EXACT: Precision = Precision {
@@ -28,7 +28,7 @@ pub(super) struct Session<'run> {
     /// Devices that are there and compute wrongly.
     pub(super) faults: &'run [BackendError],
     pub(super) interrupt: &'run Interrupt,
-    folder: TempDir,
+    folder: TemporaryFolder,
     goldens: RefCell<BTreeMap<&'static str, Rc<Golden>>>,
     embedded: OnceCell<Rc<Embedded>>,
     /// What the fine-tune made, for the checks after it.
@@ -75,7 +75,7 @@ impl<'run> Session<'run> {
             selection,
             faults,
             interrupt,
-            folder: tempfile::tempdir()?,
+            folder: TemporaryFolder::new()?,
             goldens: RefCell::default(),
             embedded: OnceCell::new(),
             fine_tune: OnceCell::new(),

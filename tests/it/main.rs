@@ -14,6 +14,7 @@ mod support {
     pub mod short_diagnosis;
     pub mod situations;
     pub mod skip;
+    pub mod temporary;
     pub mod tolerances;
 }
 
@@ -34,6 +35,7 @@ mod integration {
     pub mod open_handles;
     pub mod refusals;
     pub mod saved_state;
+    pub mod temporary_folders;
     pub mod torch_backend;
     pub mod training_parity;
     pub mod training_steps;

@@ -13,6 +13,7 @@ use serde_json::Value;
 use super::distributed::host_file;
 use super::fine_tuning_runs::{PROGRAM, text};
 use crate::support::golden::root;
+use crate::support::temporary::left_in;
 
 /// Rows whose answers have several lengths.
 fn rows() -> PathBuf {
@@ -25,7 +26,8 @@ const LOSS_TOLERANCE: f64 = 1e-5;
 const PROJECTION_TOLERANCE: f64 = 1e-5;
 
 fn diagnosed(launcher: &[&str], out: &Path, options: &[&str]) -> Output {
-    Command::new(PROGRAM)
+    let temporary = tempfile::tempdir().unwrap();
+    let output = Command::new(PROGRAM)
         .args(launcher)
         .args(["--max-tokens", "8", "--data"])
         .arg(rows())
@@ -33,9 +35,12 @@ fn diagnosed(launcher: &[&str], out: &Path, options: &[&str]) -> Output {
         .arg(out)
         .args(options)
         .env("NO_COLOR", "1")
+        .env("TMPDIR", temporary.path())
         .stdin(Stdio::null())
         .output()
-        .unwrap()
+        .unwrap();
+    assert_eq!(left_in(temporary.path()), [""; 0], "{}", text(&output.stderr));
+    output
 }
 
 fn together(processes: usize, out: &Path, options: &[&str]) -> Output {
@@ -161,9 +166,11 @@ fn a_process_that_is_lost_before_training_is_reported_too() {
     let prompts = folder.path().join("prompts.txt");
     // Answered for much longer than it takes to notice.
     std::fs::write(&prompts, "Tell me about the bakery.\n".repeat(2_000)).unwrap();
+    let temporary = [0, 1].map(|_| tempfile::tempdir().unwrap());
     let process = |rank: usize| {
         let mut command = Command::new(PROGRAM);
         command.args(["--out", out.to_str().unwrap(), "--prompts", prompts.to_str().unwrap()]);
+        command.env("TMPDIR", temporary[rank].path());
         command.env("MLX_RANK", rank.to_string()).env("MLX_HOSTFILE", &hosts);
         command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
     };
@@ -174,6 +181,11 @@ fn a_process_that_is_lost_before_training_is_reported_too() {
     assert_eq!(first.wait().unwrap().code(), Some(2));
     second.wait().unwrap();
     assert_eq!(roots(&out), ["rank-lost"]);
+    assert_eq!(
+        left_in(temporary[0].path()),
+        [""; 0],
+        "what is left is that of the killed process"
+    );
 }
 
 #[test]
