@@ -27,6 +27,7 @@ mod serve;
 mod train;
 mod train_arguments;
 mod train_command;
+mod train_inputs;
 mod train_observer;
 mod training_memory;
 mod verification;

@@ -62,7 +62,7 @@ pub fn run(arguments: Arguments) -> u8 {
 }
 
 /// The error and its causes; a cause whose words the text already has is not said again.
-fn described(error: &anyhow::Error) -> String {
+pub(super) fn described(error: &anyhow::Error) -> String {
     let mut text = error.to_string();
     for cause in error.chain().skip(1).map(ToString::to_string) {
         if !text.contains(&cause) {

@@ -5,14 +5,14 @@ use std::path::Path;
 use anyhow::{Result, anyhow};
 use serde_json::json;
 
-use super::output::{note, print, without_controls};
+use super::output::{note, print};
 use super::ranks::{check_plan, meet, told};
-use super::run::{listen_for_interrupt, resolve_model, width};
+use super::run::{listen_for_interrupt, width};
 use super::train_arguments::{StartArguments, Train};
 use super::train_command::StartCommand;
+use super::train_inputs::{at_its_line, inputs};
 use super::train_observer::{Lines, Quiet, opening, summary};
 use crate::atomic_write::write_file;
-use crate::data::DataFiles;
 use crate::device::{PrecisionChoice, dtype_named};
 use crate::diagnosis::{DataSource, DiagnosisOptions, Silent, diagnose};
 use crate::distributed::Ranks;
@@ -89,46 +89,6 @@ fn layered(file: Configuration, named: Option<&str>, typed: Configuration) -> Re
     Ok(configuration)
 }
 
-fn settings(configuration: &Configuration, prints: bool) -> Result<FineTuneSettings> {
-    let (settings, notes) = FineTuneSettings::read(configuration)?;
-    for line in notes.into_iter().filter(|_| prints) {
-        note(&without_controls(format!("note: {line}")));
-    }
-    Ok(settings)
-}
-
-/// The settings, and where the model lies; what is to be said of them is, where this process `prints`.
-///
-/// # Errors
-/// Everything that can be found wrong without either, at once.
-fn inputs(configuration: &Configuration, prints: bool) -> Result<(FineTuneSettings, ModelSource)> {
-    let settings = match settings(configuration, prints) {
-        Ok(settings) => settings,
-        Err(error) => {
-            let given = |key: &str| configuration.get(key).and_then(|entry| entry.value.as_str());
-            // A hub id would be looked up in the network.
-            let model = given("model").filter(|model| model.starts_with(['/', '.']));
-            let model = model.and_then(|model| resolve_model(model).err());
-            let data = given("data").filter(|data| !Path::new(data).exists());
-            let data = data.and_then(|data| DataFiles::read(data.as_ref()).err());
-            return Err(together(&[Some(error), model, data.map(Into::into)]));
-        }
-    };
-    match resolve_model(&settings.model) {
-        Ok(source) => Ok((settings, source)),
-        Err(error) => {
-            let data = DataFiles::read_with(&settings.data, &settings.record_keys).err();
-            Err(together(&[Some(error), data.map(Into::into)]))
-        }
-    }
-}
-
-/// Several errors as one, each with its own headline.
-fn together(errors: &[Option<anyhow::Error>]) -> anyhow::Error {
-    let texts: Vec<String> = errors.iter().flatten().map(ToString::to_string).collect();
-    anyhow!("{}", texts.join("\n"))
-}
-
 fn start(configuration: &Configuration) -> Result<u8> {
     // Processes may take long to meet.
     let interrupt = listen_for_interrupt()?;
@@ -148,7 +108,7 @@ fn start_among(configuration: &Configuration, interrupt: &Interrupt, ranks: Opti
     let folder = RunFolder::create(&settings.output)?;
     let ended = begin(settings, &source, &folder, interrupt, ranks);
     folder.remove_if_unused();
-    ended
+    ended.map_err(|error| at_its_line(configuration, error))
 }
 
 /// The same settings with paths that are true from any folder: a run is resumed and asked from wherever.
@@ -237,7 +197,7 @@ fn validate(config: &Path) -> Result<u8> {
     let (settings, source) = inputs(&configuration, true)?;
     print(&super::train_observer::effective(&settings, &configuration))?;
     RunFolder::check_new(&settings.output)?;
-    let plan = prepare(settings, &source, 1)?;
+    let plan = prepare(settings, &source, 1).map_err(|error| at_its_line(&configuration, error.into()))?;
     print(&opening(&plan, 1))?;
     match judged(&plan, &source, &Interrupt::default())? {
         Judged::Refused => Ok(EXIT_FAULT),

@@ -186,6 +186,37 @@ fn a_configuration_whose_run_could_not_begin_is_not_ready(
 }
 
 #[test]
+fn a_model_and_data_that_are_not_there_are_refused_with_the_lines_that_name_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let configuration = folder.path().join("run.yml");
+    let settings = |model: &str, data: &str| format!("iters: 2\nmodel: {model}\nadapter_path: out\n\ndata: {data}\n");
+    let (there, here) = (model().display().to_string(), data().display().to_string());
+    for (written, expected) in [
+        (settings("./no-model", &here), &["given: run.yml:2: model"][..]),
+        (settings(&there, "no-data"), &["given: run.yml:5: data"]),
+        (
+            settings("./no-model", "no-data"),
+            &["given: run.yml:2: model", "given: run.yml:5: data"],
+        ),
+        (
+            settings("./no-model", "no-data") + "batch_size: 0\n",
+            &[
+                "given: run.yml:2: model",
+                "given: run.yml:5: data",
+                "run.yml:6: batch_size",
+            ],
+        ),
+    ] {
+        std::fs::write(&configuration, written).unwrap();
+        for expected in expected {
+            let mut command = train(&["validate", "run.yml"]);
+            command.current_dir(folder.path());
+            refused(command, expected);
+        }
+    }
+}
+
+#[test]
 fn a_configuration_that_is_ready_leaves_no_folder() {
     let folder = tempfile::tempdir().unwrap();
     let configuration = folder.path().join("run.yml");
