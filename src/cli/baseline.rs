@@ -2,7 +2,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow};
 
-use super::arguments::DiagnoseArguments;
+use super::diagnose_arguments::DiagnoseArguments;
 use super::run::{check_writable, evidence_json, read_evidence};
 use crate::atomic_write::write_file;
 use crate::evidence::{Evidence, RunSettings};

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
 
-use super::arguments::at_least_one;
 use super::bench_peers::{self, PeerArguments};
+use super::bounded_numbers::at_least_one;
 use super::output::{note, print};
 use super::run::{check_writable, listen_for_interrupt, resolve_model};
 use crate::adapter::LoraSettings;

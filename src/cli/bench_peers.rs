@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, anyhow};
 use clap::{Args, ValueEnum};
 
-use super::arguments::at_least_one;
+use super::bounded_numbers::at_least_one;
 use super::output::note;
 use super::run::{EXIT_KILLED_BY_INTERRUPT, resolve_model};
 use crate::atomic_write::write_file;

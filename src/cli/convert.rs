@@ -4,7 +4,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result, anyhow};
 
-use super::arguments::{AdapterFormatArgument, Convert, ConvertModelArguments};
+use super::convert_arguments::{AdapterFormatArgument, Convert, ConvertModelArguments};
 use super::output::{note, print};
 use super::run::resolve_model;
 use crate::adapter::{StoredAdapter, TargetFormat, convert};

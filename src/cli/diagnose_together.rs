@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use anyhow::{Result, anyhow};
 
-use super::arguments::{BackendArgument, DiagnoseArguments};
+use super::device_arguments::BackendArgument;
+use super::diagnose_arguments::DiagnoseArguments;
 use super::output::{note, without_controls};
 use super::ranks::{self, check_batch};
 use super::run::{conclude, note_error, output_paths, prepared};

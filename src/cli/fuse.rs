@@ -3,12 +3,33 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Result, anyhow};
+use clap::{ArgGroup, Args};
 
-use super::arguments::FuseArguments;
 use super::output::{note, print};
 use super::run::resolve_model;
 use crate::adapter::{StoredAdapter, fuse_into_folder};
 use crate::fine_tuning::{Configuration, FineTuneSettings, Method, RunFolder};
+
+/// Options of fusing.
+#[derive(Debug, Args)]
+#[command(group = ArgGroup::new("fused").required(true).args(["run", "adapter"]))]
+pub struct FuseArguments {
+    /// The folder of a run of `diagnose train`, which knows its base
+    #[arg(conflicts_with_all = ["model", "adapter"])]
+    pub run: Option<PathBuf>,
+    /// The base: model folder, GGUF file or hub id
+    #[arg(long, value_name = "DIR|FILE.gguf|HUB_ID", requires = "adapter")]
+    pub model: Option<String>,
+    /// The finished adapter: a folder of mlx-lm, mlx-examples or PEFT
+    #[arg(long, value_name = "DIR", requires = "model")]
+    pub adapter: Option<PathBuf>,
+    /// A new folder for the fused model
+    #[arg(long, value_name = "DIR")]
+    pub out: PathBuf,
+    /// Make packed weights plain, so that nothing of the adapter is lost to rounding
+    #[arg(long)]
+    pub dequantize: bool,
+}
 
 /// Share of the adapter's effect that fusing may lose before it is worth a word.
 const NOTABLE_LOSS: f32 = 0.1;

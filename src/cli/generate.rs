@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use anyhow::{Context, Result, anyhow};
 use clap::{ArgGroup, Args};
 
-use super::arguments::at_least_one;
+use super::bounded_numbers::at_least_one;
 use super::output::{note, print};
 use super::run::{EXIT_KILLED_BY_INTERRUPT, resolve_model};
 use crate::device::Selection;

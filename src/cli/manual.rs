@@ -4,13 +4,25 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 use clap::CommandFactory;
+use clap::ValueEnum;
 use clap_complete::{Shell, generate};
 use clap_mangen::Man;
 
-use super::arguments::{Arguments, ShellArgument};
+use super::arguments::Arguments;
 use super::output::print;
 use super::run::check_writable;
 use crate::atomic_write::write_file;
+
+/// Shells that have completions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ShellArgument {
+    /// Bash
+    Bash,
+    /// Z shell
+    Zsh,
+    /// Fish
+    Fish,
+}
 
 /// Prints the completions of a shell.
 pub fn completions(shell: ShellArgument) -> Result<()> {

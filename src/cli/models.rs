@@ -4,11 +4,40 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Result, anyhow};
+use clap::Subcommand;
 use serde_json::{Value, json};
 
-use super::arguments::Models;
 use super::output::print;
 use crate::model::{CachedModel, HubSettings, list_models, locate_model, plan_removal};
+
+/// What can be done with the models in the hub's cache.
+#[derive(Debug, Subcommand)]
+pub enum Models {
+    /// List them with their sizes, and what is lacking of those that are not whole
+    List {
+        /// As a JSON array
+        #[arg(long)]
+        json: bool,
+    },
+    /// Print the folder that a model is loaded from
+    Locate {
+        /// Its hub id
+        #[arg(value_name = "HUB_ID")]
+        name: String,
+    },
+    /// Remove a model, or one of its revisions; without --yes, say what that would remove
+    Remove {
+        /// Its hub id
+        #[arg(value_name = "HUB_ID")]
+        name: String,
+        /// Only this commit or branch, with what no other revision shares
+        #[arg(long, value_name = "REVISION")]
+        revision: Option<String>,
+        /// Do it
+        #[arg(long)]
+        yes: bool,
+    },
+}
 
 /// Steps of a thousand in which sizes are shown.
 const UNITS: [&str; 4] = ["kB", "MB", "GB", "TB"];

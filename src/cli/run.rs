@@ -6,10 +6,10 @@ use std::time::{Duration, SystemTime};
 use anyhow::{Context, Result, anyhow};
 use colored::Colorize;
 
-use super::arguments::{
-    Arguments, BackendArgument, Command, CrossCheckArgument, DiagnoseArguments, Format, OutputArguments,
-};
+use super::arguments::{Arguments, Command};
 use super::baseline::Baseline;
+use super::device_arguments::BackendArgument;
+use super::diagnose_arguments::{CrossCheckArgument, DiagnoseArguments, Format, OutputArguments};
 use super::output::{choose_colour, note, print, without_controls};
 use super::ranks::told;
 use super::{

@@ -1,11 +1,36 @@
-use anyhow::{Context, Result};
+use std::path::PathBuf;
 
-use super::arguments::SelftestArguments;
+use anyhow::{Context, Result};
+use clap::Args;
+
 use super::output::print;
 use super::progress::counted_progress;
 use crate::interrupt::Interrupt;
 use crate::report::{EXIT_FAULT, EXIT_HEALTHY, EXIT_INCOMPLETE};
 use crate::selftest::{Catalogue, Extent, SelftestOptions, list, selftest, to_text};
+
+/// Options of the self-test.
+#[derive(Debug, Args)]
+pub struct SelftestArguments {
+    /// List the faults and healthy controls, and run nothing
+    #[arg(long, conflicts_with_all = ["quick", "full", "out", "only"])]
+    pub list: bool,
+    /// Every fault once and 32 healthy runs: minutes [default]
+    #[arg(long, conflicts_with = "full")]
+    pub quick: bool,
+    /// The whole design, with severities, pairs and longer runs: an hour
+    #[arg(long)]
+    pub full: bool,
+    /// Folder for selftest.json, selftest.md, matrix.svg and the evidence of runs that went wrong
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+    /// Seed of everything random
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub seed: u64,
+    /// Only these faults and healthy controls
+    #[arg(long, value_name = "NAME,...", value_delimiter = ',')]
+    pub only: Vec<String>,
+}
 
 /// Runs between two lines of progress where there is no terminal.
 const RUNS_PER_LINE: usize = 25;

@@ -10,7 +10,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, anyhow};
 use clap::Args;
 
-use super::arguments::at_least_one;
+use super::bounded_numbers::at_least_one;
 use super::byte_size::byte_size;
 use super::output::{note, print};
 use super::run::resolve_model;

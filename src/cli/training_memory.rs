@@ -3,11 +3,12 @@
 use std::path::Path;
 
 use anyhow::{Result, anyhow};
+use clap::Args;
 use mlx_rs::module::ModuleParameters;
 use mlx_rs::transforms::eval;
 use serde_json::json;
 
-use super::arguments::TrainingMemoryArguments;
+use super::bounded_numbers::at_least_one;
 use super::output::print;
 use super::verify::load;
 use crate::adapter::{LoraSettings, attach};
@@ -17,6 +18,35 @@ use crate::interrupt::Interrupt;
 use crate::memory::{MemoryMonitor, MlxMemory};
 use crate::model::CausalModel;
 use crate::train::{AdamW, AdamWSettings, Schedule, TrainSettings, Trainer, TrainingStep, loss_and_gradients};
+
+/// Options of the measurement of a training step's memory.
+#[derive(Debug, Args)]
+pub struct TrainingMemoryArguments {
+    /// Folder, GGUF file or hub id
+    #[arg(long, value_name = "DIR|FILE.gguf|HUB_ID")]
+    pub model: String,
+    /// Rows per step
+    #[arg(long, value_name = "N", default_value_t = 4, value_parser = at_least_one)]
+    pub batch_size: usize,
+    /// Tokens that are fed of each row
+    #[arg(long, value_name = "N", default_value_t = 128, value_parser = at_least_one)]
+    pub sequence_length: usize,
+    /// Tokens of each row that the loss counts, the last ones [default: all]
+    #[arg(long, value_name = "N", value_parser = at_least_one)]
+    pub supervised: Option<usize>,
+    /// Rank of the adapters
+    #[arg(long, value_name = "N", default_value_t = 8, value_parser = at_least_one)]
+    pub rank: usize,
+    /// Blocks to adapt, counted from the last [default: all]
+    #[arg(long, value_name = "N", value_parser = at_least_one, conflicts_with = "full")]
+    pub layers: Option<usize>,
+    /// Modules to adapt [default: every linear layer of a block]
+    #[arg(long, value_name = "PATH,...", value_delimiter = ',', conflicts_with = "full")]
+    pub keys: Vec<String>,
+    /// Train all weights instead of adapters
+    #[arg(long)]
+    pub full: bool,
+}
 
 /// Steps that are measured: the first has no moments yet, and the later ones differ by what MLX works on at one time.
 const STEPS: usize = 3;

@@ -5,11 +5,12 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, anyhow};
 use clap::{Args, ValueEnum};
 
-use super::arguments::{BackendArgument, Verify};
+use super::device_arguments::BackendArgument;
 use super::output::print;
 use super::progress::counted_progress;
 use super::run::{check_writable, listen_for_interrupt};
 use super::verify;
+use super::verify::Verify;
 use crate::atomic_write::write_file;
 use crate::report::{EXIT_FAULT, EXIT_HEALTHY, EXIT_INCOMPLETE};
 use crate::verification::{Category, Verification, VerificationOptions, list, to_json, to_junit, to_text};

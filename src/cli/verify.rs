@@ -1,15 +1,38 @@
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow};
+use clap::Subcommand;
 use serde_json::json;
 
-use super::arguments::Verify;
 use super::run::resolve_model;
 use super::training_memory;
+use super::training_memory::TrainingMemoryArguments;
 use crate::adapter::StoredAdapter;
 use crate::atomic_write::write_file;
 use crate::device::{Backend, PrecisionChoice};
 use crate::model::LoadedModel;
+
+/// Figures for comparison with other programs.
+#[derive(Debug, Subcommand)]
+pub enum Verify {
+    /// The logits of a row of token ids
+    Logits {
+        /// Folder or GGUF file
+        #[arg(long)]
+        model: PathBuf,
+        /// Adapter folder of mlx-lm or PEFT
+        #[arg(long)]
+        adapter: Option<PathBuf>,
+        /// Token ids, separated by commas
+        #[arg(long, value_delimiter = ',', required = true)]
+        ids: Vec<u32>,
+        /// Where to write them, as JSON
+        #[arg(long)]
+        out: PathBuf,
+    },
+    /// The memory of a training step, as predicted and as MLX counts it, on rows of made-up tokens
+    TrainingMemory(TrainingMemoryArguments),
+}
 
 /// Computes one figure.
 pub fn run(what: Verify) -> Result<()> {

@@ -1,6 +1,7 @@
 //! What is said of values that were measured again and again.
 
 use mlx_diagnose::bench::{Measurement, Samples, Unit, summing_seconds};
+use mlx_diagnose::quantile::{lower_median, upper_median};
 use proptest::prelude::*;
 use rstest::rstest;
 
@@ -25,6 +26,22 @@ fn quartiles_are_those_of_numpy_and_r(
     let samples = samples(values);
     assert_eq!(samples.median(), Some(median));
     assert_eq!(samples.quartiles(), Some((low, high)));
+}
+
+/// Python's `statistics.median_low` and `statistics.median_high`.
+#[rstest]
+#[case(&[], None, None)]
+#[case(&[5.0], Some(5.0), Some(5.0))]
+#[case(&[4.0, 1.0], Some(1.0), Some(4.0))]
+#[case(&[3.0, 1.0, 2.0], Some(2.0), Some(2.0))]
+#[case(&[7.0, 40.0, 15.0, 36.0, 41.0, 39.0], Some(36.0), Some(39.0))]
+fn the_lower_and_the_upper_median_are_those_of_python(
+    #[case] values: &[f64],
+    #[case] lower: Option<f64>,
+    #[case] upper: Option<f64>,
+) {
+    assert_eq!(lower_median(values.iter().copied()), lower);
+    assert_eq!(upper_median(values.iter().copied()), upper);
 }
 
 /// Of 1 to 9 the quartiles are 3 and 7, and the fences stand at -3 and 13.
