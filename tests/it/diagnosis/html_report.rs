@@ -141,6 +141,7 @@ fn a_page_reads_well() {
 #[case::all_weights(all_weights())]
 #[case::checks_only(checks_only())]
 #[case::no_step(with_steps(Vec::new()))]
+#[case::swapped_generator(swapped_generator())]
 fn a_page_is_whole_in_itself_and_says_everything_that_was_found(#[case] evidence: Evidence) {
     let page = page(&evidence);
     let document = parsed(&page);
@@ -474,4 +475,27 @@ fn an_answer_that_training_left_alone_is_called_the_same() {
     let page = page(&frozen_optimizer());
     let answers = generation(&mut frozen_optimizer()).answers.len();
     assert_eq!(page.matches("same text as before").count(), answers);
+}
+
+#[test]
+fn every_trainer_with_every_generator_is_a_cell_that_works_or_does_not() {
+    let page = page(&swapped_generator());
+    let document = parsed(&page);
+    let table = document
+        .descendants()
+        .find(|node| node.attribute("aria-label") == Some("Two by two"))
+        .expect("the two-by-two");
+    let rows: Vec<Vec<String>> = table
+        .descendants()
+        .filter(|node| node.has_tag_name("tr"))
+        .map(|row| row.children().filter(Node::is_element).map(text_of).collect())
+        .collect();
+    // Their generator leaves the adapter out, whoever trained it.
+    assert_eq!(rows[0], ["trained by", "this engine", "their generator"]);
+    assert_eq!(rows[1], ["theirs", "✓ works", "✕ answers as the base does"]);
+    assert_eq!(rows[2], ["reference", "✓ works", "✕ answers as the base does"]);
+    assert_eq!(rows.len(), 3);
+    for beside in ["median update", "2.3e-2", "1.3e-2"] {
+        assert!(text_of(document.root_element()).contains(beside), "{beside}");
+    }
 }
