@@ -1,5 +1,6 @@
 //! What a run is given, and what is wrong with it, with the lines of the configuration that gave it.
 
+use std::iter::once;
 use std::path::Path;
 
 use anyhow::{Result, anyhow};
@@ -27,9 +28,7 @@ pub fn inputs(configuration: &Configuration, prints: bool) -> Result<(FineTuneSe
             let data = given("data").filter(|data| !Path::new(data).exists());
             let data = data.and_then(|data| DataFiles::read(data.as_ref()).err());
             return Err(together(
-                [Some(error), model.map(of_model), data.map(of_data)]
-                    .into_iter()
-                    .flatten(),
+                once(error).chain(model.map(of_model)).chain(data.map(of_data)),
             ));
         }
     };
@@ -37,9 +36,7 @@ pub fn inputs(configuration: &Configuration, prints: bool) -> Result<(FineTuneSe
         Ok(source) => Ok((settings, source)),
         Err(error) => {
             let data = DataFiles::read_with(&settings.data, &settings.record_keys).err();
-            Err(together(
-                [Some(of_model(error)), data.map(of_data)].into_iter().flatten(),
-            ))
+            Err(together(once(of_model(error)).chain(data.map(of_data))))
         }
     }
 }

@@ -10,6 +10,8 @@
 /// What tests of several categories share.
 mod support {
     pub mod golden;
+    pub mod interrupting;
+    pub mod moved_adapter;
     pub mod replay_server;
     pub mod short_diagnosis;
     pub mod situations;

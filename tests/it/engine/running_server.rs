@@ -7,16 +7,15 @@ use std::process::{Command, Stdio};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use mlx_diagnose::adapter::{LoraSettings, attach, save_adapter};
+use mlx_diagnose::adapter::{LoraSettings, save_adapter};
 use mlx_diagnose::device::Backend;
 use mlx_diagnose::engine::{CompleteAnswer, Engine, EngineSettings, Request, SamplingSettings};
 use mlx_diagnose::model::{Message, ModelSource, TemplateChoice, Tokenizer};
 use mlx_diagnose::serving::{Listener, ServedModel, Server, ServerError, ServerSettings, Stopper};
-use mlx_rs::Array;
-use mlx_rs::module::Param;
 use serde_json::{Value, json};
 
 use crate::support::golden::{EXACT_PRECISION, root};
+use crate::support::moved_adapter::attach_moved;
 
 pub const CHAT: &str = "/v1/chat/completions";
 
@@ -65,15 +64,7 @@ pub fn adapter() -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     let mut model = embedded().load(EXACT_PRECISION).unwrap().model;
     let settings = LoraSettings::default();
-    attach(&mut model, &settings, 3).unwrap();
-    for (_, linear) in model.linears_mut() {
-        if let Some(lora_b) = &linear.lora_b.value {
-            let ramp: Vec<f32> = (0..lora_b.size())
-                .map(|place| (place % 7) as f32 * 0.01 - 0.03)
-                .collect();
-            linear.lora_b = Param::new(Some(Array::from_slice(&ramp, lora_b.shape())));
-        }
-    }
+    attach_moved(&mut model, &settings);
     save_adapter(&model, &settings, "embedded", folder.path()).unwrap();
     folder
 }

@@ -1,12 +1,11 @@
 //! How requests wait, end and are given up in `diagnose serve`, and how it ends itself.
 
-use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use mlx_diagnose::engine::{Request, SamplingSettings};
+use mlx_diagnose::engine::Request;
 use rstest::rstest;
 use serde_json::json;
 
@@ -148,16 +147,7 @@ fn an_engine_that_has_died_is_told_to_whoever_waits_and_to_whoever_watches(#[val
     while server.engine.statistics().running == 0 {
         std::thread::sleep(Duration::from_millis(1));
     }
-    let request = Request {
-        prompt: vec![5],
-        max_tokens: 5,
-        stop_ids: BTreeSet::new(),
-        stop_strings: Vec::new(),
-        sampling: SamplingSettings::default(),
-        top_log_probabilities: None,
-        adapter: None,
-        priority: 0,
-    };
+    let request = Request::greedy(vec![5], 5);
     let _ticket = server.engine.submit_to(request, |_| panic!("on purpose")).unwrap();
     let mut rest = Vec::new();
     // Where nothing is streamed, the connection stays open for the next request.

@@ -4,12 +4,11 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
 
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
 use rstest::rstest;
 use serde_json::{Value, json};
 
 use crate::integration::fine_tuning_runs::{PROGRAM, adapter, completed, data, model, start, text, train};
+use crate::support::interrupting::{EXIT_KILLED_BY_INTERRUPT, interrupted};
 
 /// Far more updates than a test waits for.
 const ENDLESS: [&str; 2] = ["--iters", "100000"];
@@ -297,7 +296,6 @@ fn an_answer_has_at_least_one_token() {
 
 #[test]
 fn a_second_interrupt_ends_a_run_at_once_and_cleanly() {
-    const EXIT_KILLED_BY_INTERRUPT: i32 = 130;
     const ROUNDS: u64 = 8;
     for round in 0..ROUNDS {
         let folder = tempfile::tempdir().unwrap();
@@ -305,15 +303,7 @@ fn a_second_interrupt_ends_a_run_at_once_and_cleanly() {
         let mut process = endless(&run);
         waited_for(&run.join("metrics.jsonl"));
         std::thread::sleep(Duration::from_millis(40 * round));
-        let id = Pid::from_raw(process.id().cast_signed());
-        let ended = loop {
-            // A signal that is still to be delivered takes up another of its kind: it is sent until it was heard twice.
-            kill(id, Signal::SIGINT).unwrap();
-            std::thread::sleep(Duration::from_millis(2));
-            if let Some(ended) = process.try_wait().unwrap() {
-                break ended;
-            }
-        };
+        let ended = interrupted(&mut process);
         assert_eq!(ended.code(), Some(EXIT_KILLED_BY_INTERRUPT), "round {round}");
     }
 }

@@ -22,6 +22,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::support::golden::{EXACT_PRECISION, PACKED_PRECISION, row, tiny};
+use crate::support::moved_adapter::attach_moved;
 
 fn model() -> CausalModel {
     ModelSource::Folder(tiny("llama")).load(EXACT_PRECISION).unwrap().model
@@ -33,19 +34,6 @@ fn values(array: &Array) -> Vec<f32> {
 
 fn logits(model: &CausalModel) -> Vec<f32> {
     values(&model.logits(&row(&[1, 5, 9, 2, 7])).unwrap())
-}
-
-/// An adapter that changes something: `lora_b` is zero no longer.
-fn moved(model: &mut CausalModel, settings: &LoraSettings) {
-    attach(model, settings, 3).unwrap();
-    for (_, linear) in model.linears_mut() {
-        if let Some(lora_b) = &linear.lora_b.value {
-            let ramp: Vec<f32> = (0..lora_b.size())
-                .map(|place| (place % 7) as f32 * 0.01 - 0.03)
-                .collect();
-            linear.lora_b = Param::new(Some(Array::from_slice(&ramp, lora_b.shape())));
-        }
-    }
 }
 
 mod configuration {
@@ -165,7 +153,7 @@ mod layer {
         // At first every factor is 1, so that the matrices have the gradients that they have without magnitudes.
         let gradients = |with_magnitudes: bool| {
             let mut model = model();
-            moved(
+            attach_moved(
                 &mut model,
                 &LoraSettings {
                     scale: 0.0,
@@ -330,7 +318,7 @@ mod application {
     #[test]
     fn merging_changes_no_answer_and_goes_back_bit_for_bit() {
         let mut model = model();
-        moved(&mut model, &LoraSettings::default());
+        attach_moved(&mut model, &LoraSettings::default());
         let adapted = logits(&model);
         let parameters = |model: &CausalModel| -> Vec<(String, Vec<f32>)> {
             let all = ParameterSnapshot::capture(model).into_parameters();
@@ -358,7 +346,7 @@ mod application {
                 ..LoraSettings::default()
             };
             let mut adapted = model();
-            moved(&mut adapted, &settings);
+            attach_moved(&mut adapted, &settings);
             alone.push(logits(&adapted));
             let path = folder.path().join(name);
             save_adapter(&adapted, &settings, "tiny", &path).unwrap();
@@ -384,7 +372,7 @@ mod save_and_load {
         let folder = tempfile::tempdir().unwrap();
         let settings = LoraSettings::default();
         let mut saved = model();
-        moved(&mut saved, &settings);
+        attach_moved(&mut saved, &settings);
         save_adapter(&saved, &settings, "tiny", folder.path()).unwrap();
         let mut loaded = model();
         let stated = load_adapter(&mut loaded, folder.path()).unwrap();
@@ -400,7 +388,7 @@ mod save_and_load {
             ..LoraSettings::default()
         };
         let mut saved = model();
-        moved(&mut saved, &settings);
+        attach_moved(&mut saved, &settings);
         save_adapter(&saved, &settings, "tiny", folder.path()).unwrap();
         let path = folder.path().join("adapter_config.json");
         let mut configuration = serde_json::from_str(&std::fs::read_to_string(&path).unwrap()).unwrap();
